@@ -1,0 +1,1 @@
+"""Files and streams into ``market.*`` and ``sentiment.*``, the simulator, and the applier."""

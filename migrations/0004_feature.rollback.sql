@@ -1,0 +1,4 @@
+drop table feature.pending;
+drop table feature.vectors;
+drop table feature.definitions;
+drop table feature.sets;

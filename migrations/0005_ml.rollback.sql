@@ -1,0 +1,12 @@
+drop table ml.predictions;
+drop table ml.risk_levels;
+drop table ml.gate_results;
+drop table ml.gates;
+drop table ml.alias_history;
+drop table ml.aliases;
+drop table ml.model_versions;
+drop table ml.training_jobs;
+drop table ml.models;
+drop table ml.labels;
+drop function ml._append_only();
+drop function ml._guard_version();

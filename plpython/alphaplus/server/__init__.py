@@ -1,0 +1,5 @@
+"""The Python that runs inside the server.
+
+Modules here are plain: they import no ``plpy`` at the top and are given it by the PL/Python bodies
+under ``sql/``, so that they are tested without a database.
+"""

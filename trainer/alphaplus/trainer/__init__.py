@@ -1,0 +1,1 @@
+"""The external trainer: claims a job, reads a training set, fits, exports, reports."""
