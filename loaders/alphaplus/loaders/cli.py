@@ -25,6 +25,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the database that PG* or DATABASE_URL name up to date, creating it when missing."""
+    import psycopg
+
     from alphaplus.loaders import db
 
     conninfo = db.superuser_conninfo()
@@ -34,7 +36,7 @@ def migrate(
             typer.echo(f"undone: {', '.join(undone) or 'nothing'}")
             return
         report = db.migrate(conninfo)
-    except db.MigrationError as error:
+    except (db.MigrationError, psycopg.OperationalError) as error:
         typer.echo(f"alphaplus migrate: {error}", err=True)
         raise typer.Exit(1) from None
     if report.created_database:

@@ -7,7 +7,9 @@ string, and everything made belongs to ``alphaplus_owner``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -257,7 +259,9 @@ def _apply_migrations(conninfo: str, conn: psycopg.Connection, root: Path) -> tu
         if names:
             with conn.transaction():
                 _drop_logic(conn)
-        backend.apply_migrations(pending)
+        # yoyo prints what a step's SELECT returns (create_hypertable's row).
+        with contextlib.redirect_stdout(io.StringIO()):
+            backend.apply_migrations(pending)
     for path in migration_files(root):
         if not path.stem.endswith(".rollback"):
             conn.execute(
