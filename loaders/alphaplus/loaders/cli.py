@@ -26,7 +26,6 @@ def migrate(
 ) -> None:
     """Bring the database that PG* or DATABASE_URL name up to date, creating it when missing."""
     import psycopg
-
     from alphaplus.loaders import db
 
     conninfo = db.superuser_conninfo()

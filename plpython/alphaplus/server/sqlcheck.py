@@ -1,0 +1,533 @@
+"""What a user's SELECT may do before it runs, and which columns its outputs come from.
+
+Two questions, answered on the syntax tree (sqlglot, dialect postgres), each with the position of
+what is wrong:
+
+* :func:`read_only`: is it one SELECT over known relations that calls nothing volatile?
+* :func:`look_ahead`: could the value in a row depend on rows that happened after it?
+
+A linter is one half; the other is ``feature.audit_lookahead``, which runs the definition on
+truncated data. The linter refuses what it cannot show to be safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.lineage import lineage as _sqlglot_lineage
+from sqlglot.optimizer.scope import Scope, traverse_scope
+
+_CLOCKS = {
+    "now",
+    "clock_timestamp",
+    "statement_timestamp",
+    "transaction_timestamp",
+    "timeofday",
+    "random",
+    "random_normal",
+    "gen_random_uuid",
+    "setseed",
+}
+_CLOCK_NODES = (
+    exp.CurrentTimestamp,
+    exp.CurrentDate,
+    exp.CurrentTime,
+    exp.CurrentDatetime,
+    exp.Localtime,
+    exp.Localtimestamp,
+    exp.Rand,
+)
+_CLOCK_LITERALS = {"now", "today", "tomorrow", "yesterday", "infinity"}
+_WHOLE_PARTITION = (exp.CumeDist, exp.PercentRank, exp.Ntile)
+_TABLE_FUNCTIONS = {"unnest", "generate_series"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why a query is refused, with where it stands (line and column from 1)."""
+
+    reason: str
+    hint: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation that queries may read: its columns, and the one that says when a row happened."""
+
+    columns: tuple[str, ...]
+    time: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the database knows: relations by qualified name, and the names of volatile functions."""
+
+    relations: Mapping[str, Relation]
+    volatile: Collection[str] = field(default_factory=frozenset)
+
+    @property
+    def schema(self) -> dict[str, dict[str, dict[str, str]]]:
+        """The relations in the nested form sqlglot wants; types do not matter here."""
+        nested: dict[str, dict[str, dict[str, str]]] = {}
+        for name, relation in self.relations.items():
+            schema, _, table = name.partition(".")
+            nested.setdefault(schema, {})[table] = dict.fromkeys(relation.columns, "text")
+        return nested
+
+
+def parse(query: str) -> exp.Query | Problem:
+    """The one SELECT in ``query``, or why it is not one."""
+    try:
+        statements = [tree for tree in sqlglot.parse(query, read="postgres") if tree is not None]
+    except ParseError as error:
+        first = error.errors[0] if error.errors else {}
+        return Problem(
+            f"not valid SQL: {first.get('description', error)}",
+            "Check the SELECT by running it on its own.",
+            first.get("line") or 1,
+            first.get("col") or 1,
+        )
+    except SqlglotError as error:
+        return Problem(f"not valid SQL: {error}", "Check the SELECT by running it on its own.")
+    if len(statements) != 1:
+        return Problem(
+            f"{len(statements)} statements where one SELECT is expected",
+            "Pass a single SELECT without anything after its end.",
+        )
+    tree = statements[0]
+    if not isinstance(tree, exp.Query):
+        return Problem(
+            f"{tree.key.upper()} where a SELECT is expected", "Only a read-only SELECT is taken."
+        )
+    return tree
+
+
+def read_only(query: str, catalogue: Catalogue | None = None) -> list[Problem]:
+    """Reasons why ``query`` is not one read-only SELECT over known relations; empty if it is.
+
+    Without a catalogue the relations and functions are not looked up.
+    """
+    tree = parse(query)
+    if isinstance(tree, Problem):
+        return [tree]
+    return list(_read_only(tree, catalogue))
+
+
+def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
+    """Reasons why a row's value could depend on rows that happened after it; empty if none."""
+    tree = parse(query)
+    if isinstance(tree, Problem):
+        return [tree]
+    problems = list(_clocks(tree)) + list(_shape(tree))
+    for scope in traverse_scope(tree):
+        problems.extend(_windows(scope, catalogue))
+        problems.extend(_sources(scope, catalogue))
+        problems.extend(_groups(scope, catalogue))
+    return sorted(set(problems), key=lambda p: (p.line, p.column))
+
+
+def outputs(query: str) -> list[str]:
+    """Names of the query's columns, in order."""
+    tree = parse(query)
+    return [] if isinstance(tree, Problem) else tree.named_selects
+
+
+def relations(query: str) -> list[str]:
+    """Qualified names of the relations read, without common table expressions."""
+    tree = parse(query)
+    return [] if isinstance(tree, Problem) else sorted({_name(t) for t in _tables(tree)})
+
+
+def lineage(
+    query: str, catalogue: Catalogue, views: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
+    """For each output the columns it comes from, as ``schema.table.column``.
+
+    ``views`` (qualified name to SELECT) are followed down to the tables they read.
+    """
+    found: dict[str, list[str]] = {}
+    for output in outputs(query):
+        node = _sqlglot_lineage(
+            output, query, schema=catalogue.schema, sources=dict(views or {}), dialect="postgres"
+        )
+        columns: set[str] = set()
+        for leaf in node.walk():
+            table = leaf.source
+            if leaf.downstream or not isinstance(table, exp.Table):
+                continue
+            columns.add(f"{_name(table)}.{leaf.name.split('.')[-1]}")
+        found[output] = sorted(columns)
+    return found
+
+
+def _name(table: exp.Table) -> str:
+    return f"{table.db}.{table.name}" if table.db else table.name
+
+
+def _position(node: exp.Expr) -> tuple[int, int]:
+    """Line and column (from 1) of the first token below ``node`` that carries one."""
+    best: tuple[int, int, int] | None = None
+    for part in node.walk():
+        meta = part.meta
+        if "line" in meta:
+            width = meta["end"] - meta["start"]
+            here = (meta["start"], meta["line"], max(1, meta["col"] - width))
+            if best is None or here < best:
+                best = here
+    return (best[1], best[2]) if best else (1, 1)
+
+
+def _problem(node: exp.Expr, reason: str, hint: str) -> Problem:
+    line, column = _position(node)
+    return Problem(reason, hint, line, column)
+
+
+def _tables(tree: exp.Expr) -> Iterator[exp.Table]:
+    for scope in traverse_scope(tree):
+        for source in scope.sources.values():
+            if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
+                yield source
+
+
+def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem]:
+    for node in tree.find_all(exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Command, exp.DDL):
+        if not isinstance(node, exp.Query):
+            yield _problem(node, f"{node.key.upper()} inside the query", "Only read.")
+    for node in tree.find_all(exp.Into, exp.Lock):
+        word = "SELECT INTO" if isinstance(node, exp.Into) else "a row lock"
+        yield _problem(node.parent or node, f"{word} writes", "Leave it out.")
+    if catalogue is None:
+        return
+    for table in _tables(tree):
+        if _name(table) not in catalogue.relations:
+            known = ", ".join(sorted(catalogue.relations)[:8])
+            yield _problem(
+                table,
+                f"relation {_name(table)} is not known",
+                f"Name relations with their schema. Known: {known}, …",
+            )
+    for function in tree.find_all(exp.Func):
+        name = _function(function)
+        if name in catalogue.volatile:
+            yield _problem(
+                function, f"{name}() is volatile", "Use functions that only read and compute."
+            )
+
+
+def _function(node: exp.Expr) -> str:
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower()
+    return node.sql_name().lower() if isinstance(node, exp.Func) else ""
+
+
+def _clocks(tree: exp.Expr) -> Iterator[Problem]:
+    hint = "Use the row's own time; the time asked about is given by as_of."
+    for node in tree.walk():
+        if isinstance(node, _CLOCK_NODES):
+            yield _problem(node, "the result depends on when the query runs", hint)
+        elif isinstance(node, exp.Func) and _function(node) in _CLOCKS:
+            yield _problem(node, f"{_function(node)}() changes with each run", hint)
+        elif (
+            isinstance(node, exp.Cast)
+            and isinstance(node.this, exp.Literal)
+            and node.this.is_string
+            and node.this.name.strip().lower() in _CLOCK_LITERALS
+        ):
+            yield _problem(node, f"the literal '{node.this.name}' is the clock's time", hint)
+
+
+def _shape(tree: exp.Query) -> Iterator[Problem]:
+    for with_ in tree.find_all(exp.With):
+        if with_.args.get("recursive"):
+            yield _problem(with_, "WITH RECURSIVE cannot be checked", "Write it without recursion.")
+    for sample in tree.find_all(exp.TableSample):
+        yield _problem(sample, "TABLESAMPLE gives other rows each time", "Leave it out.")
+    for select in tree.find_all(exp.Select):
+        nested = select.find_ancestor(exp.Lateral, exp.Subquery, exp.Exists)
+        limited = select.args.get("limit") or select.args.get("offset")
+        if limited is not None and nested is None:
+            yield _problem(
+                limited,
+                "LIMIT over the whole sample keeps or drops a row depending on later ones",
+                "Use LIMIT only inside a LATERAL or a subquery that is bounded by the row's time.",
+            )
+
+
+def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
+    """For each source of the scope the columns that say when its rows happened."""
+    names: dict[str, set[str]] = {}
+    for alias, source in scope.sources.items():
+        if isinstance(source, exp.Table):
+            relation = catalogue.relations.get(_name(source))
+            names[alias] = {relation.time} if relation and relation.time else set()
+        else:
+            names[alias] = _exposed_times(source, catalogue)
+    return names
+
+
+def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
+    if scope.set_operation_scopes:
+        return _exposed_times(scope.set_operation_scopes[0], catalogue)
+    inner = _time_names(scope, catalogue)
+    exposed: set[str] = set()
+    if not isinstance(scope.expression, exp.Select):
+        return exposed
+    for projection in scope.expression.selects:
+        value = projection.unalias()
+        if isinstance(projection, exp.Star) or (
+            isinstance(value, exp.Column) and isinstance(value.this, exp.Star)
+        ):
+            exposed |= set().union(*inner.values())
+        elif _bare_time(value, inner) or _closed_bucket(value, inner):
+            exposed.add(projection.alias_or_name)
+    return exposed
+
+
+def _bare_time(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
+    if not isinstance(node, exp.Column):
+        return False
+    if node.table:
+        return node.name in times.get(node.table, set())
+    return any(node.name in names for names in times.values())
+
+
+def _truncation(node: exp.Expr | None) -> bool:
+    if isinstance(node, exp.Dot):  # a function named with its schema
+        node = node.expression
+    return isinstance(node, (exp.TimestampTrunc, exp.DateTrunc, exp.DateBin)) or (
+        isinstance(node, exp.Func) and _function(node) in {"time_bucket", "date_trunc", "date_bin"}
+    )
+
+
+def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
+    """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened."""
+    return (
+        isinstance(node, exp.Add)
+        and _truncation(node.this)
+        and any(_bare_time(column, times) for column in node.this.find_all(exp.Column))
+    )
+
+
+def _windows(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
+    times = _time_names(scope, catalogue)
+    select = scope.expression
+    named = {
+        window.name: window
+        for window in (select.args.get("windows") or [] if isinstance(select, exp.Select) else [])
+    }
+    for window in scope.find_all(exp.Window):
+        if window.arg_key == "windows":
+            continue
+        function = window.this
+        while isinstance(function, (exp.IgnoreNulls, exp.RespectNulls, exp.Filter)):
+            function = function.this
+        spec = named.get(window.alias, window) if window.args.get("alias") else window
+        yield from _window(function, window, spec, times)
+
+
+def _window(
+    function: exp.Expr,
+    at: exp.Window,
+    spec: exp.Expr,
+    times: Mapping[str, set[str]],
+) -> Iterator[Problem]:
+    if isinstance(function, exp.Lead):
+        yield _problem(at, "LEAD reads a later row", "Use LAG, or make it a label.")
+        return
+    if isinstance(function, exp.Lag):
+        offset = function.args.get("offset")
+        if offset is not None and not (isinstance(offset, exp.Literal) and int(offset.name) >= 0):
+            yield _problem(
+                at,
+                "LAG with an offset that may be negative reads a later row",
+                "Give a number ≥ 0.",
+            )
+    if isinstance(function, _WHOLE_PARTITION):
+        yield _problem(
+            at,
+            f"{_function(function)} ranks a row among all rows of the sample, later ones too",
+            "Rank it among the rows before it, in a bounded subquery.",
+        )
+        return
+    order = spec.args.get("order")
+    partition = spec.args.get("partition_by") or []
+    frame = at.args.get("spec") or spec.args.get("spec")
+    if order is None:
+        if not any(_bare_time(key, times) for key in partition):
+            yield _problem(
+                at,
+                "a window without ORDER BY sees the whole sample, later rows too",
+                "Add ORDER BY the time column; the frame then ends at the row.",
+            )
+        return
+    first = order.expressions[0]
+    if not _bare_time(first.this, times) or first.args.get("desc"):
+        yield _problem(
+            at,
+            "the window is not ordered by ascending time, so its frame may hold later rows",
+            "Order the window by the relation's time column, ascending.",
+        )
+    if frame is not None and (
+        str(frame.args.get("end_side") or "").upper() == "FOLLOWING"
+        or str(frame.args.get("start_side") or "").upper() == "FOLLOWING"
+    ):
+        yield _problem(
+            at, "the frame reaches to following rows", "End the frame at CURRENT ROW or before."
+        )
+
+
+def _conditions(scope: Scope) -> Iterator[exp.Expr]:
+    select = scope.expression
+    if not isinstance(select, exp.Select):
+        return
+    roots = [join.args.get("on") for join in select.args.get("joins") or []]
+    where = select.args.get("where")
+    roots.append(where.this if where else None)
+    for root in roots:
+        if root is None:
+            continue
+        yield from (root.flatten() if isinstance(root, exp.And) else [root])
+
+
+def _bounded_by(
+    condition: exp.Expr, alias: str, own: set[str], others: Mapping[str, set[str]]
+) -> bool:
+    """Does the condition hold this source's time to another one's, and not after it?"""
+    pairs: list[tuple[exp.Expr, exp.Expr]] = []
+    if isinstance(condition, exp.Paren):
+        return _bounded_by(condition.this, alias, own, others)
+    if isinstance(condition, (exp.LTE, exp.LT)):
+        pairs = [(condition.this, condition.expression)]
+    elif isinstance(condition, (exp.GTE, exp.GT)):
+        pairs = [(condition.expression, condition.this)]
+    elif isinstance(condition, exp.EQ):
+        pairs = [
+            (condition.this, condition.expression),
+            (condition.expression, condition.this),
+        ]
+    elif isinstance(condition, exp.Between):
+        pairs = [(condition.this, condition.args["high"])]
+    for early, late in pairs:
+        if isinstance(early, exp.Add):
+            early = early.this
+        if isinstance(late, exp.Sub):
+            late = late.this
+        if (
+            isinstance(early, exp.Column)
+            and early.name in own
+            and early.table in ("", alias)
+            and isinstance(late, exp.Column)
+            and late.table != alias
+            and _bare_time(late, others)
+        ):
+            return True
+    return False
+
+
+def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
+    times = _time_names(scope, catalogue)
+    select = scope.expression
+    if not isinstance(select, exp.Select):
+        return
+    for lateral in select.find_all(exp.TableAlias):
+        if isinstance(lateral.parent, exp.Table) and isinstance(lateral.parent.this, exp.Func):
+            name = _function(lateral.parent.this)
+            if name not in _TABLE_FUNCTIONS:
+                yield _problem(
+                    lateral.parent, f"{name}() as a table cannot be checked", "Join a relation."
+                )
+    timed = [alias for alias in scope.sources if times[alias] and alias in scope.selected_sources]
+    outer: dict[str, set[str]] = {}
+    parent = scope.parent
+    while parent is not None:
+        outer.update(_time_names(parent, catalogue))
+        parent = parent.parent
+    nested = scope.is_subquery or _in_lateral(select)
+    # In a plain SELECT the first relation gives the rows, the others must not run ahead of it.
+    need = timed if nested else timed[1:]
+    conditions = list(_conditions(scope))
+    for alias in need:
+        others = dict(outer) if nested else {}
+        others.update({name: own for name, own in times.items() if name != alias and not nested})
+        settled = {name: own for name, own in times.items() if name != alias}
+        bound = any(_bounded_by(c, alias, times[alias], others) for c in conditions) or (
+            nested
+            and any(_bounded_by(c, alias, times[alias], settled) for c in conditions)
+            and len(timed) > 1
+            and alias != timed[0]
+        )
+        if not bound:
+            source = scope.sources[alias]
+            node = source if isinstance(source, exp.Table) else source.expression
+            yield _problem(
+                node,
+                f"{alias} is joined without an as-of bound, so its later rows are seen",
+                f"Bound it by time: {alias}.{min(times[alias])} <= the row's own time.",
+            )
+
+
+def _in_lateral(select: exp.Expr) -> bool:
+    parent = select.parent
+    while isinstance(parent, (exp.Subquery, exp.Paren)):
+        parent = parent.parent
+    return isinstance(parent, exp.Lateral)
+
+
+def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
+    select = scope.expression
+    if not isinstance(select, exp.Select):
+        return
+    times = _time_names(scope, catalogue)
+    if not any(times.values()) or scope.is_subquery or _in_lateral(select):
+        return
+    group = select.args.get("group")
+    aggregates = [
+        node
+        for projection in select.selects
+        for node in projection.find_all(exp.AggFunc)
+        if node.find_ancestor(exp.Window) is None
+        and node.find_ancestor(exp.Select) is select
+        and not isinstance(node.parent, exp.Window)
+    ]
+    if group is None and not select.args.get("distinct"):
+        if aggregates:
+            yield _problem(
+                aggregates[0],
+                "an aggregate over the whole sample sees later rows",
+                "Group by the time column, use a window ordered by it, or a bounded subquery.",
+            )
+        return
+    aliases = {p.alias: p.unalias() for p in select.selects if p.alias}
+    keys = []
+    for key in group.expressions if group is not None else select.selects:
+        if isinstance(key, exp.Literal) and key.is_int:
+            key = select.selects[int(key.name) - 1].unalias()
+        elif isinstance(key, exp.Column) and not key.table and key.name in aliases:
+            key = aliases[key.name]
+        keys.append(key.unalias())
+    if any(_bare_time(key, times) or _closed_bucket(key, times) for key in keys):
+        return
+    truncated = [key for key in keys if _truncation(key)]
+    if not truncated:
+        yield _problem(
+            group or select,
+            "the groups are not by time, so each holds later rows",
+            "Group by the time column, or by the end of its bucket: time_bucket(w, ts) + w.",
+        )
+        return
+    for projection in select.selects:
+        if _truncation(projection.unalias()):
+            yield _problem(
+                projection,
+                "a bucket labelled with its start holds rows that happened after the label",
+                "Label it with its end: time_bucket(w, ts) + w.",
+            )

@@ -1,0 +1,203 @@
+"""The linter of users' SQL: what it refuses, with position, and what it lets through."""
+
+import pytest
+from alphaplus.server import sqlcheck
+from alphaplus.server.sqlcheck import Catalogue, Relation
+
+CATALOGUE = Catalogue(
+    relations={
+        "market.candles_1m": Relation(
+            ("symbol", "ts", "open", "high", "low", "close", "volume"), "ts"
+        ),
+        "market.trades": Relation(("symbol", "ts", "price", "size", "side"), "ts"),
+        "market.funding_rates": Relation(("symbol", "ts", "rate"), "ts"),
+        "market.instruments": Relation(("symbol", "exchange", "base"), None),
+    },
+    volatile=frozenset({"pg_sleep", "set_config", "nextval", "dblink", "pg_read_file"}),
+)
+BARS = " from market.candles_1m"
+
+CLEAN = [
+    "select symbol, ts, close - lag(close) over (partition by symbol order by ts) as d" + BARS,
+    "select symbol, ts, avg(close) over (partition by symbol order by ts"
+    " rows between 19 preceding and current row) as sma" + BARS,
+    "select symbol, ts, stddev(close) over w as sd from market.candles_1m"
+    " window w as (partition by symbol order by ts rows 59 preceding)",
+    "select c.symbol, c.ts, f.rate from market.candles_1m c left join lateral (select rate from"
+    " market.funding_rates f where f.symbol = c.symbol and f.ts <= c.ts order by f.ts desc limit 1)"
+    " f on true",
+    "select c.symbol, c.ts, f.rate from market.candles_1m c join market.funding_rates f"
+    " on f.symbol = c.symbol and f.ts = c.ts",
+    "select c.symbol, c.ts, (select sum(t.size) from market.trades t where t.symbol = c.symbol and"
+    " t.ts between c.ts - interval '5 min' and c.ts) as v from market.candles_1m c",
+    "select symbol, public.time_bucket('5 min', ts) + interval '5 min' as ts, max(high) as h"
+    + BARS
+    + " group by 1, 2",
+    "with r as (select symbol, ts, ln(close / lag(close) over (partition by symbol order by ts))"
+    " as r from market.candles_1m) select symbol, ts, sum(r) over (partition by symbol order by ts"
+    " rows 9 preceding) as m from r",
+    "select c.symbol, c.ts, i.base from market.candles_1m c join market.instruments i"
+    " on i.symbol = c.symbol",
+    "with u as (select symbol, ts, close as v from market.candles_1m union all select symbol, ts,"
+    " price from market.trades) select symbol, ts, sum(v) over (order by ts) as s from u",
+    "select symbol, ts, rank() over (partition by ts order by ts) as r" + BARS,
+]
+
+LEAKS = [
+    ("select symbol, ts, lead(close) over (partition by symbol order by ts) f" + BARS, "LEAD", 20),
+    (
+        "select symbol, ts, avg(close) over (order by ts rows between 2 preceding and 2 following)"
+        " f" + BARS,
+        "following",
+        20,
+    ),
+    (
+        "select symbol, ts, avg(close) over (order by ts rows between unbounded preceding and"
+        " unbounded following) f" + BARS,
+        "following",
+        20,
+    ),
+    (
+        "select symbol, ts, (close - avg(close) over ()) / stddev(close) over () as z" + BARS,
+        "whole sample",
+        29,
+    ),
+    ("select symbol, ts, avg(close) over (partition by symbol) as z" + BARS, "whole sample", 20),
+    (
+        "select symbol, ts, first_value(close) over (partition by symbol order by ts desc) z"
+        + BARS,
+        "ascending",
+        20,
+    ),
+    (
+        "select symbol, ts, first_value(close) over w as z from market.candles_1m"
+        " window w as (partition by symbol order by ts desc)",
+        "ascending",
+        20,
+    ),
+    ("select symbol, ts, sum(volume) over (order by close) as z" + BARS, "ascending", 20),
+    ("select symbol, ts, percent_rank() over (order by ts) as z" + BARS, "ranks", 20),
+    ("select symbol, ts, lag(close, -1) over (order by ts) as z" + BARS, "negative", 20),
+    (
+        "select c.symbol, c.ts, t.price from market.candles_1m c join market.trades t"
+        " on t.symbol = c.symbol",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, t.price from market.candles_1m c join market.trades t"
+        " on t.symbol = c.symbol and t.ts >= c.ts",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, t.close from market.candles_1m c join market.candles_1m t"
+        " on t.symbol = c.symbol and t.ts = c.ts + interval '5 min'",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, t.close from market.candles_1m c join market.candles_1m t"
+        " on t.symbol = c.symbol and t.ts - interval '5 min' = c.ts",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, (select max(price) from market.trades t where t.symbol = c.symbol)"
+        " m from market.candles_1m c",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, (select max(price) from market.trades) m from market.candles_1m c",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select c.symbol, c.ts, m.v from market.candles_1m c cross join (select max(close) as v"
+        " from market.candles_1m) m",
+        "whole sample",
+        None,
+    ),
+    (
+        "select symbol, public.time_bucket('5 min', ts) as ts, max(high) h"
+        + BARS
+        + " group by 1, 2",
+        "label",
+        None,
+    ),
+    (
+        "select symbol, date_trunc('hour', ts) as ts, max(high) as h" + BARS + " group by 1, 2",
+        "label",
+        None,
+    ),
+    (
+        "select symbol, max(ts) as ts, max(high) as h" + BARS + " group by symbol",
+        "not by time",
+        None,
+    ),
+    ("select symbol, ts, extract(epoch from now() - ts) as age" + BARS, "run", None),
+    ("select symbol, ts, close" + BARS + " where ts < 'now'::timestamptz", "clock", None),
+    ("select symbol, ts, random() as r" + BARS, "run", None),
+    ("select symbol, ts, close" + BARS + " order by ts desc limit 10", "LIMIT", None),
+]
+
+WRITES = [
+    ("delete from market.trades", "DELETE"),
+    ("select 1; drop table market.trades", "2 statements"),
+    ("with d as (delete from market.trades returning *) select * from d", "DELETE"),
+    ("select * into market.copy from market.trades", "INTO"),
+    ("select * from market.trades for update", "lock"),
+    ("select pg_sleep(10) from market.trades", "volatile"),
+    ("select set_config('a', 'b', false)", "volatile"),
+    ("select * from pg_catalog.pg_authid", "not known"),
+    ("select * from trades", "not known"),
+    ("select * from (select * from secret.t) x", "not known"),
+    ("selec 1", ""),
+    ("", "0 statements"),
+]
+
+
+@pytest.mark.parametrize("query", CLEAN)
+def test_clean_queries_pass(query: str) -> None:
+    assert sqlcheck.look_ahead(query, CATALOGUE) == []
+    assert sqlcheck.read_only(query, CATALOGUE) == []
+
+
+@pytest.mark.parametrize(("query", "words", "column"), LEAKS)
+def test_look_ahead_is_refused_with_its_position(
+    query: str, words: str, column: int | None
+) -> None:
+    problems = sqlcheck.look_ahead(query, CATALOGUE)
+    assert any(words in problem.reason for problem in problems), problems
+    if column is not None:
+        assert problems[0].column == column
+    assert all(problem.hint for problem in problems)
+
+
+@pytest.mark.parametrize(("query", "words"), WRITES)
+def test_what_is_not_one_select_over_known_relations_is_refused(query: str, words: str) -> None:
+    problems = sqlcheck.read_only(query, CATALOGUE)
+    assert any(words in problem.reason for problem in problems), problems
+
+
+def test_position_counts_lines() -> None:
+    query = "select symbol, ts,\n    lead(close) over (order by ts) as f\nfrom market.candles_1m"
+    (problem,) = sqlcheck.look_ahead(query, CATALOGUE)
+    assert (problem.line, problem.column) == (2, 5)
+
+
+def test_lineage_reaches_the_raw_columns() -> None:
+    query = (
+        "with r as (select symbol, ts, close / lag(close) over (order by ts) as r, volume"
+        " from market.candles_1m) select symbol, ts, r * volume as x, r from r"
+    )
+    found = sqlcheck.lineage(query, CATALOGUE)
+    assert found["x"] == [f"market.candles_1m.{name}" for name in ("close", "ts", "volume")]
+    assert found["symbol"] == ["market.candles_1m.symbol"]
+
+
+def test_lineage_follows_views() -> None:
+    views = {"market.candles_1m": "select symbol, ts, price as close from market.trades"}
+    found = sqlcheck.lineage("select symbol, ts, close from market.candles_1m", CATALOGUE, views)
+    assert found["close"] == ["market.trades.price"]
