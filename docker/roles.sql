@@ -1,7 +1,24 @@
+-- The roles of AlphaPlus; repeatable. `make up` gives each a generated password (.server/pgpass).
+-- None may create databases or roles; what each may do is in sql/privileges.sql.
 do $$
-declare r text;
+declare
+    v_role text;
 begin
-  foreach r in array array['alphaplus_owner','alphaplus_loader','alphaplus_trainer','alphaplus_app','alphaplus_reader','alphaplus_operator'] loop
-    if not exists (select from pg_catalog.pg_roles where rolname = r) then execute format('create role %I login', r); end if;
-  end loop;
-end $$;
+    foreach v_role in array array[
+        'alphaplus_owner', 'alphaplus_loader', 'alphaplus_trainer',
+        'alphaplus_app', 'alphaplus_reader', 'alphaplus_operator'
+    ] loop
+        if not exists (select from pg_catalog.pg_roles r where r.rolname = v_role) then
+            execute format(
+                'create role %I login nosuperuser nocreatedb nocreaterole noreplication', v_role
+            );
+        end if;
+    end loop;
+end
+$$;
+comment on role alphaplus_owner is 'Owns every object of AlphaPlus; migrations run as it.';
+comment on role alphaplus_loader is 'Loads market data.';
+comment on role alphaplus_trainer is 'Claims training jobs and reports versions; cannot promote.';
+comment on role alphaplus_app is 'Predicts and records predictions.';
+comment on role alphaplus_reader is 'Reads what business intelligence needs.';
+comment on role alphaplus_operator is 'Retrains, promotes, rolls back, schedules.';

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Machine learning inside the market database.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
+)
 
 
 @app.callback()
@@ -21,7 +23,9 @@ def _main() -> None:
 def migrate(
     down: Annotated[
         str | None,
-        typer.Option(help="undo migrations, newest first, down to but not including this one ('all': every one)"),
+        typer.Option(
+            help="undo migrations, newest first, down to but not including this one ('all': every one)"
+        ),
     ] = None,
 ) -> None:
     """Bring the database that PG* or DATABASE_URL name up to date, creating it when missing."""

@@ -138,8 +138,7 @@ def _bootstrap(conn: psycopg.Connection, root: Path) -> None:
         )
     _execute_file(conn, root / "docker" / "roles.sql")
     available = {
-        name
-        for (name,) in conn.execute("select name from pg_available_extensions where true")
+        name for (name,) in conn.execute("select name from pg_available_extensions where true")
     }
     if missing := [name for name in EXTENSIONS if name not in available]:
         raise MigrationError(
@@ -156,7 +155,9 @@ def _bootstrap(conn: psycopg.Connection, root: Path) -> None:
     conn.execute(sql.SQL("create schema if not exists ops authorization {}").format(owner))
     conn.execute("comment on schema ops is 'The running of it: settings, schedules, health.'")
     conn.execute(sql.SQL("revoke all on database {} from public").format(database))
-    conn.execute(sql.SQL("grant create, connect, temporary on database {} to {}").format(database, owner))
+    conn.execute(
+        sql.SQL("grant create, connect, temporary on database {} to {}").format(database, owner)
+    )
     conn.execute("revoke all on schema public from public")
     conn.execute(sql.SQL("grant usage on schema public to {}").format(owner))
 
@@ -242,9 +243,7 @@ def _yoyo_url(conninfo: str) -> str:
         else:
             host = info.host
         login = f"{quote(info.user)}:{quote(info.password, safe='')}"
-        return (
-            f"postgresql+psycopg://{login}@{host}:{info.port}/{quote(info.dbname)}?{urlencode(args)}"
-        )
+        return f"postgresql+psycopg://{login}@{host}:{info.port}/{quote(info.dbname)}?{urlencode(args)}"
 
 
 def _apply_migrations(conninfo: str, conn: psycopg.Connection, root: Path) -> tuple[str, ...]:
@@ -297,9 +296,7 @@ def _apply_sql(conn: psycopg.Connection, root: Path) -> tuple[str, ...]:
         return _apply_sql_once(conn, root, drop_first=True)
 
 
-def _apply_sql_once(
-    conn: psycopg.Connection, root: Path, *, drop_first: bool
-) -> tuple[str, ...]:
+def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -> tuple[str, ...]:
     changed: list[str] = []
     with conn.transaction():
         conn.execute("set local check_function_bodies = off")
@@ -325,7 +322,10 @@ def _apply_sql_once(
         conn.execute("delete from ops.sql_files where path = any(%s)", (list(known),))
         made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
         before = set(
-            cast(list[tuple[str, str]], conn.execute("select kind, identity from ops.logic").fetchall())
+            cast(
+                list[tuple[str, str]],
+                conn.execute("select kind, identity from ops.logic").fetchall(),
+            )
         )
         _drop_objects(conn, before - made)
         conn.execute("delete from ops.logic")

@@ -1,0 +1,68 @@
+# AlphaPlus: `make demo` and `make test` do all set-up; run twice, they do only what is missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+# PG* variables that are set win over .env.
+ENV = load=1; [ -n "$$PGHOST$$DATABASE_URL" ] && load=; [ -n "$$load" ] && [ -f .env ] && { \
+	saved=$$(export -p | grep -E ' (PG|ALPHAPLUS_)' || true); set -a; . ./.env; set +a; eval "$$saved"; };
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: .venv/.stamp ## the Python environment of the client side
+
+.venv/.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "venv: Python 3.11 or later is needed; name one with: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		if [ "$$(id -u)" = 0 ]; then echo "venv: installing python3-venv"; \
+			apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null; \
+		else echo "venv: the Debian package python3-venv is missing: apt-get install python3-venv"; exit 1; fi; }
+	@echo "venv: installing the Python packages (about a minute, once)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@extras=trainer,dev; \
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then extras=$$extras,deep; \
+	else echo "venv: no CPU build of torch for this Python is known: the deep models stay out"; fi; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" \
+		|| { echo "venv: pip failed; is the network reachable?"; exit 1; }
+	@touch $@
+
+up: venv ## bring the server up: DATABASE_URL, else Docker, else embedded
+	@docker/up up
+
+down: ## stop the server; its data stays
+	@docker/up down
+
+migrate: venv ## bring the database that .env or PG* name up to date, creating it when missing
+	@$(ENV) $(BIN)/alphaplus migrate
+
+psql: ## psql as the operator
+	@$(ENV) psql
+
+demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
+	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
+
+test: up ## all tests, against the real server
+	@$(ENV) $(BIN)/python -m pytest -q -x --durations=15 tests/unit tests/sqltext tests/server tests/db
+
+bench: up ## measure, beside what one would do instead; writes bench.json
+	@$(ENV) $(BIN)/python -m tests.bench $(BENCH)
+
+lint: venv ## ruff, mypy, sqlfluff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint --processes 2 sql migrations
+
+docs: up migrate ## write docs/reference.md from the database's own comments
+	@$(ENV) $(BIN)/alphaplus docs
+
+clean: ## remove what can be made again, but not the data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis bench.json
+
+destroy: ## stop the embedded server and delete this checkout's data
+	@docker/server destroy
+	@rm -f .env
+
+.PHONY: help venv up down migrate psql demo test bench lint docs clean destroy
