@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from alphaplus.trainer.models.base import TrainingError
+from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from alphaplus.trainer import metrics, spec
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-
-from alphaplus.trainer import metrics, spec
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
-
 from alphaplus.trainer import data
 from alphaplus.trainer.models.base import Stopped, TrainingError
 from alphaplus.trainer.train import Trained, train
+from psycopg.types.json import Jsonb
 
 log = logging.getLogger("alphaplus.trainer")
 

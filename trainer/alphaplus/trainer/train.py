@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from alphaplus.trainer import calibrate, metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.data import Array, Fold, Matrix, Times, moment
 from alphaplus.trainer.models import Estimator, TrainingError, estimator
 from alphaplus.trainer.models.base import Progress
+from numpy.typing import NDArray
 
 MIN_ROWS = 500
 MIN_EVENTS = 20

@@ -12,10 +12,9 @@ from typing import Any
 
 import procrastinate
 import psycopg
+from alphaplus.trainer.job import Failed, TryAgain, run_job
 from procrastinate import exceptions, retry
 from psycopg import conninfo as pq
-
-from alphaplus.trainer.job import Failed, TryAgain, run_job
 
 log = logging.getLogger("alphaplus.trainer")
 QUEUE = "training"
@@ -182,7 +181,7 @@ class Worker:
 
 def run(worker: Worker) -> int:
     """Run a worker to its end; the number of jobs it took."""
-    logging.getLogger("procrastinate").setLevel(logging.ERROR)
+    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
     asyncio.run(worker.run())
     return worker.done
 

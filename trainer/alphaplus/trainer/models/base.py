@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-
 from alphaplus.trainer import spec as specs
+from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 # Called now and then while fitting with the part done (0 to 1) and words; raises Stopped.

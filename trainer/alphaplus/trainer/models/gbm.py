@@ -6,9 +6,8 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
-
 from alphaplus.trainer.models.base import Artifact, Estimator, Progress, TrainingError, _silent
+from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
