@@ -308,8 +308,12 @@ def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -
             path: bytes(digest)
             for path, digest in conn.execute("select path, sha256 from ops.sql_files")
         }
+        made: set[tuple[str, str]] = set()
         for path in sql_files(root):
             name = path.relative_to(root).as_posix()
+            if name == "sql/privileges.sql":
+                # Granting writes catalogue rows too: what was made is what was before it.
+                made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
             _execute_file(conn, path)
             if known.pop(name, None) != _sha256(path):
                 changed.append(name)
@@ -320,7 +324,8 @@ def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -
                     (name, _sha256(path)),
                 )
         conn.execute("delete from ops.sql_files where path = any(%s)", (list(known),))
-        made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
+        if not made:
+            made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
         before = set(
             cast(
                 list[tuple[str, str]],

@@ -1,0 +1,168 @@
+-- Gates: what a version must reach before it may serve.
+
+create or replace function ml._gate_verdicts(version_id bigint)
+returns table (
+    gate text,
+    metric text,
+    value float8,
+    reference_value float8,
+    threshold float8,
+    comparison text,
+    against text,
+    passed boolean,
+    detail text,
+    champion_id bigint
+)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    with v as (
+        select
+            mv.version_id, mv.model, mv.task, mv.metrics,
+            (
+                select a.version_id from ml.aliases a
+                where a.model = mv.model
+                    and a.symbol is not distinct from mv.symbol
+                    and a.regime is not distinct from mv.regime
+                    and a.alias = 'champion'
+            ) as champion_id
+        from ml.model_versions mv
+        where mv.version_id = $1
+    ),
+    looked_up as (
+        select
+            g.gate, g.metric, g.threshold, g.comparison, g.against, v.champion_id, v.version_id,
+            (v.metrics #>> '{champion,version_id}')::bigint as compared_with,
+            case g.against
+                when 'champion' then v.metrics #>> array['champion', 'challenger', g.metric]
+                else v.metrics ->> g.metric
+            end::float8 as value,
+            case g.against
+                when 'champion' then v.metrics #>> array['champion', 'values', g.metric]
+                when 'baseline' then v.metrics #>> array['baseline', g.metric]
+            end::float8 as reference_value
+        from v
+        join ml.gates g on (g.task is null or g.task = v.task)
+            and (g.model is null or g.model = v.model)
+        where g.enabled
+            -- A model's own gate takes the place of the general one.
+            and not (
+                g.model is null and exists (
+                    select from ml.gates own
+                    where own.model = v.model
+                        and own.metric = g.metric
+                        and own.against = g.against
+                        and own.comparison = g.comparison
+                )
+            )
+    ),
+    judged as (
+        select
+            l.*,
+            l.value - case when l.against = 'absolute' then 0 else l.reference_value end as difference,
+            l.against = 'champion'
+            and (l.champion_id is null or l.champion_id = l.version_id) as no_rival,
+            l.against = 'champion'
+            and l.compared_with is distinct from l.champion_id as other_rival
+        from looked_up l
+    )
+    select
+        j.gate, j.metric, j.value, j.reference_value, j.threshold, j.comparison, j.against,
+        p.passed,
+        format('%s: %s', j.gate, case
+            when j.no_rival then 'there is no other champion'
+            when j.other_rival then format(
+                'it was compared with %s, the champion is version %s now: train it again',
+                coalesce('version ' || j.compared_with, 'none'), j.champion_id
+            )
+            when j.difference is null then format('metric %s is missing', j.metric)
+            else format(
+                '%s %s%s, %s %s %s', j.metric, round(j.value::numeric, 5),
+                case when j.against <> 'absolute' then format(
+                    ' against the %s''s %s', j.against, round(j.reference_value::numeric, 5)) else '' end,
+                case when p.passed then 'as needed' else 'needed' end, j.comparison,
+                case when j.against = 'absolute' then j.threshold::text
+                    else 'its own ' || to_char(j.threshold, 'SG0.0999') end
+            )
+        end),
+        j.champion_id
+    from judged j
+    cross join lateral (
+        select case
+            when j.no_rival then true
+            when j.other_rival then false
+            else coalesce(case j.comparison
+                when '>=' then j.difference >= j.threshold
+                when '<=' then j.difference <= j.threshold
+                when '>' then j.difference > j.threshold
+                when '<' then j.difference < j.threshold
+            end, false)
+        end as passed
+    ) p
+    order by j.gate
+$$;
+comment on function ml._gate_verdicts(bigint) is 'Each gate''s verdict on a version; writes nothing.';
+
+create or replace function ml.evaluate_gates(version_id bigint)
+returns table (
+    gate text,
+    metric text,
+    value float8,
+    reference_value float8,
+    threshold float8,
+    comparison text,
+    against text,
+    passed boolean,
+    detail text
+)
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_at timestamptz := clock_timestamp();
+begin
+    perform ml._version(version_id);
+    insert into ml.gate_results (
+        version_id, champion_id, gate, metric, value, reference_value, threshold, comparison,
+        against, passed, detail, at
+    )
+    select
+        evaluate_gates.version_id, g.champion_id, g.gate, g.metric, g.value, g.reference_value,
+        g.threshold, g.comparison, g.against, g.passed, g.detail, v_at
+    from ml._gate_verdicts(evaluate_gates.version_id) g;
+    return query
+    select
+        g.gate, g.metric, g.value, g.reference_value, g.threshold, g.comparison, g.against,
+        g.passed, g.detail
+    from ml._gate_verdicts(evaluate_gates.version_id) g;
+end
+$$;
+comment on function ml.evaluate_gates(bigint) is
+'Runs the gates (ml.gates: those of the version''s task and model) on a version and writes each
+verdict to ml.gate_results. value is the version''s metric on held-out rows; reference_value the
+champion''s or the baseline''s on the same rows (against), and then the difference is compared with
+the threshold. A version that was compared with another champion than the present one does not
+pass. Errors: AP404 unknown version.';
+
+create or replace function ml.gate_report(version_id bigint)
+returns table (
+    gate text,
+    metric text,
+    value float8,
+    reference_value float8,
+    threshold float8,
+    comparison text,
+    against text,
+    passed boolean,
+    detail text
+)
+language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        g.gate, g.metric, g.value, g.reference_value, g.threshold, g.comparison, g.against,
+        g.passed, g.detail
+    from ml._gate_verdicts($1) g
+$$;
+comment on function ml.gate_report(bigint) is
+'What ml.evaluate_gates would say now, writing nothing.';

@@ -1,0 +1,54 @@
+-- Models, gates, risk levels and settings as delivered. What is there already stays as it is, so
+-- an operator's changes outlive the next deploy. Applied after the labels and feature sets, which
+-- the models need; a model whose label or feature set is not there yet is left out.
+
+insert into ops.settings (name, value, description)
+values
+('training.lease_timeout', '"30 seconds"', 'How long a trainer may be silent before its job goes to another.'),
+('training.max_attempts', '3', 'How often a training job is tried before it counts as failed.'),
+('registry.max_artifact_bytes', '67108864', 'Largest model artifact that is registered, in bytes.')
+on conflict (name) do nothing;
+
+insert into ml.models (model, label, feature_set, feature_version, params, description)
+select
+    l.label, l.label, s.name, s.version,
+    case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
+    format(d.description, l.horizon)
+from (
+    values
+    ('liquidation', 'liquidation', 'Chance of large forced liquidations within %s.'),
+    ('liquidation_volume', 'liquidation', 'Notional of forced liquidations within %s, in quote currency.'),
+    ('direction', 'technical_1m', 'Chance of a higher price after %s.'),
+    ('volatility', 'technical_1m', 'Chance of a burst of volatility within %s.'),
+    ('direction', 'technical_1h', 'Chance of a higher price after %s.'),
+    ('volatility', 'technical_1h', 'Chance of a burst of volatility within %s.')
+) as d (family, feature_set, description)
+join ml.labels l on l.label ~ ('^' || d.family || '_\d+[mh]$')
+    and (d.feature_set = 'technical_1h') = (l.horizon > interval '1 hour')
+join feature.sets s on s.name = d.feature_set
+    and s.version = (select max(m.version) from feature.sets m where m.name = d.feature_set)
+on conflict (model) do nothing;
+
+-- The seeds' gates on F1, precision and recall are for balanced classes; on a rare event no honest
+-- model reaches 0.6, so they come switched off.
+insert into ml.gates (gate, task, metric, comparison, threshold, against, enabled, description)
+values
+('auc', 'classification', 'auc', '>=', 0.52, 'absolute', true, 'It ranks better than chance.'),
+('auc_significant', 'classification', 'auc_low', '>', 0.5, 'absolute', true, 'Chance is outside the 95 % interval of the AUC (block bootstrap).'),
+('log_loss_baseline', 'classification', 'log_loss', '<', 0, 'baseline', true, 'Its probabilities say more than the base rate.'),
+('calibration', 'classification', 'ece', '<=', 0.05, 'absolute', true, 'Expected calibration error.'),
+('auc_champion', 'classification', 'auc', '>=', -0.005, 'champion', true, 'Not worse than the champion on the same rows.'),
+('log_loss_champion', 'classification', 'log_loss', '<=', 0.002, 'champion', true, 'Not worse than the champion on the same rows.'),
+('f1', 'classification', 'f1', '>=', 0.60, 'absolute', false, 'F1 at the operating point.'),
+('precision', 'classification', 'precision', '>=', 0.58, 'absolute', false, 'Precision at the operating point.'),
+('recall', 'classification', 'recall', '>=', 0.50, 'absolute', false, 'Recall at the operating point.'),
+('f1_champion', 'classification', 'f1', '>=', 0.03, 'champion', false, 'F1 better than the champion''s on the same rows.'),
+('rmse_baseline', 'regression', 'rmse', '<', 0, 'baseline', true, 'Better than the mean.'),
+('rank', 'regression', 'spearman', '>=', 0.02, 'absolute', true, 'It ranks better than chance.'),
+('r2_champion', 'regression', 'r2', '>=', -0.01, 'champion', true, 'Not worse than the champion on the same rows.')
+on conflict (gate) do nothing;
+
+-- Probabilities of the default models' events; a model may have its own rows.
+insert into ml.risk_levels (model, risk_level, min_probability)
+values (null, 'low', 0), (null, 'medium', 0.3), (null, 'high', 0.6), (null, 'critical', 0.8)
+on conflict on constraint risk_levels_key do nothing;

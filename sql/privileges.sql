@@ -1,0 +1,187 @@
+-- Who owns what and who may do what; applied last, whole, every time. The rule is by kind, so that
+-- a new function, view or table gets sensible rights without a line here:
+--
+-- * everything belongs to alphaplus_owner, nothing is granted to public;
+-- * reader, app and operator read all tables and views, but no artifact;
+-- * functions that read (STABLE, IMMUTABLE) may be called by those who read; helpers (leading
+--   underscore) only where they run with the caller's own rights;
+-- * functions that write and procedures belong to the operator, less helpers;
+-- * what else the loader, the trainer and the app may do is listed by name.
+--
+-- The trainer has no right on any table but the queue's; its doors are the functions listed.
+do $$
+declare
+    v_schemas constant text [] := array[
+        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics'
+    ];
+    v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
+    v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
+    -- What the trainer may call, besides procrastinate's own functions.
+    v_trainer constant text [] := array[
+        'ml._claim_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_rows', 'ml._job_folds',
+        'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
+    ];
+    -- Writing functions that the app may call.
+    v_app constant text [] := array[
+        'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
+    ];
+    -- Schemas whose tables the loader fills, and what it may call there.
+    v_loaded constant text [] := array['market', 'sentiment'];
+    v_loader constant text [] := array['market.refresh_aggregates', 'sentiment.score_pending'];
+    -- Rows that are the operator's to change.
+    v_configured constant text [] := array[
+        'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'market.instruments'
+    ];
+    v_schema text;
+    v_item record;
+    v_list text;
+    v_columns text;
+begin
+    execute format('grant connect, temporary on database %I to %s', current_database(), v_roles);
+    execute format('grant usage on schema public to %s', v_roles);
+
+    -- Ownership. Chunks follow their hypertables; sequences of identity columns their tables.
+    for v_item in
+        select n.nspname, c.relname, c.relkind, c.oid
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = any (v_schemas || array['procrastinate'])
+            and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+            and c.relowner <> 'alphaplus_owner'::regrole
+            and not exists (
+                select from pg_catalog.pg_depend d
+                where d.objid = c.oid and d.deptype in ('i', 'a', 'e') and c.relkind = 'S'
+            )
+    loop
+        execute format(
+            'alter %s %I.%I owner to alphaplus_owner',
+            case v_item.relkind when 'v' then 'view' when 'm' then 'materialized view'
+                when 'S' then 'sequence' else 'table' end,
+            v_item.nspname, v_item.relname
+        );
+    end loop;
+    for v_item in
+        select p.oid::regprocedure::text as identity
+        from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = any (v_schemas || array['procrastinate'])
+            and p.proowner <> 'alphaplus_owner'::regrole
+    loop
+        execute format('alter routine %s owner to alphaplus_owner', v_item.identity);
+    end loop;
+    for v_item in
+        select n.nspname, t.typname, t.typtype
+        from pg_catalog.pg_type t
+        join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+        where n.nspname = any (v_schemas || array['procrastinate'])
+            and t.typowner <> 'alphaplus_owner'::regrole
+            and t.typtype in ('e', 'd', 'r', 'c')
+            and (t.typrelid = 0 or (select c.relkind = 'c' from pg_catalog.pg_class c where c.oid = t.typrelid))
+    loop
+        execute format('alter type %I.%I owner to alphaplus_owner', v_item.nspname, v_item.typname);
+    end loop;
+
+    -- Nobody has anything …
+    foreach v_schema in array v_schemas || array['procrastinate'] loop
+        execute format('alter schema %I owner to alphaplus_owner', v_schema);
+        execute format('revoke all on schema %I from public, %s', v_schema, v_roles);
+        execute format('revoke all on all tables in schema %I from public, %s', v_schema, v_roles);
+        execute format('revoke all on all sequences in schema %I from public, %s', v_schema, v_roles);
+        execute format('revoke all on all routines in schema %I from public, %s', v_schema, v_roles);
+        execute format(
+            'alter default privileges for role alphaplus_owner in schema %I revoke all on tables from public',
+            v_schema
+        );
+    end loop;
+    execute 'alter default privileges for role alphaplus_owner revoke execute on routines from public';
+    execute 'alter default privileges for role alphaplus_owner revoke usage on types from public';
+
+    -- … but may look around …
+    foreach v_schema in array v_schemas loop
+        execute format('grant usage on schema %I to %s, alphaplus_loader', v_schema, v_readers);
+        execute format('grant select on all tables in schema %I to %s', v_schema, v_readers);
+    end loop;
+    -- (a right on the table covers all its columns, so it goes before the columns are given)
+    execute format('revoke select on ml.model_versions from %s', v_readers);
+    select string_agg(format('%I', a.attname), ', ' order by a.attnum)
+    into v_columns
+    from pg_catalog.pg_attribute a
+    where a.attrelid = 'ml.model_versions'::regclass
+        and a.attnum > 0 and not a.attisdropped and a.attname <> 'artifact';
+    execute format('grant select (%s) on ml.model_versions to %s', v_columns, v_readers);
+
+    -- … call what reads …
+    select string_agg(p.oid::regprocedure::text, ', ')
+    into v_list
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = any (v_schemas)
+        and p.prokind in ('f', 'a', 'w')
+        and p.prorettype <> 'trigger'::regtype
+        and p.provolatile <> 'v'
+        and not (p.prosecdef and p.proname like '\_%');
+    if v_list is not null then
+        execute format('grant execute on routine %s to %s, alphaplus_loader', v_list, v_readers);
+    end if;
+
+    -- … and the operator what changes things.
+    select string_agg(p.oid::regprocedure::text, ', ')
+    into v_list
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = any (v_schemas)
+        and (p.prokind = 'p' or p.provolatile = 'v')
+        and p.prorettype is distinct from 'trigger'::regtype
+        and p.prorettype is distinct from 'event_trigger'::regtype
+        and p.proname not like '\_%';
+    if v_list is not null then
+        execute format('grant execute on routine %s to alphaplus_operator', v_list);
+    end if;
+    foreach v_list in array v_configured loop
+        execute format('grant insert, update, delete on %s to alphaplus_operator', v_list);
+    end loop;
+
+    -- The app, the loader and the trainer, by name.
+    for v_item in
+        select
+            p.oid::regprocedure::text as identity,
+            case
+                when n.nspname || '.' || p.proname = any (v_app) then 'alphaplus_app'
+                when n.nspname || '.' || p.proname = any (v_loader) then 'alphaplus_loader'
+                when n.nspname || '.' || p.proname = any (v_trainer) then 'alphaplus_trainer'
+            end as grantee
+        from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = any (v_schemas)
+            and n.nspname || '.' || p.proname = any (v_app || v_loader || v_trainer)
+    loop
+        execute format('grant execute on routine %s to %s', v_item.identity, v_item.grantee);
+    end loop;
+    foreach v_schema in array v_loaded loop
+        for v_item in
+            select c.relname, c.relkind
+            from pg_catalog.pg_class c
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = v_schema and c.relkind in ('r', 'p', 'S', 'v', 'm')
+        loop
+            execute format(
+                case v_item.relkind
+                    when 'S' then 'grant usage on sequence %I.%I to alphaplus_loader'
+                    when 'v' then 'grant select on %I.%I to alphaplus_loader'
+                    when 'm' then 'grant select on %I.%I to alphaplus_loader'
+                    else 'grant select, insert, update, delete on %I.%I to alphaplus_loader'
+                end,
+                v_schema, v_item.relname
+            );
+        end loop;
+    end loop;
+    -- The loader reads settings and says what it did.
+    grant select on ops.settings to alphaplus_loader;
+
+    grant usage on schema ml, procrastinate to alphaplus_trainer;
+    grant select, insert, update, delete on all tables in schema procrastinate to alphaplus_trainer;
+    grant usage on all sequences in schema procrastinate to alphaplus_trainer;
+    grant execute on all routines in schema procrastinate to alphaplus_trainer;
+end
+$$;

@@ -1,0 +1,176 @@
+"""From raw scores to probabilities, intervals, and what the training rows looked like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from alphaplus.trainer import metrics, spec
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+LEVEL = 0.9
+
+
+def platt(raw: Array, y: Array) -> dict[str, Any]:
+    """Platt's sigmoid on log odds, with his prior-smoothed targets by a light ridge."""
+    fitted = LogisticRegression(C=1e3).fit(raw.reshape(-1, 1), y)
+    a = float(fitted.coef_[0, 0])
+    if a <= 0:
+        # Scores that rank backwards carry nothing: the base rate is the honest answer.
+        base = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
+        return {"method": "platt", "a": 0.0, "b": float(np.log(base / (1 - base)))}
+    return {"method": "platt", "a": a, "b": float(fitted.intercept_[0])}
+
+
+def isotonic(raw: Array, y: Array, knots: int = 100) -> dict[str, Any]:
+    """Isotonic regression on sigmoid(raw), thinned to at most ``knots`` knots, never 0 or 1."""
+    p = spec.sigmoid(raw)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(p, y)
+    edge = 1 / (2 * len(y) + 2)
+    x = np.asarray(fitted.X_thresholds_, dtype=np.float64)
+    level = np.clip(np.asarray(fitted.y_thresholds_, dtype=np.float64), edge, 1 - edge)
+    if len(x) > knots:
+        keep = np.unique(np.linspace(0, len(x) - 1, knots).round().astype(int))
+        x, level = x[keep], level[keep]
+    return {"method": "isotonic", "x": x.tolist(), "y": level.tolist()}
+
+
+METHODS = {"platt": platt, "isotonic": isotonic}
+
+
+def calibration(method: str, raw: Array, y: Array) -> dict[str, Any]:
+    """Fit a calibration; with one class only, the base rate with a pseudo-count."""
+    if y.min() == y.max():
+        base = (float(y.sum()) + 0.5) / (len(y) + 1)
+        return {"method": "platt", "a": 0.0, "b": float(np.log(base / (1 - base)))}
+    return METHODS[method](raw, y)
+
+
+def design_effect(residual: Array, variance: Array, block: Ints) -> float:
+    """How many times too large the row count is: variance of block sums over the independent one."""
+    sums = np.bincount(block, residual)
+    independent = float(variance.sum())
+    return max(1.0, float((sums**2).sum()) / independent) if independent > 0 else 1.0
+
+
+def confidence(y: Array, p: Array, block: Ints, bins: int = 12) -> dict[str, Any]:
+    """The spec's ``confidence`` of a classification: Wilson intervals of binned frequencies."""
+    order = np.argsort(p, kind="stable")
+    variance = p * (1 - p)
+    overall = design_effect(y - p, variance, block)
+    # Bins of one probability (flat calibration) are one bin.
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]))
+    where = np.searchsorted(edges, p[order], side="right")
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    rows: list[tuple[float, float, float]] = []
+    for number in np.unique(where):
+        i = order[where == number]
+        effect = max(overall, design_effect((y - p)[i], variance[i], block[i]))
+        n = max(len(i) / effect, 1.0)
+        f = float(y[i].mean())
+        centre = (f + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * float(np.sqrt(f * (1 - f) / n + z * z / (4 * n * n)))
+        rows.append((float(p[i].mean()), max(0.0, centre - half), min(1.0, centre + half)))
+    return {
+        "method": "frequency_interval",
+        "level": LEVEL,
+        "design_effect": overall,
+        "x": [row[0] for row in rows],
+        "lower": [row[1] for row in rows],
+        "upper": [row[2] for row in rows],
+    }
+
+
+def interval(y: Array, value: Array, multiplicative: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The spec's ``interval`` and ``confidence`` of a regression, from out-of-fold residuals."""
+    residual = y / np.maximum(value, 1e-12) if multiplicative else y - value
+    tail = (1 - LEVEL) / 2
+    rank = np.ceil((len(y) + 1) * (1 - tail)) / len(y)
+    low, high = np.quantile(residual, [1 - min(1.0, rank), min(1.0, rank)])
+    width = float(np.subtract(*np.quantile(y, [1 - tail, tail])))
+    return (
+        {
+            "kind": "multiplicative" if multiplicative else "additive",
+            "level": LEVEL,
+            "lower": float(low),
+            "upper": float(high),
+        },
+        {"method": "interval_width", "scale": width or 1.0},
+    )
+
+
+def support(x: Array, quantile: float = 0.999) -> dict[str, Any]:
+    """The spec's ``support``: where the training rows are, robustly."""
+    with np.errstate(all="ignore"):
+        low, center, high = _quantiles(x, [0.25, 0.5, 0.75])
+        spread = np.array([np.nanstd(c) if np.isfinite(c).any() else 1.0 for c in x.T])
+    scale = (high - low) / 1.349
+    scale = np.where(scale > 0, scale, np.where(spread > 0, spread, 1.0))
+    found: dict[str, Any] = {
+        "method": "robust_distance",
+        "center": np.nan_to_num(center).tolist(),
+        "scale": np.nan_to_num(scale, nan=1.0).tolist(),
+        "quantile": quantile,
+    }
+    found["threshold"] = 1.1 * float(np.quantile(spec.distance(found, x), quantile)) + 1e-9
+    return found
+
+
+def _quantiles(x: Array, at: list[float]) -> Array:
+    found = np.full((len(at), x.shape[1]), np.nan)
+    for number in range(x.shape[1]):
+        column = x[:, number]
+        known = column[np.isfinite(column)]
+        if len(known):
+            found[:, number] = np.quantile(known, at)
+    return found
+
+
+def histogram(values: Array) -> dict[str, Any]:
+    """Decile edges and the share of rows between them, for PSI and KS later.
+
+    ``edges`` are the distinct inner deciles e; ``shares`` of (-inf, e1], (e1, e2], …, (e_k, inf)
+    among the known values, ``null_share`` of the unknown ones among all.
+    """
+    known = np.sort(values[np.isfinite(values)])
+    if not len(known):
+        return {"edges": [], "shares": [], "null_share": 1.0, "count": 0}
+    edges = np.unique(np.quantile(known, np.linspace(0.1, 0.9, 9)))
+    counts = np.diff(np.r_[0, np.searchsorted(known, edges, side="right"), len(known)])
+    return {
+        "edges": edges.tolist(),
+        "shares": (counts / len(known)).tolist(),
+        "null_share": float(1 - len(known) / len(values)),
+        "count": len(known),
+        "mean": float(known.mean()),
+        "std": float(known.std()),
+        "min": float(known[0]),
+        "max": float(known[-1]),
+    }
+
+
+def reference_stats(features: list[str], x: Array, score: Array, y: Array) -> dict[str, Any]:
+    """What drift is measured against: histograms of each feature, of the scores and the target."""
+    return {
+        "binning": "inner deciles of the training rows, right-closed",
+        "features": {name: histogram(x[:, i]) for i, name in enumerate(features)},
+        "score": histogram(score),
+        "target": histogram(y),
+    }
+
+
+__all__ = [
+    "LEVEL",
+    "calibration",
+    "confidence",
+    "histogram",
+    "interval",
+    "metrics",
+    "reference_stats",
+    "support",
+]

@@ -1,0 +1,180 @@
+"""Training sets, from the database into numpy without a Python object per value."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+Array = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+# PostgreSQL counts microseconds from here in its binary formats.
+_PG_EPOCH = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+_NULL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A training set.
+
+    Attributes:
+        ts: (n,) µs since 1970, the times at which the features are known.
+        label_end: (n,) µs since 1970, when the label's interval ends.
+        x: (n, features) float64, NaN where a feature is not knowable.
+        y: (n,) float64 target.
+        sha256: of the set's bytes, to prove that it can be made again.
+    """
+
+    ts: Times
+    label_end: Times
+    x: Array
+    y: Array
+    sha256: bytes
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Times of one walk-forward fold, µs since 1970, half-open."""
+
+    fold: int
+    train_from: int
+    train_to: int
+    test_from: int
+    test_to: int
+
+
+def micros(at: datetime) -> int:
+    """µs since 1970 of a time."""
+    return round((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+
+
+def moment(at: int) -> datetime:
+    """The time of µs since 1970."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(at))
+
+
+def read_matrix(conn: psycopg.Connection[Any], job_id: int, lease: str) -> Matrix:
+    """Read a job's set in one row: one big-endian column per feature (``ml._job_matrix``)."""
+    with conn.cursor(binary=True) as cursor:
+        row = cursor.execute(
+            "select n, ts, label_end, target, columns, sha256 from ml._job_matrix(%s, %s)",
+            (job_id, lease),
+        ).fetchone()
+    assert row is not None
+    n, ts, label_end, target, columns, digest = row
+    x = np.empty((n, len(columns or ())), dtype=np.float64)
+    for number, column in enumerate(columns or ()):
+        x[:, number] = np.frombuffer(column, dtype=">f8")
+    return Matrix(
+        ts=np.frombuffer(ts or b"", dtype=">i8").astype(np.int64),
+        label_end=np.frombuffer(label_end or b"", dtype=">i8").astype(np.int64),
+        x=x,
+        y=np.frombuffer(target or b"", dtype=">f8").astype(np.float64),
+        sha256=bytes(digest or b""),
+    )
+
+
+def read_copy(conn: psycopg.Connection[Any], job_id: int, lease: str, features: int) -> Matrix:
+    """Read a job's set as a binary COPY (``ml._job_rows``), of any size.
+
+    The digest is over the bytes of ts, label_end, target and x, so it is comparable only with
+    other sets read this way.
+    """
+    import hashlib
+
+    statement = sql.SQL(
+        "copy (select ts, label_end, target, features from ml._job_rows({}, {})) to stdout"
+        " (format binary)"
+    ).format(sql.Literal(job_id), sql.Literal(lease))
+    buffer = bytearray()
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for block in copy:
+            buffer += block
+    ts, label_end, y, x = parse_copy(bytes(buffer), features)
+    digest = hashlib.sha256()
+    for part in (ts, label_end, y, x):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return Matrix(ts, label_end, x, y, digest.digest())
+
+
+def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
+    """Decode a binary COPY of (timestamptz, timestamptz, float8, float8[features]).
+
+    Rows without a null have one length and are decoded as one array; the others one by one.
+    """
+    (extension,) = struct.unpack_from("!i", data, 15)
+    at = 19 + extension
+    full = np.dtype(
+        [
+            ("fields", ">i2"),
+            ("ts_length", ">i4"),
+            ("ts", ">i8"),
+            ("end_length", ">i4"),
+            ("label_end", ">i8"),
+            ("y_length", ">i4"),
+            ("y", ">f8"),
+            ("x_length", ">i4"),
+            ("ndim", ">i4"),
+            ("flags", ">i4"),
+            ("oid", ">i4"),
+            ("dim", ">i4"),
+            ("bound", ">i4"),
+            ("x", [("length", ">i4"), ("value", ">f8")], (features,)),
+        ]
+    )
+    if (len(data) - at - 2) % full.itemsize == 0:
+        rows = np.frombuffer(
+            data, dtype=full, offset=at, count=(len(data) - at - 2) // full.itemsize
+        )
+        if bool((rows["x"]["length"] == 8).all()) and bool((rows["fields"] == 4).all()):
+            return (
+                rows["ts"].astype(np.int64) + _PG_EPOCH,
+                rows["label_end"].astype(np.int64) + _PG_EPOCH,
+                rows["y"].astype(np.float64),
+                rows["x"]["value"].astype(np.float64),
+            )
+    ts: list[int] = []
+    ends: list[int] = []
+    ys: list[float] = []
+    xs: list[Array] = []
+    head = struct.Struct("!hiqiqid")
+    while struct.unpack_from("!h", data, at) != (-1,):
+        _, _, t, _, end, _, y = head.unpack_from(data, at)
+        at += head.size + 4 + 20
+        row = np.full(features, np.nan)
+        for number in range(features):
+            (length,) = struct.unpack_from("!I", data, at)
+            at += 4
+            if length != _NULL:
+                (row[number],) = struct.unpack_from("!d", data, at)
+                at += 8
+        ts.append(t + _PG_EPOCH)
+        ends.append(end + _PG_EPOCH)
+        ys.append(y)
+        xs.append(row)
+    return (
+        np.array(ts, dtype=np.int64),
+        np.array(ends, dtype=np.int64),
+        np.array(ys, dtype=np.float64),
+        np.vstack(xs) if xs else np.empty((0, features)),
+    )
+
+
+def read_folds(conn: psycopg.Connection[Any], job_id: int, lease: str) -> list[Fold]:
+    """A job's walk-forward folds (``ml._job_folds``)."""
+    rows = conn.execute(
+        "select fold, train_from, train_to, test_from, test_to from ml._job_folds(%s, %s)"
+        " order by fold",
+        (job_id, lease),
+    )
+    return [Fold(fold, *(micros(at) for at in times)) for fold, *times in rows]

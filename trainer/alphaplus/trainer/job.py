@@ -1,0 +1,266 @@
+"""One job, from claiming its lease to handing in the version, through whatever the network does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from alphaplus.trainer import data
+from alphaplus.trainer.models.base import Stopped, TrainingError
+from alphaplus.trainer.train import Trained, train
+from psycopg.types.json import Jsonb
+
+log = logging.getLogger("alphaplus.trainer")
+
+NAME = f"{socket.gethostname()}/{os.getpid()}"
+# A set of more bytes than one row can hold is read with COPY.
+_TOO_LARGE = (
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.OutOfMemory,
+    psycopg.errors.ArraySubscriptError,
+)
+
+
+class TryAgain(Exception):
+    """The job goes back to the queue for a while."""
+
+
+class Failed(Exception):
+    """The job has failed for good; the database knows."""
+
+
+def connect(
+    conninfo: str, wait: float = 600.0, stop: Callable[[], bool] = lambda: False
+) -> psycopg.Connection[Any]:
+    """Connect, trying again with growing pauses while the server is away.
+
+    Raises:
+        psycopg.OperationalError: still away after ``wait`` seconds.
+    """
+    pause, until = 0.2, time.monotonic() + wait
+    while True:
+        try:
+            return psycopg.connect(
+                conninfo, autocommit=True, connect_timeout=10, application_name=f"trainer {NAME}"
+            )
+        except psycopg.OperationalError as error:
+            if time.monotonic() > until or stop():
+                raise
+            log.warning("no connection (%s); trying again in %.1f s", str(error).strip(), pause)
+            time.sleep(pause)
+            pause = min(pause * 2, 10.0)
+
+
+class Heartbeat(threading.Thread):
+    """Tells the database that a job is alive and how far it is; hears whether to stop.
+
+    It has its own connection and comes back after the server was away.
+    """
+
+    def __init__(
+        self, conninfo: str, job_id: int, lease: str, interval: float, shutdown: threading.Event
+    ) -> None:
+        super().__init__(name=f"heartbeat of job {job_id}", daemon=True)
+        self.conninfo = conninfo
+        self.job_id = job_id
+        self.lease = lease
+        self.interval = interval
+        self.shutdown = shutdown
+        self.reason: str | None = None
+        self.latest: tuple[float, str] = (0.0, "started")
+        self.busy: psycopg.Connection[Any] | None = None
+        self._done = threading.Event()
+
+    def progress(self, part: float, words: str) -> None:
+        """Note the progress; raise Stopped when the job is to end."""
+        self.latest = (part, words)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Stopped when the job is to end."""
+        if self.shutdown.is_set() and self.reason is None:
+            self.reason = "released"
+        if self.reason is not None:
+            raise Stopped(self.reason)
+
+    def run(self) -> None:
+        conn: psycopg.Connection[Any] | None = None
+        while not self._done.is_set():
+            try:
+                if conn is None or conn.closed:
+                    conn = connect(self.conninfo, stop=self._done.is_set)
+                row = conn.execute(
+                    "select ml._job_progress(%s, %s, %s, %s)",
+                    (self.job_id, self.lease, *self.latest),
+                ).fetchone()
+                answer = row[0] if row else "lost"
+                if answer != "ok":
+                    self.reason = "cancelled" if answer == "cancel" else "lost"
+                    busy = self.busy
+                    if busy is not None:  # a long query of this job: end it now
+                        busy.cancel_safe(timeout=5)
+                    break
+            except psycopg.Error as error:
+                if self._done.is_set():
+                    break
+                log.warning("heartbeat of job %s: %s", self.job_id, str(error).strip())
+                if conn is not None:
+                    conn.close()
+                self._done.wait(min(1.0, self.interval))
+                continue
+            self._done.wait(self.interval)
+        if conn is not None:
+            conn.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+        self.join(timeout=15)
+
+
+def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Event) -> int | None:
+    """Do one training job; the version's id, or None when there was nothing to do.
+
+    Raises:
+        TryAgain: it is, or may be, still to be done, later.
+        Failed: it has failed for good.
+    """
+    conn = connect(conninfo, stop=shutdown.is_set)
+    try:
+        row = conn.execute(
+            "select state, lease, job, champion_artifact from ml._claim_job(%s, %s)", (job_id, NAME)
+        ).fetchone()
+    except psycopg.OperationalError as error:
+        raise TryAgain(str(error)) from error
+    finally:
+        conn.close()
+    assert row is not None
+    state, lease, job, champion = row
+    if state == "done":
+        return None
+    if state == "busy":
+        raise TryAgain("another trainer holds its lease")
+    log.info("job %s: %s %s", job_id, job["model"], job["symbol"] or "(pooled)")
+    heartbeat = Heartbeat(
+        conninfo, job_id, str(lease), min(2.0, job["lease_timeout"] / 5), shutdown
+    )
+    heartbeat.start()
+    try:
+        matrix, folds = _read(conninfo, job, str(lease), heartbeat)
+        made = train(
+            job,
+            matrix,
+            folds,
+            champion=bytes(champion) if champion is not None else None,
+            progress=heartbeat.progress,
+            threads=threads,
+        )
+        heartbeat.progress(0.99, "handing in")
+        version_id = _hand_in(conninfo, job_id, str(lease), made, heartbeat)
+        log.info("job %s: version %s", job_id, version_id)
+        return version_id
+    except BaseException as error:
+        kind, words = _kind_of(error, heartbeat)
+        status = _give_back(conninfo, job_id, str(lease), kind, words)
+        log.warning("job %s: %s (%s)", job_id, status, words.strip().splitlines()[-1])
+        if status == "queued":
+            raise TryAgain(words) from error
+        if status == "failed":
+            raise Failed(words) from error
+        if not isinstance(error, Exception):
+            raise
+        return None
+    finally:
+        heartbeat.stop()
+
+
+def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
+    """How ``ml._fail_job`` is to take an error, and its words."""
+    if isinstance(error, Stopped):
+        return error.kind, error.kind
+    if isinstance(error, psycopg.errors.QueryCanceled) and heartbeat.reason:
+        return heartbeat.reason, heartbeat.reason
+    if isinstance(error, psycopg.Error) and error.sqlstate == "AP312":
+        return "cancelled", "cancelled"
+    if isinstance(error, psycopg.Error) and error.sqlstate == "AP311":
+        return "lost", str(error)
+    if isinstance(error, TrainingError):
+        return "error", str(error)
+    if isinstance(error, psycopg.Error) and str(error.sqlstate).startswith("AP"):
+        return "error", f"{error.sqlstate}: {error}"
+    if not isinstance(error, Exception):
+        return "released", repr(error)
+    return "retry", "".join(traceback.format_exception(error))
+
+
+def _read(
+    conninfo: str, job: dict[str, Any], lease: str, heartbeat: Heartbeat
+) -> tuple[data.Matrix, list[data.Fold]]:
+    heartbeat.progress(0.01, "reading the training set")
+    reader = job["training"].get("reader", "matrix")
+    with connect(conninfo) as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read")
+        heartbeat.busy = conn
+        try:
+            if reader == "matrix":
+                try:
+                    with conn.transaction():
+                        matrix = data.read_matrix(conn, job["job_id"], lease)
+                except _TOO_LARGE:
+                    reader = "copy"
+            if reader == "copy":
+                matrix = data.read_copy(conn, job["job_id"], lease, len(job["features"]))
+            folds = data.read_folds(conn, job["job_id"], lease)
+        finally:
+            heartbeat.busy = None
+    heartbeat.progress(0.05, f"{len(matrix)} rows read")
+    return matrix, folds
+
+
+def _hand_in(conninfo: str, job_id: int, lease: str, made: Trained, heartbeat: Heartbeat) -> int:
+    """Call ``ml._finish_job`` until it is known to be done: asked twice, it answers the same."""
+    import hashlib
+
+    arguments = (
+        job_id,
+        lease,
+        Jsonb(made.version),
+        made.artifact,
+        hashlib.sha256(made.artifact).digest(),
+    )
+    for attempt in range(20):
+        heartbeat.check()
+        try:
+            with connect(conninfo) as conn:
+                row = conn.execute(
+                    "select ml._finish_job(%s, %s, %s, %s, %s)", arguments
+                ).fetchone()
+                assert row is not None
+                return int(row[0])
+        except psycopg.OperationalError as error:
+            log.warning("job %s: handing in failed (%s)", job_id, str(error).strip())
+            time.sleep(min(0.2 * 2**attempt, 10))
+    raise psycopg.OperationalError("the server went away while the version was handed in")
+
+
+def _give_back(conninfo: str, job_id: int, lease: str, kind: str, words: str) -> str:
+    if kind == "lost":
+        return "lost"
+    try:
+        with connect(conninfo, wait=60) as conn:
+            row = conn.execute(
+                "select ml._fail_job(%s, %s, %s, %s)",
+                (job_id, lease, kind, words.replace("\0", "")),
+            ).fetchone()
+            return str(row[0]) if row else "lost"
+    except psycopg.Error as error:
+        # The lease will run out, and then the job is anybody's.
+        log.warning("job %s could not be given back: %s", job_id, str(error).strip())
+        return "lost"

@@ -1,0 +1,32 @@
+"""Estimators behind one scikit-learn-like interface, by algorithm name.
+
+A new one is a class that follows :class:`~alphaplus.trainer.models.base.Estimator` and a line in
+``ALGORITHMS``; its module is imported only when it is asked for, so that training LightGBM never
+loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from alphaplus.trainer.models.base import Estimator, TrainingError
+
+ALGORITHMS: dict[str, str] = {
+    "lightgbm": "alphaplus.trainer.models.gbm:LightGBM",
+}
+
+
+def estimator(algorithm: str) -> type[Estimator]:
+    """The class of an algorithm.
+
+    Raises:
+        TrainingError: no such algorithm.
+    """
+    try:
+        module, name = ALGORITHMS[algorithm].split(":")
+    except KeyError:
+        raise TrainingError(
+            f"unknown algorithm {algorithm!r}; known: {', '.join(sorted(ALGORITHMS))}"
+        ) from None
+    found: type[Estimator] = getattr(import_module(module), name)
+    return found
