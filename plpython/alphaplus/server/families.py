@@ -1,0 +1,351 @@
+"""Feature families: declared once, computed for history and for the live edge by the same code.
+
+To add one: write a module with a :class:`Family` (its features with formula, unit and source, what
+it needs to read, and a pure function of :class:`Inputs`), and name the module in :data:`MODULES`.
+``feature.vector``, ``feature.materialise``, the training sets and the reference page take it from
+there. The function is given windows as they were known at each grid time (see
+:mod:`alphaplus.server.windows`); it must treat each row on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from alphaplus.server import windows as w
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+# family name -> module that holds it as FAMILY, or several as FAMILIES
+MODULES: dict[str, str] = {"liquidation": "alphaplus.server.liquidation"}
+
+CHUNK = 4096  # grid times computed at once
+READ = 1440 * 14  # grid times read at once
+
+_BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
+_BARS_HOW = dict(
+    zip(
+        (*_BARS, "trade_count"),
+        ("first", "max", "min", "last", "sum", "sum", "sum", "sum", "sum"),
+        strict=True,
+    )
+)
+_BOOK = ("two_sided_count", "relative_spread_sum", "imbalance_sum", "mid_sum")
+_LEVELS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
+
+
+class Feature(NamedTuple):
+    """One feature: its name, formula, unit and source (paper or definition)."""
+
+    name: str
+    formula: str
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a family reads before each grid time, in buckets of its grid (0: not at all).
+
+    ``levels``: book levels a side. ``funding``, ``open_interest``: the greatest age that counts.
+    """
+
+    bars: int = 0
+    book: int = 0
+    levels: int = 0
+    liquidations: int = 0
+    funding: int = 0
+    open_interest: int = 0
+    open_interest_before: int = 0
+
+    @property
+    def lookback(self) -> int:
+        """Buckets before the grid time that can change a value."""
+        return max(
+            self.bars,
+            self.book,
+            self.liquidations,
+            self.funding,
+            self.open_interest + self.open_interest_before,
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels)."""
+
+    grid: Times
+    bars: dict[str, Floats] = field(default_factory=dict)
+    book: dict[str, Floats] = field(default_factory=dict)
+    liquidations: dict[str, Floats] = field(default_factory=dict)
+    liquidations_covered: npt.NDArray[np.bool_] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.bool_)
+    )
+    funding: Floats = field(default_factory=lambda: np.zeros(0))
+    open_interest: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A set of features computed together.
+
+    ``revision`` is raised whenever the code gives other values; it is part of the set's hash, so
+    that models of an older code are not served vectors of a newer one.
+    """
+
+    name: str
+    version: int
+    revision: str
+    description: str
+    features: tuple[Feature, ...]
+    needs: Needs
+    compute: Callable[[Inputs], Floats]
+    grid: int = w.MINUTE
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def sha256(self) -> bytes:
+        """Hash of the definition: features, needs, grid and code revision."""
+        text = json.dumps(
+            [self.name, self.version, self.revision, self.features, vars(self.needs), self.grid]
+        )
+        return hashlib.sha256(text.encode()).digest()
+
+
+def get(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    module = importlib.import_module(MODULES[name])
+    if hasattr(module, "FAMILIES"):
+        return next(family for family in module.FAMILIES if family.name == name)
+    family: Family = module.FAMILY
+    return family
+
+
+def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: Times) -> Floats:
+    """The features at ascending grid times, each as known at its time: (n, k)."""
+    out = np.full((len(grid), len(family.features)), np.nan)
+    at = 0
+    while at < len(grid):
+        stop = int(np.searchsorted(grid, grid[at] + READ * family.grid))
+        part = grid[at:stop]
+        sources = Sources(plpy, cache, family, symbol, int(part[0]), int(part[-1]), len(part) == 1)
+        for begin in range(0, len(part), CHUNK):
+            rows = part[begin : begin + CHUNK]
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = family.compute(sources.inputs(rows))
+            values[~np.isfinite(values)] = np.nan
+            out[at + begin : at + begin + len(rows)] = values
+        at = stop
+    return out
+
+
+def history(
+    plpy: Any, cache: dict[str, Any], family: Family, symbol: str, start: int, end: int
+) -> Iterator[tuple[Times, Floats]]:
+    """Grid times in [start, end) with their features, a bounded number at a time."""
+    first = -(-start // family.grid) * family.grid
+    grid = np.arange(first, end, family.grid, dtype=np.int64)
+    for begin in range(0, len(grid), READ):
+        part = grid[begin : begin + READ]
+        yield part, matrix(plpy, cache, family, symbol, part)
+
+
+class Sources:
+    """What was read of a symbol for the grid times between ``first`` and ``last``."""
+
+    def __init__(
+        self,
+        plpy: Any,
+        cache: dict[str, Any],
+        family: Family,
+        symbol: str,
+        first: int,
+        last: int,
+        live: bool,
+    ) -> None:
+        self.family = family
+        needs, grid = family.needs, family.grid
+        self.end = last
+        columns: list[str] = []
+        tables: list[str] = []
+        types: list[str] = ["text"]
+        values: list[Any] = [symbol]
+
+        def argument(kind: str, value: Any) -> str:
+            types.append(kind)
+            values.append(value)
+            return f"${len(values)}"
+
+        def span(buckets: int) -> str:
+            begin = argument("float8", (first - buckets * grid) / w.SECOND + _EPOCH)
+            stop = argument("float8", last / w.SECOND + _EPOCH)
+            return f"to_timestamp({begin}), to_timestamp({stop})"
+
+        def add(alias: str, function: str, names: tuple[str, ...], call: str) -> None:
+            columns.extend(f"{alias}.{name} as {alias}_{name}" for name in names)
+            tables.append(f"{function}({call}) {alias}")
+
+        version = ("bucket", "usable", "expires")
+        if needs.bars:
+            width = argument("float8", grid / w.SECOND)
+            call = f"$1, make_interval(secs => {width}), {span(needs.bars)}"
+            names = (*version, "priority", "first_ts", "last_ts", *_BARS_HOW)
+            add("bars", "feature._bars", names, call)
+        if needs.book:
+            names = (*version, "last_ts", *_BOOK, "n", *_LEVELS)
+            add("book", "feature._book", names, f"$1, {span(needs.book)}")
+        if needs.liquidations:
+            names = (*version, "long_notional", "short_notional", "event_count")
+            add("liq", "feature._liquidations", names, f"$1, {span(needs.liquidations)}")
+            stop = argument("float8", last / w.SECOND + _EPOCH)
+            rows = argument("int4", 1 if live else None)
+            columns.append(
+                f"feature._liquidation_cover($1, to_timestamp({stop}), {rows}) as covered"
+            )
+        step = ("ts", "usable", "expires")
+        if needs.funding:
+            add("fund", "feature._funding", (*step, "rate"), f"$1, {span(needs.funding)}")
+        if needs.open_interest:
+            back = needs.open_interest + needs.open_interest_before
+            names = (*step, "open_interest", "value")
+            add("oi", "feature._open_interest", names, f"$1, {span(back)}")
+        query = f"select {', '.join(columns)} from {', '.join(tables)}"
+        plans = cache.setdefault("alphaplus.plans", {})
+        plan = plans.get(query)
+        if plan is None:
+            plan = plans[query] = plpy.prepare(query, types)
+        row = plpy.execute(plan, values)[0]
+        self._load(row, first)
+
+    def _load(self, row: Any, first: int) -> None:
+        needs, grid = self.family.needs, self.family.grid
+        if needs.bars:
+            bucket = w.times(row["bars_bucket"])
+            self.bars = w.Series(
+                w.Versions(
+                    bucket,
+                    w.times(row["bars_usable"]),
+                    w.times(row["bars_expires"]),
+                    {name: w.floats(row[f"bars_{name}"]) for name in _BARS_HOW},
+                    _BARS_HOW,
+                    w.times(row["bars_first_ts"]),
+                    w.times(row["bars_last_ts"]),
+                    w.floats(row["bars_priority"]).astype(np.int64),
+                ),
+                first - needs.bars * grid,
+                self.end,
+                grid,
+            )
+        if needs.book:
+            bucket = w.times(row["book_bucket"])
+            stamps = w.times(row["book_last_ts"])
+            channels = {name: w.floats(row[f"book_{name}"]) for name in _BOOK}
+            levels = needs.levels
+            channels |= {
+                name: w.arrays(row[f"book_{name}"], len(bucket), levels) for name in _LEVELS
+            }
+            self.book = w.Series(
+                w.Versions(
+                    bucket,
+                    w.times(row["book_usable"]),
+                    w.times(row["book_expires"]),
+                    channels,
+                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys(_LEVELS, "last"),
+                    stamps,
+                    stamps,
+                    np.zeros(len(bucket), dtype=np.int64),
+                ),
+                first - needs.book * grid,
+                self.end,
+                grid,
+            )
+        if needs.liquidations:
+            bucket = w.times(row["liq_bucket"])
+            names = ("long_notional", "short_notional", "event_count")
+            self.liquidations = w.Series(
+                w.Versions(
+                    bucket,
+                    w.times(row["liq_usable"]),
+                    w.times(row["liq_expires"]),
+                    {name: w.floats(row[f"liq_{name}"]) for name in names},
+                    dict.fromkeys(names, "sum"),
+                    bucket,
+                    bucket,
+                    np.zeros(len(bucket), dtype=np.int64),
+                ),
+                first - needs.liquidations * grid,
+                self.end,
+                grid,
+            )
+            covered = w.times(row["covered"])
+            self.covered_from = int(covered[0]) if len(covered) else w.NEVER
+        if needs.funding:
+            self.funding = _steps(row, "fund", ("rate",))
+        if needs.open_interest:
+            self.open_interest = _steps(row, "oi", ("open_interest", "value"))
+
+    def inputs(self, grid: Times) -> Inputs:
+        """Windows for some of the grid times."""
+        needs, width = self.family.needs, self.family.grid
+        parts: dict[str, Any] = {}
+        if needs.bars:
+            parts["bars"] = self.bars.windows(grid, needs.bars, tuple(_BARS_HOW))
+        if needs.book:
+            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *_LEVELS))
+        if needs.liquidations:
+            names = ("long_notional", "short_notional", "event_count")
+            parts["liquidations"] = self.liquidations.windows(grid, needs.liquidations, names)
+            parts["liquidations_covered"] = grid >= self.covered_from
+        if needs.funding:
+            parts["funding"] = self.funding.at(grid, needs.funding * width)["rate"]
+        if needs.open_interest:
+            age = needs.open_interest * width
+            now = self.open_interest.at(grid, age)
+            before = self._open_interest_before(grid, age)
+            either = [
+                np.where(np.isfinite(v["open_interest"]), v["open_interest"], v["value"])
+                for v in (now, before)
+            ]
+            parts["open_interest"] = np.stack(either, axis=1)
+        return Inputs(grid, **parts)
+
+    def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:
+        """Open interest as it stood some time before t, as far as it was known by t."""
+        back = self.family.needs.open_interest_before * self.family.grid
+        steps = self.open_interest
+        moved = w.Steps(
+            steps.ts + back,
+            np.maximum(steps.usable, steps.ts + back),
+            steps.expires,
+            steps.values,
+        )
+        return moved.at(grid, age)
+
+
+# Seconds between 1970 and 2000: PostgreSQL's to_timestamp counts from the former.
+_EPOCH = 946_684_800
+
+
+def _steps(row: Any, alias: str, names: tuple[str, ...]) -> w.Steps:
+    return w.Steps(
+        w.times(row[f"{alias}_ts"]),
+        w.times(row[f"{alias}_usable"]),
+        w.times(row[f"{alias}_expires"]),
+        {name: w.floats(row[f"{alias}_{name}"]) for name in names},
+    )

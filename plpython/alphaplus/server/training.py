@@ -1,0 +1,216 @@
+"""Training sets: vectors as known at each time beside what happened after, and their folds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alphaplus.server import families, labels
+from alphaplus.server import windows as w
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+
+def label_rows(
+    plpy: Any,
+    cache: dict[str, Any],
+    kind: str,
+    horizon: float,
+    params: str | None,
+    symbol: str,
+    step: float,
+    start: float,
+    end: float,
+    as_of: float,
+) -> Iterator[tuple[float, float]]:
+    """``(seconds, target)`` for grid times in [start, end) whose label is known by as_of."""
+    label = labels.Label.of(kind, horizon, params)
+    width = round(step * w.SECOND)
+    grid = _grid(start, end, width)
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = np.isfinite(target)
+    yield from zip((grid[known] / w.SECOND).tolist(), target[known].tolist(), strict=True)
+
+
+def _grid(start: float, end: float, width: int) -> Times:
+    first = -(-round(start * w.SECOND) // width) * width
+    return np.arange(first, round(end * w.SECOND), width, dtype=np.int64)
+
+
+def assemble(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, start: float, end: float, as_of: float
+) -> tuple[Times, Times, Floats, Floats]:
+    """Times, label ends, targets and features (n, k) of one symbol's training set.
+
+    ``spec`` is a row with kind, horizon, params, step, set_id, definition, set_kind, k.
+    Rows whose label is not known by as_of, or of which no feature is known, are left out.
+    """
+    label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
+    width = round(spec["step"] * w.SECOND)
+    stop = min(end, as_of - spec["horizon"] + spec["step"])
+    grid = _grid(start, stop, width)
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = np.isfinite(target)
+    grid, target = grid[known], target[known]
+    features = vectors(plpy, cache, spec, symbol, grid)
+    seen = np.isfinite(features).any(axis=1)
+    grid, target, features = grid[seen], target[seen], features[seen]
+    return grid, grid + label.horizon, target, features
+
+
+def vectors(plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times) -> Floats:
+    """The set's vectors at the grid times: those stored, and the rest computed."""
+    k = spec["k"]
+    out = np.full((len(grid), k), np.nan)
+    if len(grid) == 0:
+        return out
+    found = np.zeros(len(grid), dtype=bool)
+    plan = plpy.prepare(
+        "select string_agg(feature._seconds(v.ts), ''::bytea order by v.ts) as ts,"
+        " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
+        " from feature.vectors v where v.set_id = $1 and v.symbol = $2"
+        " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
+        " (select from feature.pending p where p.set_id = v.set_id and p.symbol = v.symbol"
+        " and v.ts between p.ts_from and p.ts_to)",
+        ["int4", "text", "float8", "float8"],
+    )
+    ends = [int(t) / w.SECOND + families._EPOCH for t in (grid[0], grid[-1])]
+    row = plpy.execute(plan, [spec["set_id"], symbol, *ends])[0]
+    stored = w.times(row["ts"])
+    if len(stored):
+        element = np.dtype([("head", "V20"), ("body", [("size", ">i4"), ("value", ">f8")], (k,))])
+        values = np.frombuffer(row["vectors"], dtype=element)["body"]["value"]
+        position = np.searchsorted(stored, grid)
+        position = np.minimum(position, len(stored) - 1)
+        found = stored[position] == grid
+        out[found] = values[position[found]]
+    # Stored rows are only those of which something was known; what lies between two of them and is
+    # not there has nothing known.
+    missing = ~found
+    if len(stored) and not _pending(plpy, spec["set_id"], symbol):
+        missing &= (grid < stored[0]) | (grid > stored[-1])
+    if missing.any() and spec["set_kind"] == "builtin":
+        family = families.get(spec["definition"])
+        out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
+    return out
+
+
+def _pending(plpy: Any, set_id: int, symbol: str) -> bool:
+    plan = plpy.prepare(
+        "select exists (select from feature.pending where set_id = $1 and symbol = $2) as some",
+        ["int4", "text"],
+    )
+    return bool(plpy.execute(plan, [set_id, symbol])[0]["some"])
+
+
+def _spec(plpy: Any, model: str) -> Any:
+    plan = plpy.prepare("select * from ml._training_spec($1)", ["text"])
+    return plpy.execute(plan, [model])[0]
+
+
+def _all(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    ends: tuple[float, float, float],
+) -> Iterator[tuple[str, Times, Times, Floats, Floats]]:
+    spec = _spec(plpy, model)
+    for symbol in symbols:
+        yield symbol, *assemble(plpy, cache, spec, symbol, *ends)
+
+
+def training_rows(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    start: float,
+    end: float,
+    as_of: float,
+) -> Iterator[tuple[str, float, float, list[float], float]]:
+    """``(symbol, seconds, label end, features, target)`` by symbol and time."""
+    for symbol, grid, ends, target, features in _all(
+        plpy, cache, model, symbols, (start, end, as_of)
+    ):
+        columns = (grid / w.SECOND).tolist(), (ends / w.SECOND).tolist()
+        for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
+            yield symbol, *row
+
+
+def training_matrix(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    start: float,
+    end: float,
+    as_of: float,
+) -> dict[str, Any]:
+    """The training set as columns of big-endian numbers, by time then symbol, with its SHA-256."""
+    parts = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
+    grid = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, dtype=np.int64)
+    order = np.argsort(grid, kind="stable")
+    micros = grid[order].astype(">i8")
+    # PostgreSQL's users count from 1970
+    epoch = families._EPOCH * w.SECOND
+    ts = (grid[order] + epoch).astype(">i8").tobytes()
+    label_end = np.concatenate([part[2] for part in parts])[order] + epoch if parts else micros
+    target = np.concatenate([part[3] for part in parts])[order] if parts else np.zeros(0)
+    k = _spec(plpy, model)["k"]
+    features = np.concatenate([part[4] for part in parts])[order] if parts else np.zeros((0, k))
+    columns = [features[:, i].astype(">f8").tobytes() for i in range(k)]
+    ends = label_end.astype(">i8").tobytes()
+    targets = target.astype(">f8").tobytes()
+    digest = hashlib.sha256()
+    for block in (ts, ends, targets, *columns):
+        digest.update(block)
+    return {
+        "n": len(grid),
+        "ts": ts,
+        "label_end": ends,
+        "target": targets,
+        "columns": columns,
+        "sha256": digest.digest(),
+    }
+
+
+def folds(
+    times: bytes, ends: bytes, count: int, min_train: float = 0.4
+) -> list[tuple[int, int, int, int, int]]:
+    """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
+
+    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on the
+    rows whose label interval [t, end] had ended before its first test time, so no training
+    interval meets the span from the first test time to the last test label's end; training lies
+    wholly before the test, so nothing after it needs an embargo.
+
+    Returns:
+        ``(fold, train_from, train_to, test_from, test_to)``: microseconds since 1970; a row belongs
+        to training when train_from <= t and its label end <= train_to, to the test when
+        test_from <= t < test_to.
+
+    Source: Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 7.
+    """
+    t = np.frombuffer(times, dtype=">i8").astype(np.int64)
+    end = np.frombuffer(ends, dtype=">i8").astype(np.int64)
+    if len(t) == 0:
+        return []
+    cuts = np.linspace(int(len(t) * min_train), len(t), count + 1).astype(int)
+    out = []
+    for fold in range(count):
+        low, high = cuts[fold], cuts[fold + 1]
+        if high <= low:
+            continue
+        test_from = int(t[low])
+        test_to = int(t[high]) if high < len(t) else int(t[-1]) + 1
+        # ends before the first test time, not at it
+        if not (end < test_from).any() or test_to <= test_from:
+            continue
+        out.append((len(out) + 1, int(t[0]), test_from - 1, test_from, test_to))
+    return out

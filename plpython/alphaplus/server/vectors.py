@@ -1,0 +1,158 @@
+"""Feature vectors for the database: one time, a stretch of history, and the sets' own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from alphaplus.server import families
+from alphaplus.server import windows as w
+
+
+def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: float) -> list[float]:
+    """The vector of a family at one grid time (seconds since 2000-01-01 UTC); NaN where unknown."""
+    grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
+    values: list[float] = families.matrix(plpy, cache, _family(cache, family), symbol, grid)[
+        0
+    ].tolist()
+    return values
+
+
+def rows(
+    plpy: Any, cache: dict[str, Any], family: str, symbol: str, start: float, end: float
+) -> Iterator[tuple[float, list[float]]]:
+    """``(seconds, vector)`` for grid times in [start, end) at which anything is known."""
+    begin, stop = round(start * w.SECOND), round(end * w.SECOND)
+    for grid, values in families.history(plpy, cache, _family(cache, family), symbol, begin, stop):
+        known = np.isfinite(values).any(axis=1)
+        seconds = grid[known] / w.SECOND
+        yield from zip(seconds.tolist(), values[known].tolist(), strict=True)
+
+
+def _family(cache: dict[str, Any], name: str) -> families.Family:
+    known: dict[str, families.Family] = cache.setdefault("alphaplus.families", {})
+    if name not in known:
+        known[name] = families.get(name)
+    return known[name]
+
+
+def sync(plpy: Any) -> None:
+    """Write the declared families into feature.sets and feature.definitions, and their functions.
+
+    Raises (SQLSTATE AP201): a family's definition changed under the same version while vectors or
+    model versions made with it exist.
+    """
+    for name in families.MODULES:
+        _sync_family(plpy, families.get(name))
+
+
+def _sync_family(plpy: Any, family: families.Family) -> None:
+    names = list(family.names)
+    values = [
+        family.name,
+        family.version,
+        names,
+        family.grid / w.SECOND,
+        family.needs.lookback * family.grid / w.SECOND,
+        family.sha256,
+        family.description,
+    ]
+    found = plpy.execute(
+        plpy.prepare(
+            "select set_id, sha256 from feature.sets where name = $1 and version = $2",
+            ["text", "int4"],
+        ),
+        [family.name, family.version],
+    )
+    if len(found) and bytes(found[0]["sha256"]) != family.sha256:
+        used = plpy.execute(
+            plpy.prepare(
+                "select exists (select from feature.vectors where set_id = $1) or exists"
+                " (select from ml.model_versions where feature_set = $2 and feature_version = $3)"
+                " as used",
+                ["int4", "text", "int4"],
+            ),
+            [found[0]["set_id"], family.name, family.version],
+        )[0]["used"]
+        if used:
+            plpy.error(
+                f"feature set {family.name} version {family.version} is in use and its definition"
+                " has changed",
+                sqlstate="AP201",
+                detail="Vectors or models made with the old definition exist.",
+                hint="Raise Family.version in the code; the old version's models keep their meaning.",
+            )
+    plpy.execute(
+        plpy.prepare(
+            "insert into feature.sets"
+            " (name, version, features, definition, kind, grid, lookback, sha256, description)"
+            " values ($1, $2, $3, $1, 'builtin', make_interval(secs => $4),"
+            " make_interval(secs => $5), $6, $7) on conflict (name, version) do update"
+            " set features = excluded.features, grid = excluded.grid, lookback = excluded.lookback,"
+            " sha256 = excluded.sha256, description = excluded.description",
+            ["text", "int4", "text[]", "float8", "float8", "bytea", "text"],
+        ),
+        values,
+    )
+    plpy.execute(
+        plpy.prepare(
+            "delete from feature.definitions where feature_set = $1 and feature_version = $2",
+            ["text", "int4"],
+        ),
+        values[:2],
+    )
+    plan = plpy.prepare(
+        "insert into feature.definitions"
+        " (feature_set, feature_version, feature, position, formula, unit, source)"
+        " values ($1, $2, $3, $4, $5, $6, $7)",
+        ["text", "int4", "text", "int4", "text", "text", "text"],
+    )
+    for position, feature in enumerate(family.features, 1):
+        plpy.execute(plan, [family.name, family.version, feature.name, position, *feature[1:]])
+    _create_functions(plpy, family)
+
+
+def _create_functions(plpy: Any, family: families.Family) -> None:
+    """``feature.<family>`` and ``feature.<family>_history``: the vector as named columns."""
+    quote = plpy.quote_ident
+    columns = ", ".join(f"{quote(name)} double precision" for name in family.names)
+    picks = ", ".join(f"nullif(r.vector[{i}], 'NaN')" for i in range(1, len(family.features) + 1))
+    table = "\n".join(
+        f"  {feature.name} [{feature.unit}] {feature.formula} ({feature.source})"
+        for feature in family.features
+    )
+    name = quote(family.name)
+    history = quote(f"{family.name}_history")
+    literal = plpy.quote_literal(family.name)
+    plpy.execute(
+        f"create or replace function feature.{name}(symbol text, as_of timestamptz default null)"
+        f" returns table (symbol text, ts timestamptz, {columns})"
+        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
+        f" $f$ select r.canonical, r.ts, {picks}"
+        f" from feature._row({literal}, {family.version}, $1, $2) r $f$"
+    )
+    plpy.execute(
+        f"create or replace function feature.{history}"
+        f'(symbol text, "from" timestamptz, "to" timestamptz)'
+        f" returns table (symbol text, ts timestamptz, {columns})"
+        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
+        f" $f$ select r.canonical, r.ts, {picks}"
+        f" from feature._history({literal}, {family.version}, $1, $2, $3) r $f$"
+    )
+    plpy.execute(
+        f"comment on function feature.{name}(text, timestamptz) is "
+        + plpy.quote_literal(
+            f"{family.description} One row: the features as known at ts, the last grid time not"
+            " after as_of (default: now); null where not knowable. Errors: AP101, AP102."
+            f"\n{table}"
+        )
+    )
+    plpy.execute(
+        f"comment on function feature.{history}(text, timestamptz, timestamptz) is "
+        + plpy.quote_literal(
+            f"The columns of feature.{family.name} at each grid time in [from, to), each as known at"
+            " its own time: the numbers the live function gave then."
+        )
+    )

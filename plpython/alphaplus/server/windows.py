@@ -1,0 +1,268 @@
+"""What was known at each grid time: windows of minute buckets, values that step, coverage.
+
+One definition serves history and the live edge. A family of features is a function of *windows*:
+for ``n`` grid times and ``w`` trailing buckets, arrays of shape (n, w) that hold each bucket **as
+known at the row's time**. History is many rows, the live edge is one, and both run the same code on
+contiguous copies, so a value does not depend on how many were asked for at once.
+
+Times are integers: microseconds since 2000-01-01 UTC. A *version* is a partial row of a bucket with
+the span ``[usable, expires)`` in which it holds (see ``market.*_versions``); the state of a bucket at
+``t`` is the merge of its versions with ``usable <= t < expires``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+NEVER = np.iinfo(np.int64).max
+HOW = ("sum", "min", "max", "first", "last")
+
+
+def times(raw: bytes | None) -> Times:
+    """Microseconds from concatenated big-endian float8 seconds; infinity becomes NEVER."""
+    seconds = np.frombuffer(raw or b"", dtype=">f8")
+    with np.errstate(invalid="ignore"):
+        micros = np.rint(seconds * SECOND)
+    out = np.full(len(seconds), NEVER, dtype=np.int64)
+    finite = np.isfinite(micros)
+    out[finite] = micros[finite].astype(np.int64)
+    return out
+
+
+def floats(raw: bytes | None) -> Floats:
+    """Native float64 from concatenated big-endian float8."""
+    return np.frombuffer(raw or b"", dtype=">f8").astype(np.float64)
+
+
+def arrays(raw: bytes | None, count: int, width: int) -> Floats:
+    """Arrays (as ``array_send`` writes float8[]) as rows of ``width``, cut or padded with NaN."""
+    out = np.full((count, width), np.nan)
+    buffer = raw or b""
+    at = 0
+    element = np.dtype([("size", ">i4"), ("value", ">f8")])
+    for i in range(count):
+        dimensions = int.from_bytes(buffer[at : at + 4], "big")
+        if dimensions == 0:
+            at += 12
+            continue
+        length = int.from_bytes(buffer[at + 12 : at + 16], "big")
+        values = np.frombuffer(buffer, dtype=element, count=length, offset=at + 20)["value"]
+        out[i, : min(length, width)] = values[:width]
+        at += 20 + 12 * length
+    return out
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of buckets, ordered by bucket.
+
+    ``values`` maps a channel to (m,) or (m, levels) arrays; ``how`` says how channels of versions
+    that hold together are merged: sum, min, max, first (by first_ts) or last (by last_ts).
+    """
+
+    bucket: Times
+    usable: Times
+    expires: Times
+    values: Mapping[str, Floats]
+    how: Mapping[str, str]
+    first_ts: Times
+    last_ts: Times
+    priority: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Odd:
+    """A state that a bucket had for a while only, or had late: it holds in [start, end)."""
+
+    index: Times
+    start: Times
+    end: Times
+    values: Mapping[str, Floats]
+
+
+class Series:
+    """Buckets of one width over [start, end), with what was known of each at any time."""
+
+    def __init__(self, versions: Versions, start: int, end: int, width: int = MINUTE) -> None:
+        self.start = start
+        self.width = width
+        size = max(0, (end - start) // width)
+        self.final: dict[str, Floats] = {
+            name: np.full((size, *value.shape[1:]), np.nan)
+            for name, value in versions.values.items()
+        }
+        position = (versions.bucket - start) // width
+        inside = (position >= 0) & (position < size)
+        rows = np.flatnonzero(inside)
+        position = position[rows]
+        order = np.argsort(position, kind="stable")
+        rows, position = rows[order], position[order]
+        bucket_end = start + (position + 1) * width
+        alone = np.ones(len(rows), dtype=bool)
+        if len(rows) > 1:
+            same = position[1:] == position[:-1]
+            alone[1:] &= ~same
+            alone[:-1] &= ~same
+        plain = alone & (versions.usable[rows] <= bucket_end) & (versions.expires[rows] == NEVER)
+        for name, value in versions.values.items():
+            self.final[name][position[plain]] = value[rows[plain]]
+        self._odd = self._states(versions, rows[~plain], position[~plain])
+
+    def _states(self, versions: Versions, rows: Times, position: Times) -> _Odd:
+        """Each odd bucket's states over time; the last one is also its final value."""
+        index: list[int] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        states: dict[str, list[Any]] = {name: [] for name in versions.values}
+        cuts = np.flatnonzero(np.diff(position)) + 1
+        for group in np.split(np.arange(len(rows)), cuts) if len(rows) else ():
+            members = rows[group]
+            place = int(position[group[0]])
+            closed = self.start + (place + 1) * self.width
+            moments = sorted(
+                {closed}
+                | {max(int(u), closed) for u in versions.usable[members]}
+                | {int(e) for e in versions.expires[members] if e != NEVER}
+            )
+            for begin, stop in zip(moments, [*moments[1:], NEVER], strict=True):
+                holds = members[
+                    (versions.usable[members] <= begin) & (versions.expires[members] > begin)
+                ]
+                state = merge(versions, holds)
+                if stop == NEVER:
+                    for name, value in state.items():
+                        self.final[name][place] = value
+                else:
+                    index.append(place)
+                    starts.append(begin)
+                    ends.append(stop)
+                    for name, value in state.items():
+                        states[name].append(value)
+        return _Odd(
+            np.array(index, dtype=np.int64),
+            np.array(starts, dtype=np.int64),
+            np.array(ends, dtype=np.int64),
+            {
+                name: np.array(value, dtype=np.float64).reshape(
+                    len(index), *versions.values[name].shape[1:]
+                )
+                for name, value in states.items()
+            },
+        )
+
+    def windows(self, grid: Times, width: int, names: tuple[str, ...]) -> dict[str, Floats]:
+        """For each channel the ``width`` buckets closed by each grid time, oldest first.
+
+        Buckets outside the series, or of which nothing was known, are NaN. Shape (n, width), or
+        (n, width, levels).
+        """
+        last = (grid - self.start) // self.width  # buckets [last - width, last)
+        columns = last[:, None] - width + np.arange(width)[None, :]
+        size = len(next(iter(self.final.values()))) if self.final else 0
+        outside = (columns < 0) | (columns >= size)
+        clipped = np.clip(columns, 0, max(size - 1, 0))
+        out: dict[str, Floats] = {}
+        for name in names:
+            values = (
+                self.final[name][clipped]
+                if size
+                else np.full((*columns.shape, *self.final[name].shape[1:]), np.nan)
+            )
+            values[outside] = np.nan
+            out[name] = values
+        if len(self._odd.index):
+            self._substitute(grid, last, width, out)
+        return out
+
+    def _substitute(self, grid: Times, last: Times, width: int, out: dict[str, Floats]) -> None:
+        odd = self._odd
+        # The state k holds for grid rows low[k] .. high[k], as far as the window reaches back.
+        low = np.searchsorted(grid, odd.start)
+        reach = self.start + (odd.index + width) * self.width
+        high = np.minimum(np.searchsorted(grid, odd.end), np.searchsorted(grid, reach, "right"))
+        count = np.maximum(high - low, 0)
+        state = np.repeat(np.arange(len(low)), count)
+        row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + low[state]
+        column = odd.index[state] - (last[row] - width)
+        fits = (column >= 0) & (column < width)
+        for name, values in out.items():
+            values[row[fits], column[fits]] = odd.values[name][state[fits]]
+
+    def at(self, as_of: int) -> dict[str, Floats]:
+        """The whole series as known at one time: (buckets,) per channel."""
+        out = {name: value.copy() for name, value in self.final.items()}
+        odd = self._odd
+        # Buckets whose final state began later: what held at as_of, or nothing.
+        holds = (odd.start <= as_of) & (as_of < odd.end)
+        for name, value in out.items():
+            value[odd.index[holds]] = odd.values[name][holds]
+        closed = self.start + (np.arange(len(next(iter(out.values()), ()))) + 1) * self.width
+        for value in out.values():
+            value[closed > as_of] = np.nan
+        return out
+
+
+def merge(versions: Versions, rows: Times) -> dict[str, Any]:
+    """The state of a bucket of which ``rows`` hold: only those of the best (lowest) priority."""
+    if len(rows) == 0:
+        return {
+            name: np.full(value.shape[1:], np.nan) if value.ndim > 1 else np.nan
+            for name, value in versions.values.items()
+        }
+    rows = rows[versions.priority[rows] == versions.priority[rows].min()]
+    # A fixed order, whatever order the rows were read in: sums round the same way.
+    rows = rows[
+        np.lexsort((versions.usable[rows], versions.last_ts[rows], versions.first_ts[rows]))
+    ]
+    if len(rows) == 1:
+        return {name: value[rows[0]] for name, value in versions.values.items()}
+    state: dict[str, Any] = {}
+    for name, value in versions.values.items():
+        part = value[rows]
+        how = versions.how[name]
+        if how == "first":
+            state[name] = part[0]
+        elif how == "last":
+            state[name] = part[np.argmax(versions.last_ts[rows])]
+        elif how == "sum":
+            state[name] = part.sum(axis=0)
+        else:
+            state[name] = part.max(axis=0) if how == "max" else part.min(axis=0)
+    return state
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A value that holds until the next: funding, open interest. Rows ordered by ts."""
+
+    ts: Times
+    usable: Times
+    expires: Times
+    values: Mapping[str, Floats]
+
+    def at(self, grid: Times, max_age: int) -> dict[str, Floats]:
+        """The latest value (by ts) known at each grid time and not older than ``max_age``."""
+        chosen = np.full(len(grid), -1)
+        begin = np.searchsorted(grid, np.maximum(self.usable, self.ts))
+        end = np.minimum(
+            np.searchsorted(grid, self.expires),
+            np.searchsorted(grid, self.ts + max_age, "right"),
+        )
+        for i in range(len(self.ts)):
+            chosen[begin[i] : end[i]] = i
+        return {
+            name: np.where(chosen >= 0, value[np.maximum(chosen, 0)], np.nan)
+            if len(value)
+            else np.full(len(grid), np.nan)
+            for name, value in self.values.items()
+        }

@@ -1,0 +1,144 @@
+-- What feature families read, one row per call: each column the concatenated big-endian float8 of
+-- one channel, ordered by bucket. A million values cross into numpy this way in a fifth of a
+-- second. Times are seconds since 2000-01-01 UTC. NaN stands for null.
+-- search_path: not pinned, so that these SQL functions are inlined; every name is qualified.
+create or replace function feature._seconds(ts timestamptz) returns bytea
+language sql immutable parallel safe
+return pg_catalog.float8send(
+    pg_catalog.date_part('epoch', ts - timestamptz '2000-01-01 00:00:00+00')
+);
+
+create or replace function feature._send(x double precision) returns bytea
+language sql immutable parallel safe
+return pg_catalog.float8send(coalesce(x, 'NaN'));
+
+create or replace function feature._expires(ts timestamptz) returns bytea
+language sql immutable parallel safe
+return case
+    when ts = timestamptz 'infinity' then pg_catalog.float8send('Infinity')
+    else pg_catalog.float8send(pg_catalog.date_part('epoch', ts - timestamptz '2000-01-01 00:00:00+00'))
+end;
+
+create or replace function feature._bars(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+)
+returns table (
+    bucket bytea, usable bytea, expires bytea, priority bytea, first_ts bytea, last_ts bytea,
+    open bytea, high bytea, low bytea, close bytea, volume bytea, quote_volume bytea,
+    buy_volume bytea, buy_quote_volume bytea, trade_count bytea
+)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.priority), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.first_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.open), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.high), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.low), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.close), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.volume), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(
+            feature._send(coalesce(v.quote_volume, v.volume * (v.high + v.low + v.close) / 3)),
+            ''::bytea order by v.bucket, v.usable_at, v.expires_at
+        ),
+        string_agg(feature._send(v.taker_buy_volume), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(
+            feature._send(coalesce(
+                v.taker_buy_quote_volume,
+                v.taker_buy_volume * coalesce(v.quote_volume / nullif(v.volume, 0), v.close)
+            )), ''::bytea order by v.bucket, v.usable_at, v.expires_at
+        ),
+        string_agg(feature._send(v.trade_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+    from market.candle_versions($1, $2, $3, $4) v
+$$;
+
+create or replace function feature._book(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket bytea, usable bytea, expires bytea, last_ts bytea, two_sided_count bytea,
+    relative_spread_sum bytea, imbalance_sum bytea, mid_sum bytea, n bigint,
+    bid_prices bytea, bid_sizes bytea, ask_prices bytea, ask_sizes bytea
+)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.two_sided_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.relative_spread_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.imbalance_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.mid_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        count(*),
+        string_agg(array_send(v.bid_prices), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(array_send(v.bid_sizes), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(array_send(v.ask_prices), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(array_send(v.ask_sizes), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+    from market.book_1m_versions($1, $2, $3) v
+$$;
+
+create or replace function feature._liquidations(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket bytea, usable bytea, expires bytea, long_notional bytea, short_notional bytea,
+    event_count bytea
+)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.long_notional), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.short_notional), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.event_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+    from market.liquidations_1m_versions($1, $2, $3) v
+$$;
+
+-- Since when, at the earliest, a quiet stretch of liquidations means none rather than no feed: the
+-- first time at which an event at least an hour old was known. rows null: exact over all of
+-- history; rows 1: enough for a question about one time.
+create or replace function feature._liquidation_cover(symbol text, as_of timestamptz, rows integer)
+returns bytea
+language sql stable parallel safe
+as $$
+    select feature._seconds(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
+    from (
+        select a.bucket, a.usable_at
+        from market._liquidations_1m a
+        where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
+        order by a.bucket
+        limit $3
+    ) f
+$$;
+
+create or replace function feature._funding(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (ts bytea, usable bytea, expires bytea, rate bytea)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(
+            feature._send(v.rate * coalesce(28800 / nullif(date_part('epoch', v.funding_interval), 0), 1)),
+            ''::bytea order by v.ts, v.usable_at, v.expires_at
+        )
+    from market.funding_versions($1, $2, $3) v
+$$;
+
+create or replace function feature._open_interest(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (ts bytea, usable bytea, expires bytea, open_interest bytea, value bytea)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.open_interest), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.value), ''::bytea order by v.ts, v.usable_at, v.expires_at)
+    from market.open_interest_versions($1, $2, $3) v
+$$;

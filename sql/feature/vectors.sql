@@ -1,0 +1,225 @@
+-- Vectors: stored where they were materialised, computed where they were not; the same numbers.
+comment on column feature.vectors.values is
+'In the order of feature.sets.features; NaN where not knowable.';
+
+create or replace function feature._compute(family text, symbol text, seconds double precision)
+returns double precision []
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    return vectors.live(plpy, GD, family, symbol, seconds)
+$python$;
+
+create or replace function feature._compute_rows(
+    family text, symbol text, start double precision, stop double precision
+)
+returns table (seconds double precision, vector double precision [])
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+rows 10000
+as $python$
+    from alphaplus.server import vectors
+    return vectors.rows(plpy, GD, family, symbol, start, stop)
+$python$;
+
+create or replace function feature._sync() returns void
+language plpython3u volatile set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    vectors.sync(plpy)
+$python$;
+
+create or replace function feature._set(feature_set text, version integer default null)
+returns feature.sets
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets;
+begin
+    select s.* into v_set
+    from feature.sets s
+    where s.name = feature_set and (_set.version is null or s.version = _set.version)
+    order by s.version desc
+    limit 1;
+    if not found then
+        raise exception 'unknown feature set %', quote_literal(feature_set)
+            || coalesce(' version ' || version, '')
+        using errcode = 'AP202', hint = 'List them with: select name, version from feature.sets';
+    end if;
+    return v_set;
+end
+$$;
+
+create or replace function feature.grid_time(grid interval, as_of timestamptz) returns timestamptz
+language sql immutable parallel safe
+return public.time_bucket(grid, as_of);
+comment on function feature.grid_time(interval, timestamptz) is
+'The last grid time not after as_of.';
+
+create or replace function feature._row(
+    feature_set text, version integer, symbol text, as_of timestamptz
+)
+returns table (canonical text, ts timestamptz, vector double precision [])
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets := feature._set(feature_set, version);
+    v_symbol text := market.resolve(_row.symbol);
+    v_ts timestamptz := public.time_bucket(v_set.grid, coalesce(as_of, now()));
+    v_vector double precision [];
+begin
+    select v.values into v_vector
+    from feature.vectors v
+    where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts = v_ts
+        and not exists (
+            select from feature.pending p
+            where p.set_id = v_set.set_id and p.symbol = v_symbol
+                and v_ts between p.ts_from and p.ts_to
+        );
+    if v_vector is null then
+        v_vector := case v_set.kind
+            when 'builtin' then feature._compute(
+                v_set.definition, v_symbol,
+                date_part('epoch', v_ts - timestamptz '2000-01-01 00:00:00+00')
+            )
+        end;
+    end if;
+    return query select v_symbol, v_ts, v_vector;
+end
+$$;
+
+create or replace function feature._history(
+    feature_set text, version integer, symbol text, "from" timestamptz, "to" timestamptz
+)
+returns table (canonical text, ts timestamptz, vector double precision [])
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets := feature._set(feature_set, version);
+    v_symbol text := market.resolve(_history.symbol);
+begin
+    return query
+        select v_symbol, to_timestamp(r.seconds + 946684800), r.vector
+        from feature._compute_rows(
+            v_set.definition, v_symbol,
+            date_part('epoch', "from" - timestamptz '2000-01-01 00:00:00+00'),
+            date_part('epoch', "to" - timestamptz '2000-01-01 00:00:00+00')
+        ) r;
+end
+$$;
+
+create or replace function feature.vector(
+    feature_set text, symbol text, as_of timestamptz default null, version integer default null
+)
+returns double precision []
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select r.vector from feature._row($1, $4, $2, $3) r
+$$;
+comment on function feature.vector(text, text, timestamptz, integer) is
+'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set.';
+
+-- These commit between stretches, so they cannot pin search_path; every name is qualified.
+create or replace procedure feature.materialise(
+    feature_set text, symbol text, "from" timestamptz, "to" timestamptz, version integer default null
+)
+language plpgsql
+as $$
+declare
+    v_set feature.sets := feature._set(feature_set, version);
+    v_symbol text := market.resolve(materialise.symbol);
+    v_at timestamptz := public.time_bucket(v_set.grid, "from");
+    v_stop timestamptz;
+begin
+    while v_at < "to" loop
+        v_stop := least("to", v_at + v_set.grid * 20000);
+        delete from feature.vectors v
+        where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
+        insert into feature.vectors (set_id, symbol, ts, values)
+        select v_set.set_id, v_symbol, pg_catalog.to_timestamp(r.seconds + 946684800), r.vector
+        from feature._compute_rows(
+            v_set.definition, v_symbol,
+            pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
+            pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
+        ) r;
+        insert into feature.watermarks as m (set_id, symbol, through)
+        values (v_set.set_id, v_symbol, v_stop)
+        on conflict on constraint watermarks_pkey do update
+        set through = greatest(m.through, excluded.through);
+        commit;
+        v_at := v_stop;
+    end loop;
+end
+$$;
+comment on procedure feature.materialise(text, text, timestamptz, timestamptz, integer) is
+'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202.';
+
+create or replace function feature._extent(symbol text, grid interval)
+returns table (first_ts timestamptz, last_ts timestamptz)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select min(e.first_ts), max(e.last_ts)
+    from (
+        select min(c.ts) as first_ts, max(c.ts) + $2 as last_ts
+        from market.candles c where c.symbol = $1 and c.timeframe = $2
+        union all
+        select min(t.bucket), max(t.bucket) + interval '1 minute'
+        from market._trades_1m t
+        where t.symbol = $1
+        union all
+        select min(c.ts), max(c.ts) + interval '1 minute'
+        from market.candles c
+        where c.symbol = $1 and c.timeframe = interval '1 minute' and $2 > interval '1 minute'
+    ) e
+$$;
+
+create or replace procedure feature.refresh()
+language plpgsql
+as $$
+declare
+    v_work record;
+    v_todo record;
+begin
+    for v_work in
+        select s.set_id, s.name, s.version, s.grid, i.symbol
+        from feature.sets s cross join market.instruments i
+        where exists (
+            select from ml.models m where m.feature_set = s.name and m.feature_version = s.version
+        )
+        order by s.set_id, i.symbol
+    loop
+        for v_todo in
+            with gone as (
+                delete from feature.pending p
+                where p.set_id = v_work.set_id and p.symbol = v_work.symbol
+                returning p.ts_from, p.ts_to
+            ),
+            late as (
+                select pg_catalog.min(g.ts_from) as start, pg_catalog.max(g.ts_to) as stop from gone g
+            ),
+            extent as (
+                select e.first_ts, e.last_ts from feature._extent(v_work.symbol, v_work.grid) e
+            ),
+            done as (
+                select m.through from feature.watermarks m
+                where m.set_id = v_work.set_id and m.symbol = v_work.symbol
+            )
+            select
+                least(l.start, coalesce((select d.through from done d), x.first_ts)) as start,
+                greatest(
+                    l.stop + v_work.grid, public.time_bucket(v_work.grid, x.last_ts) + v_work.grid
+                ) as stop
+            from late l, extent x
+            where x.last_ts is not null
+        loop
+            if v_todo.start < v_todo.stop then
+                call feature.materialise(
+                    v_work.name, v_work.symbol, v_todo.start, v_todo.stop, v_work.version
+                );
+            end if;
+        end loop;
+        commit;
+    end loop;
+end
+$$;
+comment on procedure feature.refresh() is
+'Store the vectors of every feature set that a model uses, for every symbol with bars, from where they end to the newest closed bar; and again where rows that arrived late can have changed them. Commits as it goes; meant for the clock.';

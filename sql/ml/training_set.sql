@@ -1,0 +1,145 @@
+-- Training sets: features as known at each time, and what happened after, as known by as_of.
+create or replace function ml._training_spec(model text)
+returns table (
+    kind text, horizon double precision, params jsonb, step double precision, set_id integer,
+    definition text, set_kind text, k integer
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+        select
+            l.kind, date_part('epoch', l.horizon), l.params, date_part('epoch', s.grid), s.set_id,
+            s.definition, s.kind, cardinality(s.features)
+        from ml.models m
+        join ml.labels l on l.label = m.label
+        join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
+        where m.model = _training_spec.model;
+    if not found then
+        raise exception 'unknown model %', quote_literal(model)
+        using errcode = 'AP302', hint = 'List them with: select model, label from ml.models';
+    end if;
+end
+$$;
+
+create or replace function ml._training_symbols(symbol text) returns text []
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if symbol is not null then
+        return array[market.resolve(symbol)];
+    end if;
+    return array(select i.symbol from market.instruments i order by i.symbol);
+end
+$$;
+
+-- From when to when there is anything to train on, in seconds since 2000.
+create or replace function ml._training_span(
+    model text, symbols text [], "from" timestamptz, "to" timestamptz, as_of timestamptz,
+    out start double precision, out stop double precision
+)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select
+        date_part('epoch', coalesce($3, min(e.first_ts), $5) - timestamptz '2000-01-01 00:00:00+00'),
+        date_part('epoch', least($4, $5, max(e.last_ts)) - timestamptz '2000-01-01 00:00:00+00')
+    from unnest($2) as u (symbol)
+    cross join lateral feature._extent(
+        u.symbol, (select make_interval(secs => s.step) from ml._training_spec($1) s)
+    ) e
+$$;
+
+create or replace function ml._training_rows(
+    model text, symbols text [], start double precision, stop double precision, as_of double precision
+)
+returns table (
+    symbol text, seconds double precision, label_end double precision,
+    features double precision [], target double precision
+)
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import training
+    return training.training_rows(plpy, GD, model, symbols, start, stop, as_of)
+$python$;
+
+create or replace function ml._training_matrix(
+    model text, symbols text [], start double precision, stop double precision,
+    as_of double precision,
+    out n bigint, out ts bytea, out label_end bytea, out target bytea, out columns bytea [],
+    out sha256 bytea
+)
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import training
+    return training.training_matrix(plpy, GD, model, symbols, start, stop, as_of)
+$python$;
+
+create or replace function ml.training_set(
+    model text, symbol text, as_of timestamptz, "from" timestamptz default null,
+    "to" timestamptz default null
+)
+returns table (
+    symbol text, ts timestamptz, label_end timestamptz, features double precision [],
+    target double precision
+)
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select
+        r.symbol, to_timestamp(r.seconds + 946684800), to_timestamp(r.label_end + 946684800),
+        r.features, r.target
+    from ml._training_symbols($2) as y (symbols)
+    cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
+    cross join lateral ml._training_rows(
+        $1, y.symbols, p.start, p.stop,
+        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
+    ) r
+$$;
+comment on function ml.training_set(text, text, timestamptz, timestamptz, timestamptz) is
+'The training set of a model for a symbol (null: all symbols, pooled) as of a time: one row per grid time in [from, to) (default: all there is) whose label had ended and was known by as_of; features as known at ts in the order of the feature set, NaN where not knowable. Rows that become known after as_of never change it. Errors: AP101 unknown symbol, AP302 unknown model.';
+
+create or replace function ml.training_matrix(
+    model text, symbol text, as_of timestamptz, "from" timestamptz default null,
+    "to" timestamptz default null
+)
+returns table (
+    n bigint, ts bytea, label_end bytea, target bytea, columns bytea [], sha256 bytea
+)
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256
+    from ml._training_symbols($2) as y (symbols)
+    cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
+    cross join lateral ml._training_matrix(
+        $1, y.symbols, p.start, p.stop,
+        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
+    ) m
+$$;
+comment on function ml.training_matrix(text, text, timestamptz, timestamptz, timestamptz) is
+'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; sha256 over all of them in that order.';
+
+create or replace function ml._folds(times bytea, ends bytea, folds integer)
+returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)
+language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import training
+    return training.folds(times, ends, folds)
+$python$;
+
+create or replace function ml.folds(
+    model text, symbol text, as_of timestamptz, folds integer default 5,
+    "from" timestamptz default null, "to" timestamptz default null
+)
+returns table (
+    fold integer, train_from timestamptz, train_to timestamptz, test_from timestamptz,
+    test_to timestamptz
+)
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select
+        f.fold, to_timestamp(f.train_from / 1e6), to_timestamp(f.train_to / 1e6),
+        to_timestamp(f.test_from / 1e6), to_timestamp(f.test_to / 1e6)
+    from ml.training_matrix($1, $2, $3, $5, $6) m
+    cross join lateral ml._folds(m.ts, m.label_end, $4) f
+$$;
+comment on function ml.folds(text, text, timestamptz, integer, timestamptz, timestamptz) is
+'Walk-forward folds of a training set, purged by the label''s horizon: a row trains when train_from <= ts and label_end <= train_to, and tests when test_from <= ts < test_to; no training label interval meets the span of the test''s labels. Source: Lopez de Prado (2018), Advances in Financial Machine Learning, chapter 7.';
