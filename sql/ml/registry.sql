@@ -83,7 +83,7 @@ begin
     select * into v_model from ml.models m where m.model = _register.model;
     if not found then
         raise exception 'unknown model %', coalesce(quote_literal(model), 'null')
-        using errcode = 'AP301', hint = 'select model from ml.models';
+        using errcode = 'AP302', hint = 'select model from ml.models';
     end if;
     select * into v_set from feature.sets s
     where s.name = v_model.feature_set and s.version = v_model.feature_version;
@@ -181,7 +181,7 @@ model or ONNX; sha256: of the artifact. version: {algorithm, format, features (m
 set''s, in its order), spec, params, metrics, fold_metrics, importance, reference_stats, train_from,
 train_to, as_of, row_count, training_sha256 (hex), library_versions, code_version, parent_id}.
 It serves nobody until it is promoted.
-Errors: AP301 unknown model, AP411 no artifact of a known format (a pickle is refused), AP412 other
+Errors: AP302 unknown model, AP411 no artifact of a known format (a pickle is refused), AP412 other
 features, AP413 too large (setting registry.max_artifact_bytes), AP414 SHA-256, AP415 key missing.';
 
 -- PL/pgSQL, because its plans stay for the session; a scalar SQL function with a subquery is never

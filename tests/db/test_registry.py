@@ -307,11 +307,11 @@ def test_unknown_things_have_their_own_sqlstate(world: Connection) -> None:
     assert sqlstate(world, "call ml.promote(-1)") == "AP404"
     assert sqlstate(world, "call ml.archive(-1)") == "AP404"
     assert sqlstate(world, "call ml.rollback('toy', 'NONE')") == "AP101"
-    assert sqlstate(world, "call ml.retrain('none', 'AAA')") == "AP301"
+    assert sqlstate(world, "call ml.retrain('none', 'AAA')") == "AP302"
     assert sqlstate(world, "call ml.retrain('toy', 'NONE')") == "AP101"
     assert sqlstate(world, "call ml.retrain('toy', 'AAA', as_of => '2999-01-01')") == "AP303"
     assert sqlstate(world, "call ml.retrain('toy', 'AAA', options => '{\"fold\": 1}')") == "AP304"
-    assert sqlstate(world, "select ml.cancel_job(-1)") == "AP302"
+    assert sqlstate(world, "select ml.cancel_job(-1)") == "AP306"
 
 
 def test_gates_decide(world: Connection, regime: str) -> None:
