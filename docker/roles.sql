@@ -22,3 +22,6 @@ comment on role alphaplus_trainer is 'Claims training jobs and reports versions;
 comment on role alphaplus_app is 'Predicts and records predictions.';
 comment on role alphaplus_reader is 'Reads what business intelligence needs.';
 comment on role alphaplus_operator is 'Retrains, promotes, rolls back, schedules.';
+-- Vectors are stored by a binary COPY from the server's own memory (feature._store). The owner's
+-- PL/Python functions can read the server's files anyway: the language is untrusted.
+grant pg_read_server_files to alphaplus_owner;

@@ -142,6 +142,10 @@ begin
         execute format('grant insert, update, delete on %s to alphaplus_operator', v_list);
     end loop;
 
+    -- feature.materialise commits, so it runs with the caller's rights; this part of it does not.
+    grant execute on function feature._store(integer, text, text, double precision, double precision)
+    to alphaplus_operator;
+
     -- The app, the loader and the trainer, by name.
     for v_item in
         select
