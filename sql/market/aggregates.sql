@@ -1,6 +1,6 @@
 -- Refreshing the aggregates. These procedures commit, so they cannot pin search_path: every name
 -- in them is qualified.
-create or replace procedure market._refresh_aggregate(name text, batch integer default 20000)
+create or replace procedure market.refresh_aggregate(name text, batch integer default 20000)
 language plpgsql
 as $$
 declare
@@ -12,7 +12,7 @@ declare
     v_buckets timestamptz [];
 begin
     select a.native, a.width, a.definition into strict v_native, v_width, v_definition
-    from market.aggregates a where a.name = _refresh_aggregate.name;
+    from market.aggregates a where a.name = refresh_aggregate.name;
     if v_native then
         call public.refresh_continuous_aggregate(
             pg_catalog.format('market.%I', name)::pg_catalog.regclass, null, null
@@ -58,6 +58,9 @@ begin
 end
 $$;
 
+comment on procedure market.refresh_aggregate(text, integer) is
+'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates.';
+
 create or replace procedure market.refresh_aggregates()
 language plpgsql
 as $$
@@ -67,7 +70,7 @@ declare
 begin
     select pg_catalog.array_agg(a.name order by a.name) into v_names from market.aggregates a;
     foreach v_name in array v_names loop
-        call market._refresh_aggregate(v_name);
+        call market.refresh_aggregate(v_name);
     end loop;
 end
 $$;

@@ -12,7 +12,7 @@ $python$;
 comment on function ml.predict_version(bigint, double precision []) is
 'The calibrated probability, or the value, that one version gives a vector (NaN or null: not known). The model is kept in this backend. Errors: AP501 unknown version, AP502 the artifact is not the one registered, AP503 it cannot be read, AP504 another number of values.';
 
-create or replace function ml._score(
+create or replace function ml.score_version(
     version_id bigint, features double precision [], out raw double precision,
     out prediction double precision, out confidence double precision, out lower double precision,
     out upper double precision, out distance double precision
@@ -24,7 +24,10 @@ as $python$
     return score_with_trust(plpy, GD, version_id, features)
 $python$;
 
-create or replace function ml._explain(version_id bigint, features double precision [])
+comment on function ml.score_version(bigint, double precision []) is
+'What one version says of a vector: raw score, prediction (calibrated probability, or value), confidence with its interval [lower, upper] as the version''s spec defines them, and the distance to the training rows in units of the support threshold (above 1: out of support). Errors: AP501 to AP504.';
+
+create or replace function ml.explain_version(version_id bigint, features double precision [])
 returns table (feature text, value double precision, contribution double precision)
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
@@ -33,13 +36,19 @@ as $python$
     return explain(plpy, GD, version_id, features)
 $python$;
 
-create or replace function ml._warm(version_ids bigint []) returns integer
+comment on function ml.explain_version(bigint, double precision []) is
+'ml.explain for one version and a vector. Errors: AP501 to AP504.';
+
+create or replace function ml.warm_versions(version_ids bigint []) returns integer
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.predict import warm
     return warm(plpy, GD, version_ids)
 $python$;
+
+comment on function ml.warm_versions(bigint []) is
+'Load versions into this backend; returns how many. Errors: AP501 to AP503.';
 
 create or replace function ml.cache_status()
 returns table (
@@ -58,7 +67,7 @@ comment on function ml.cache_status() is
 create or replace function ml.warm(model text default null) returns integer
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select ml._warm(array(
+    select ml.warm_versions(array(
         select distinct a.version_id from ml.aliases a
         where a.alias = 'champion' and ($1 is null or a.model = $1)
     ))
@@ -196,7 +205,7 @@ begin
             else 'pooled'
         end;
         expired := asked_as_of > v_version.expires_at;
-        v_score := ml._score(version_id, features);
+        v_score := ml.score_version(version_id, features);
         prediction := v_score.prediction;
         confidence := v_score.confidence;
         lower := v_score.lower;
@@ -355,7 +364,7 @@ begin
     if v_p.version_id is null then
         perform ml._no_champion(model, v_p.canonical);
     end if;
-    return query select e.feature, e.value, e.contribution from ml._explain(v_p.version_id, v_p.features) e;
+    return query select e.feature, e.value, e.contribution from ml.explain_version(v_p.version_id, v_p.features) e;
 end
 $$;
 comment on function ml.explain(text, text, timestamptz) is

@@ -190,6 +190,8 @@ def scale(output: technical.Output, values: Floats, c: dict[str, Floats]) -> Flo
     """What 1e-9 is relative to: the value, or where values cross zero, their own size."""
     if output.kind in ("price", "delta"):
         return c["close"]
+    if output.name in ("ht_sine", "ht_leadsine"):
+        return np.ones(1)
     return np.maximum(np.abs(values), np.nanmax(np.abs(values)) * 1e-2)
 
 
