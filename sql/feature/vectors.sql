@@ -21,6 +21,17 @@ as $python$
     return vectors.rows(plpy, GD, family, symbol, start, stop)
 $python$;
 
+-- Runs as its owner, who may COPY from a file (here: of memory) that the server reads itself.
+create or replace function feature._store(
+    set_id integer, family text, symbol text, start double precision, stop double precision
+)
+returns bigint
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    return vectors.store(plpy, GD, set_id, family, symbol, start, stop)
+$python$;
+
 create or replace function feature._sync() returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
@@ -134,13 +145,11 @@ begin
         v_stop := least("to", v_at + v_set.grid * 20000);
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
-        insert into feature.vectors (set_id, symbol, ts, values)
-        select v_set.set_id, v_symbol, pg_catalog.to_timestamp(r.seconds + 946684800), r.vector
-        from feature._compute_rows(
-            v_set.definition, v_symbol,
+        perform feature._store(
+            v_set.set_id, v_set.definition, v_symbol,
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
             pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
-        ) r;
+        );
         insert into feature.watermarks as m (set_id, symbol, through)
         values (v_set.set_id, v_symbol, v_stop)
         on conflict on constraint watermarks_pkey do update

@@ -81,7 +81,7 @@ class Versions:
 
 
 @dataclass(frozen=True)
-class _Odd:
+class Odd:
     """A state that a bucket had for a while only, or had late: it holds in [start, end)."""
 
     index: Times
@@ -116,9 +116,9 @@ class Series:
         plain = alone & (versions.usable[rows] <= bucket_end) & (versions.expires[rows] == NEVER)
         for name, value in versions.values.items():
             self.final[name][position[plain]] = value[rows[plain]]
-        self._odd = self._states(versions, rows[~plain], position[~plain])
+        self.odd = self._states(versions, rows[~plain], position[~plain])
 
-    def _states(self, versions: Versions, rows: Times, position: Times) -> _Odd:
+    def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
         index: list[int] = []
         starts: list[int] = []
@@ -148,7 +148,7 @@ class Series:
                     ends.append(stop)
                     for name, value in state.items():
                         states[name].append(value)
-        return _Odd(
+        return Odd(
             np.array(index, dtype=np.int64),
             np.array(starts, dtype=np.int64),
             np.array(ends, dtype=np.int64),
@@ -180,12 +180,12 @@ class Series:
             )
             values[outside] = np.nan
             out[name] = values
-        if len(self._odd.index):
+        if len(self.odd.index):
             self._substitute(grid, last, width, out)
         return out
 
     def _substitute(self, grid: Times, last: Times, width: int, out: dict[str, Floats]) -> None:
-        odd = self._odd
+        odd = self.odd
         # The state k holds for grid rows low[k] .. high[k], as far as the window reaches back.
         low = np.searchsorted(grid, odd.start)
         reach = self.start + (odd.index + width) * self.width
@@ -201,7 +201,7 @@ class Series:
     def at(self, as_of: int) -> dict[str, Floats]:
         """The whole series as known at one time: (buckets,) per channel."""
         out = {name: value.copy() for name, value in self.final.items()}
-        odd = self._odd
+        odd = self.odd
         # Buckets whose final state began later: what held at as_of, or nothing.
         holds = (odd.start <= as_of) & (as_of < odd.end)
         for name, value in out.items():
