@@ -186,7 +186,9 @@ language plpgsql
 as $$
 declare
     v_work record;
-    v_todo record;
+    v_late record;
+    v_start timestamptz;
+    v_stop timestamptz;
 begin
     for v_work in
         select s.set_id, s.name, s.version, s.grid, i.symbol
@@ -196,36 +198,26 @@ begin
         )
         order by s.set_id, i.symbol
     loop
-        for v_todo in
-            with gone as (
-                delete from feature.pending p
-                where p.set_id = v_work.set_id and p.symbol = v_work.symbol
-                returning p.ts_from, p.ts_to
-            ),
-            late as (
-                select pg_catalog.min(g.ts_from) as start, pg_catalog.max(g.ts_to) as stop from gone g
-            ),
-            extent as (
-                select e.first_ts, e.last_ts from feature._extent(v_work.symbol, v_work.grid) e
-            ),
-            done as (
-                select m.through from feature.watermarks m
-                where m.set_id = v_work.set_id and m.symbol = v_work.symbol
-            )
-            select
-                least(l.start, coalesce((select d.through from done d), x.first_ts)) as start,
-                greatest(
-                    l.stop + v_work.grid, public.time_bucket(v_work.grid, x.last_ts) + v_work.grid
-                ) as stop
-            from late l, extent x
-            where x.last_ts is not null
-        loop
-            if v_todo.start < v_todo.stop then
-                call feature.materialise(
-                    v_work.name, v_work.symbol, v_todo.start, v_todo.stop, v_work.version
-                );
-            end if;
-        end loop;
+        -- Marks that come while this works stay for the next time: only those seen here are removed.
+        select
+            pg_catalog.min(p.ts_from) as start, pg_catalog.max(p.ts_to) as stop,
+            pg_catalog.array_agg(p.pending_id) as ids
+        into v_late
+        from feature.pending p
+        where p.set_id = v_work.set_id and p.symbol = v_work.symbol;
+        select
+            least(v_late.start, coalesce(m.through, e.first_ts)),
+            greatest(v_late.stop, public.time_bucket(v_work.grid, e.last_ts)) + v_work.grid
+        into v_start, v_stop
+        from feature._extent(v_work.symbol, v_work.grid) e
+        left join feature.watermarks m on m.set_id = v_work.set_id and m.symbol = v_work.symbol
+        where e.last_ts is not null;
+        if found and v_start < v_stop then
+            call feature.materialise(
+                v_work.name, v_work.symbol, v_start, v_stop, v_work.version
+            );
+        end if;
+        delete from feature.pending p where p.pending_id = any (v_late.ids);
         commit;
     end loop;
 end
