@@ -1,7 +1,8 @@
 -- What was known when. Each function returns partial rows with the span [usable_at, expires_at) of
 -- whole minutes in which they hold; the state as of t is the merge of the rows with
 -- usable_at <= t < expires_at. Rows come from the current tables (expires_at = infinity) and from
--- what corrections and deletions superseded (<table>_history).
+-- what corrections and deletions superseded (<table>_history). A bucket of which anything was
+-- superseded comes row by row, so that its sums can be taken in the order they were taken before.
 -- search_path: not pinned, so that these SQL functions are inlined; every name is qualified.
 
 create or replace function market.trades_1m_versions(symbol text, "from" timestamptz, "to" timestamptz)
@@ -44,24 +45,64 @@ as $$
         a.last_id
     from market._trades_1m a
     where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+        and a.bucket <> all(array(
+            select public.time_bucket(interval '1 minute', h.ts)
+            from market.trades_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ))
     union all
     select
-        h.bucket,
-        h.usable_at,
-        h.expires_at,
-        public.first(h.price, row(h.ts, h.trade_id)),
-        max(h.price),
-        min(h.price),
-        public.last(h.price, row(h.ts, h.trade_id)),
-        sum(h.size),
-        sum(h.price * h.size),
-        sum(case when h.side = 'buy' then h.size else 0 end),
-        sum(case when h.side = 'buy' then h.price * h.size else 0 end),
-        count(*),
-        min(h.ts),
-        public.first(h.trade_id, row(h.ts, h.trade_id)),
-        max(h.ts),
-        public.last(h.trade_id, row(h.ts, h.trade_id))
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        r.price,
+        r.price,
+        r.price,
+        r.price,
+        r.size,
+        r.price * r.size,
+        case when r.side = 'buy' then r.size else 0 end,
+        case when r.side = 'buy' then r.price * r.size else 0 end,
+        1,
+        r.ts,
+        r.trade_id,
+        r.ts,
+        r.trade_id
+    from (
+        select
+            s.*,
+            t.bucket,
+            market.usable_at(interval '1 minute', s.ts, s.known_at) as usable_at,
+            timestamptz 'infinity' as expires_at
+        from (
+            select distinct public.time_bucket(interval '1 minute', h.ts) as bucket
+            from market.trades_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ) t
+        cross join lateral (
+            select c.*
+            from market.trades c
+            where c.symbol = $1 and c.ts >= t.bucket and c.ts < t.bucket + interval '1 minute'
+        ) s
+    ) r
+    union all
+    select
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        r.price,
+        r.price,
+        r.price,
+        r.price,
+        r.size,
+        r.price * r.size,
+        case when r.side = 'buy' then r.size else 0 end,
+        case when r.side = 'buy' then r.price * r.size else 0 end,
+        1,
+        r.ts,
+        r.trade_id,
+        r.ts,
+        r.trade_id
     from (
         select
             s.*,
@@ -70,9 +111,8 @@ as $$
             market.usable_at(interval '1 minute', s.ts, s.superseded_at) as expires_at
         from market.trades_history s
         where s.symbol = $1 and s.ts >= $2 and s.ts < $3
-    ) h
-    where h.usable_at < h.expires_at
-    group by 1, 2, 3
+    ) r
+    where r.usable_at < r.expires_at
 $$;
 comment on function market.trades_1m_versions(text, timestamptz, timestamptz) is
 'One-minute trade aggregates of buckets in [from, to) with the span in which they were known: one or more partial rows a bucket, to be merged. Prices in quote currency, volumes in base units.';
@@ -115,23 +155,62 @@ as $$
         a.ask_sizes
     from market._book_1m a
     where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+        and a.bucket <> all(array(
+            select public.time_bucket(interval '1 minute', h.ts)
+            from market.order_book_snapshots_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ))
     union all
     select
-        h.bucket,
-        h.usable_at,
-        h.expires_at,
-        count(*),
-        count(h.bid_prices[1] + h.ask_prices[1]),
-        sum(h.ask_prices[1] - h.bid_prices[1]),
-        sum((h.ask_prices[1] + h.bid_prices[1]) / 2),
-        sum((h.ask_prices[1] - h.bid_prices[1]) / (h.ask_prices[1] + h.bid_prices[1]) * 2),
-        sum((h.bid_sizes[1] - h.ask_sizes[1]) / nullif(h.bid_sizes[1] + h.ask_sizes[1], 0)),
-        max(h.ts),
-        public.last(h.sequence, row(h.ts, h.sequence)),
-        public.last(h.bid_prices, row(h.ts, h.sequence)),
-        public.last(h.bid_sizes, row(h.ts, h.sequence)),
-        public.last(h.ask_prices, row(h.ts, h.sequence)),
-        public.last(h.ask_sizes, row(h.ts, h.sequence))
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        1,
+        (r.bid_prices[1] + r.ask_prices[1] is not null)::integer,
+        r.ask_prices[1] - r.bid_prices[1],
+        (r.ask_prices[1] + r.bid_prices[1]) / 2,
+        (r.ask_prices[1] - r.bid_prices[1]) / (r.ask_prices[1] + r.bid_prices[1]) * 2,
+        (r.bid_sizes[1] - r.ask_sizes[1]) / nullif(r.bid_sizes[1] + r.ask_sizes[1], 0),
+        r.ts,
+        r.sequence,
+        r.bid_prices,
+        r.bid_sizes,
+        r.ask_prices,
+        r.ask_sizes
+    from (
+        select
+            s.*,
+            t.bucket,
+            market.usable_at(interval '1 minute', s.ts, s.known_at) as usable_at,
+            timestamptz 'infinity' as expires_at
+        from (
+            select distinct public.time_bucket(interval '1 minute', h.ts) as bucket
+            from market.order_book_snapshots_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ) t
+        cross join lateral (
+            select c.*
+            from market.order_book_snapshots c
+            where c.symbol = $1 and c.ts >= t.bucket and c.ts < t.bucket + interval '1 minute'
+        ) s
+    ) r
+    union all
+    select
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        1,
+        (r.bid_prices[1] + r.ask_prices[1] is not null)::integer,
+        r.ask_prices[1] - r.bid_prices[1],
+        (r.ask_prices[1] + r.bid_prices[1]) / 2,
+        (r.ask_prices[1] - r.bid_prices[1]) / (r.ask_prices[1] + r.bid_prices[1]) * 2,
+        (r.bid_sizes[1] - r.ask_sizes[1]) / nullif(r.bid_sizes[1] + r.ask_sizes[1], 0),
+        r.ts,
+        r.sequence,
+        r.bid_prices,
+        r.bid_sizes,
+        r.ask_prices,
+        r.ask_sizes
     from (
         select
             s.*,
@@ -140,9 +219,8 @@ as $$
             market.usable_at(interval '1 minute', s.ts, s.superseded_at) as expires_at
         from market.order_book_snapshots_history s
         where s.symbol = $1 and s.ts >= $2 and s.ts < $3
-    ) h
-    where h.usable_at < h.expires_at
-    group by 1, 2, 3
+    ) r
+    where r.usable_at < r.expires_at
 $$;
 comment on function market.book_1m_versions(text, timestamptz, timestamptz) is
 'One-minute order-book aggregates of buckets in [from, to) with the span in which they were known: sums over snapshots of spread, mid, relative spread and top-level imbalance, and the levels of the last snapshot.';
@@ -155,7 +233,8 @@ returns table (
     event_count bigint,
     long_notional double precision,
     short_notional double precision,
-    max_notional double precision
+    max_notional double precision,
+    tie text
 )
 language sql stable parallel safe
 as $$
@@ -166,18 +245,52 @@ as $$
         a.event_count,
         a.long_notional,
         a.short_notional,
-        a.max_notional
+        a.max_notional,
+        ''
     from market._liquidations_1m a
     where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+        and a.bucket <> all(array(
+            select public.time_bucket(interval '1 minute', h.ts)
+            from market.liquidation_events_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ))
     union all
     select
-        h.bucket,
-        h.usable_at,
-        h.expires_at,
-        count(*),
-        sum(case when h.side = 'sell' then h.notional else 0 end),
-        sum(case when h.side = 'buy' then h.notional else 0 end),
-        max(h.notional)
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        1,
+        case when r.side = 'sell' then r.notional else 0 end,
+        case when r.side = 'buy' then r.notional else 0 end,
+        r.notional,
+        concat(r.ts, r.event_id)
+    from (
+        select
+            s.*,
+            t.bucket,
+            market.usable_at(interval '1 minute', s.ts, s.known_at) as usable_at,
+            timestamptz 'infinity' as expires_at
+        from (
+            select distinct public.time_bucket(interval '1 minute', h.ts) as bucket
+            from market.liquidation_events_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        ) t
+        cross join lateral (
+            select c.*
+            from market.liquidation_events c
+            where c.symbol = $1 and c.ts >= t.bucket and c.ts < t.bucket + interval '1 minute'
+        ) s
+    ) r
+    union all
+    select
+        r.bucket,
+        r.usable_at,
+        r.expires_at,
+        1,
+        case when r.side = 'sell' then r.notional else 0 end,
+        case when r.side = 'buy' then r.notional else 0 end,
+        r.notional,
+        concat(r.ts, r.event_id)
     from (
         select
             s.*,
@@ -186,9 +299,8 @@ as $$
             market.usable_at(interval '1 minute', s.ts, s.superseded_at) as expires_at
         from market.liquidation_events_history s
         where s.symbol = $1 and s.ts >= $2 and s.ts < $3
-    ) h
-    where h.usable_at < h.expires_at
-    group by 1, 2, 3
+    ) r
+    where r.usable_at < r.expires_at
 $$;
 comment on function market.liquidations_1m_versions(text, timestamptz, timestamptz) is
 'One-minute forced-liquidation totals of buckets in [from, to) with the span in which they were known: notional in quote currency, long = forced sells, short = forced buys.';
@@ -354,7 +466,8 @@ returns table (
     taker_buy_volume double precision,
     taker_buy_quote_volume double precision,
     first_ts timestamptz,
-    last_ts timestamptz
+    last_ts timestamptz,
+    tie text
 )
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
@@ -362,14 +475,15 @@ begin
     return query
         select
             v.ts, v.usable_at, v.expires_at, 0, v.open, v.high, v.low, v.close, v.volume,
-            v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision, v.ts, v.ts
+            v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision, v.ts, v.ts,
+            ''
         from market._loaded_versions($1, $2, $3, $4) v;
     if timeframe = interval '1 minute' then
         return query
             select
                 v.bucket, v.usable_at, v.expires_at, 2, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.buy_volume, v.buy_quote_volume,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, v.first_id
             from market.trades_1m_versions($1, $3, $4) v;
         return;
     elsif timeframe = interval '5 minutes' then
@@ -377,35 +491,35 @@ begin
             select
                 v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, ''
             from market._candles_5m_versions($1, $3, $4) v;
     elsif timeframe = interval '15 minutes' then
         return query
             select
                 v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, ''
             from market._candles_15m_versions($1, $3, $4) v;
     elsif timeframe = interval '1 hour' then
         return query
             select
                 v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, ''
             from market._candles_1h_versions($1, $3, $4) v;
     elsif timeframe = interval '4 hours' then
         return query
             select
                 v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, ''
             from market._candles_4h_versions($1, $3, $4) v;
     elsif timeframe = interval '1 day' then
         return query
             select
                 v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts
+                v.first_ts, v.last_ts, ''
             from market._candles_1d_versions($1, $3, $4) v;
     else
         return;
@@ -415,9 +529,11 @@ begin
         select
             t.bar, greatest(t.bar + $2, t.usable_at), t.expires_at, 2,
             public.first(t.open, row(t.first_ts, t.first_id)), max(t.high), min(t.low),
-            public.last(t.close, row(t.last_ts, t.last_id)), sum(t.volume), sum(t.quote_volume),
-            sum(t.trade_count)::bigint, sum(t.buy_volume), sum(t.buy_quote_volume),
-            min(t.first_ts), max(t.last_ts)
+            public.last(t.close, row(t.last_ts, t.last_id)), sum(t.volume order by t.first_ts, t.first_id),
+            sum(t.quote_volume order by t.first_ts, t.first_id), sum(t.trade_count)::bigint,
+            sum(t.buy_volume order by t.first_ts, t.first_id),
+            sum(t.buy_quote_volume order by t.first_ts, t.first_id),
+            min(t.first_ts), max(t.last_ts), ''
         from (
             select v.*, public.time_bucket($2, v.bucket) as bar
             from market.trades_1m_versions($1, $3, $4) v
