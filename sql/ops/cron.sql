@@ -12,7 +12,7 @@ declare
     v_to integer;
     v_values integer [] := '{}';
 begin
-    foreach v_part in array string_to_array(field, ',') loop
+    foreach v_part in array string_to_array(coalesce(field, ''), ',') loop
         v_match := regexp_match(v_part, '^(?:(\*)|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?$');
         v_from := coalesce(v_match[2]::integer, low);
         v_to := case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,18 +16,22 @@ Conn = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def clock(db: Conn) -> Conn:
-    """A database with schedules of the test's own and procedures that work, fail and wait."""
-    db.execute(
+def clock(db_module: Conn) -> Conn:
+    """Schedules of the test's own, with procedures that work, fail and wait; no runs, no data."""
+    db_module.execute(
         """
-        create table public.calls (at timestamptz default clock_timestamp());
-        create procedure ops.works() language sql as 'insert into public.calls default values';
-        create procedure ops.fails() language plpgsql as $$
+        create table if not exists public.calls (at timestamptz default clock_timestamp());
+        truncate public.calls, ops.runs, market.trades, market.quarantine;
+        delete from ml.training_jobs;
+        delete from market.instruments;
+        select pg_advisory_unlock_all();
+        create or replace procedure ops.works() language sql as 'insert into public.calls default values';
+        create or replace procedure ops.fails() language plpgsql as $$
         begin
             raise exception 'nothing to eat' using errcode = 'AP799', detail = 'empty', hint = 'shop';
         end $$;
-        create procedure ops.waits() language sql as 'select pg_sleep(600)';
-        delete from ops.schedules;
+        create or replace procedure ops.waits() language sql as 'select pg_sleep(600)';
+        delete from ops.schedules where true;
         insert into ops.schedules (name, cron, command, expected_interval, description, updated_at)
         values
         ('works', '* * * * *', 'call ops.works()', '1 minute', '', '2026-01-01'),
@@ -34,7 +39,7 @@ def clock(db: Conn) -> Conn:
         ('waits', '0 2 * * *', 'call ops.waits()', '1 day', '', '2026-01-01');
         """
     )
-    return db
+    return db_module
 
 
 def runs(conn: Conn, schedule: str) -> list[tuple[str, str | None]]:
@@ -62,7 +67,9 @@ def test_a_failure_is_written_down_and_passed_on(clock: Conn) -> None:
     assert caught.value.diag.sqlstate == "AP799"
     assert caught.value.diag.message_hint == "shop"
     assert runs(clock, "fails") == [("failed", "AP799")]
-    assert clock.execute("select detail from ops.runs").fetchone() == ("nothing to eat\nempty\nshop",)
+    assert clock.execute("select detail from ops.runs").fetchone() == (
+        "nothing to eat\nempty\nshop",
+    )
 
 
 def test_unknown_schedule(clock: Conn) -> None:
@@ -103,16 +110,23 @@ def test_a_killed_run_is_known_as_failed(
 def test_a_run_over_its_time_is_cancelled(
     clock: Conn, connect_as: Callable[[str, str], Conn]
 ) -> None:
-    other = connect_as("postgres", clock.info.dbname)
-    assert other.pgconn.socket
-    other.pgconn.send_query(b"call ops.run('waits')")
-    for _ in range(200):
-        if runs(clock, "waits"):
-            break
+    other = connect_as("alphaplus_owner", clock.info.dbname)
+    clock.execute("alter procedure ops.waits() owner to alphaplus_owner")
+    errors: list[psycopg.Error] = []
+
+    def wait() -> None:
+        try:
+            other.execute("call ops.run('waits')")
+        except psycopg.Error as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not runs(clock, "waits"):
         clock.execute("select pg_sleep(0.02)")
     clock.execute("call ops.run('waits', clock_timestamp() + interval '31 minutes')")
-    while (result := other.pgconn.get_result()) is not None:
-        assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"57014"
+    thread.join(30)
+    assert [error.sqlstate for error in errors] == ["57014"]
     assert runs(clock, "waits")[0] == ("failed", "57014")
 
 
