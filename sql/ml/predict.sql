@@ -62,7 +62,7 @@ as $python$
     return status(plpy, GD)
 $python$;
 comment on function ml.cache_status() is
-'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read when the backend first predicts.';
+'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read whenever a model is loaded; bytes is what the C allocator handed out when the model was loaded.';
 
 create or replace function ml.warm(model text default null) returns integer
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -90,30 +90,121 @@ begin
 end
 $$;
 
-create or replace function ml.predict(
-    model text, features double precision [], symbol text default null
+create or replace function ml.predict(model text, features double precision [])
+returns double precision
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select ml.predict_version(coalesce(ml.champion($1, null), ml._no_champion($1, null)), $2)
+$$;
+comment on function ml.predict(text, double precision []) is
+'The calibrated probability, or the value, that a model''s pooled champion gives a vector of one''s own, in the order of its feature set (null or NaN: not known). For a symbol''s own champion: ml.predict_vector. Errors: AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
+
+-- Not another ml.predict: three literals would fit both.
+create or replace function ml.predict_vector(
+    model text, symbol text, features double precision []
 )
 returns double precision
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select ml.predict_version(coalesce(ml.champion($1, $3), ml._no_champion($1, $3)), $2)
+    select ml.predict_version(coalesce(ml.champion($1, s), ml._no_champion($1, s)), $3)
+    from market.resolve($2) as s
 $$;
-comment on function ml.predict(text, double precision [], text) is
-'The calibrated probability, or the value, that a model''s champion (of the symbol, else pooled) gives a vector of one''s own, in the order of its feature set. Errors: AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
+comment on function ml.predict_vector(text, text, double precision []) is
+'ml.predict of a vector by the champion that serves the symbol (its own, else the pooled one). Errors: AP101 unknown symbol, AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
 
 create or replace function ml.predict_stored(model text, symbol text, ts timestamptz)
-returns double precision
+returns table (prediction double precision, version_id bigint)
 language sql stable parallel restricted
+rows 1
 as $$
-    -- search_path: not pinned, so that it is inlined; every name is qualified.
-    select ml.predict_version(ml.champion(m.model, $2), v.values)
+    -- search_path: not pinned, so that it is inlined into the caller's plan; every name is
+    -- qualified. The joins are ml.champion's chain, which as a scalar function is not inlined.
+    select
+        ml.predict_version(coalesce(own.version_id, pooled.version_id), v.values),
+        coalesce(own.version_id, pooled.version_id)
     from ml.models m
     join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    join feature.vectors v on v.set_id = s.set_id and v.symbol = $2 and v.ts = $3
-    where m.model = $1
+    join feature.vectors v on v.set_id = s.set_id
+    left join ml.aliases own
+        on own.model = m.model and own.symbol = v.symbol
+        and own.regime is null and own.alias = 'champion'
+    left join ml.aliases pooled
+        on pooled.model = m.model and pooled.symbol is null
+        and pooled.regime is null and pooled.alias = 'champion'
+    where m.model = $1 and v.symbol = $2 and v.ts = $3
+        and coalesce(own.version_id, pooled.version_id) is not null
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is
-'The champion''s prediction from the vector stored at exactly (symbol, ts): the quickest way; symbol is the canonical one. Null where no vector is stored or no version promoted.';
+'The champion''s prediction (of the symbol, else pooled) from the vector stored at exactly (symbol, ts): the quickest way, inlined into the calling plan; symbol is the canonical one. For models that take one vector, not a sequence. No row where no vector is stored or no version promoted.';
+
+-- Rows one after the other, oldest first, ending at ts; null where one is not stored.
+create or replace function ml._stored_sequence(
+    set_id integer, symbol text, ts timestamptz, grid interval, length integer
+)
+returns double precision []
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select case when count(distinct q.ts) = $5 then array_agg(q.x order by q.ts, q.i) end
+    from (
+        select v.ts, e.x, e.i
+        from feature.vectors v cross join lateral unnest(v.values) with ordinality as e (x, i)
+        where v.set_id = $1 and v.symbol = $2 and v.ts > $3 - $4 * $5 and v.ts <= $3
+    ) q
+$$;
+
+-- As _stored_sequence, computing what is not stored; null across a gap.
+create or replace function ml._sequence(
+    set_id integer, symbol text, ts timestamptz, grid interval, length integer
+)
+returns double precision []
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets;
+    v_found double precision [];
+    v_rows integer;
+begin
+    if not exists (
+        select from feature.pending p
+        where p.set_id = _sequence.set_id and p.symbol = _sequence.symbol
+            and p.ts_from <= ts and p.ts_to > ts - grid * length
+    ) then
+        v_found := ml._stored_sequence(set_id, symbol, ts, grid, length);
+    end if;
+    if v_found is null then
+        select s.* into strict v_set from feature.sets s where s.set_id = _sequence.set_id;
+        select array_agg(e.x order by h.ts, e.i), count(distinct h.ts) into v_found, v_rows
+        from feature._history(
+            v_set.name, v_set.version, symbol, ts - grid * (length - 1), ts + grid
+        ) h
+        cross join lateral unnest(h.vector) with ordinality as e (x, i);
+        if v_rows is distinct from length then
+            v_found := null;
+        end if;
+    end if;
+    return v_found;
+end
+$$;
+
+-- The symbol's regime, where the regime room is there and can tell.
+create or replace function ml._regime(symbol text, as_of timestamptz) returns text
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_regime text;
+begin
+    if to_regproc('regime.classify') is null then
+        return null;
+    end if;
+    execute 'select c.regime from regime.classify($1, $2) c' into v_regime using symbol, as_of;
+    return v_regime;
+exception when others then
+    if sqlstate like 'AP%' then
+        return null;
+    end if;
+    raise;
+end
+$$;
 
 -- How old the newest market row behind a vector is.
 create or replace function ml._data_until(symbol text, grid interval, ts timestamptz)
@@ -193,12 +284,28 @@ begin
         );
     end if;
     features := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
+    regime := ml._regime(canonical, feature_as_of);
     version_id := ml.champion(v_model.model, canonical, regime);
     is_fallback := version_id is null;
     expired := false;
     if version_id is not null then
-        select v.symbol, v.regime, v.as_of + v.expires_after as expires_at into strict v_version
+        select
+            v.symbol, v.regime, v.as_of + v.expires_after as expires_at,
+            (v.spec #>> '{inputs,length}')::integer as length
+        into strict v_version
         from ml.model_versions v where v.version_id = _predict.version_id;
+        if v_version.length is not null then
+            features := ml._sequence(
+                v_model.set_id, canonical, feature_as_of, v_model.grid, v_version.length
+            );
+            if features is null then
+                reason := format('a gap in the last %s vectors', v_version.length);
+                version_id := null;
+                is_fallback := true;
+            end if;
+        end if;
+    end if;
+    if version_id is not null then
         partition_used := case
             when v_version.regime is not null then 'symbol and regime'
             when v_version.symbol is not null then 'symbol'
@@ -277,6 +384,38 @@ $$;
 comment on function ml.risk_level(text, double precision) is
 'low, medium, high or critical: the highest level in ml.risk_levels that the probability reaches; a model''s own rows replace the default ones.';
 
+-- Expected liquidated notional beside a liquidation model: from the volume model of the same
+-- horizon and feature set, else its label's trailing mean; null for other models.
+create or replace function ml._expected_volume(
+    model text, symbol text, regime text, feature_as_of timestamptz, features double precision []
+)
+returns double precision
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_volume record;
+    v_version_id bigint;
+begin
+    select m.model, m.label, s.grid, cardinality(s.features) as width into v_volume
+    from ml.models o
+    join ml.labels ol on ol.label = o.label and ol.kind = 'liquidation'
+    join ml.labels l on l.kind = 'liquidation_volume' and l.horizon = ol.horizon
+    join ml.models m on m.label = l.label
+        and m.feature_set = o.feature_set and m.feature_version = o.feature_version
+    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
+    where o.model = _expected_volume.model
+    order by m.model limit 1;
+    if not found then
+        return null;
+    end if;
+    v_version_id := ml.champion(v_volume.model, symbol, regime);
+    if v_version_id is null or cardinality(features) is distinct from v_volume.width then
+        return ml._base_rate(v_volume.label, symbol, v_volume.grid, feature_as_of);
+    end if;
+    return greatest(0, ml.predict_version(v_version_id, features));
+end
+$$;
+
 create or replace function ml._predict_liquidation(
     asked_symbol text, asked_horizon interval, asked_as_of timestamptz
 )
@@ -292,8 +431,6 @@ as $$
 #variable_conflict use_column
 declare
     v_model text;
-    v_volume_model text;
-    v_volume_version bigint;
     v_p record;
     v_expected double precision;
 begin
@@ -311,23 +448,9 @@ begin
         hint = 'Use one of these, or add a label and a model for this one (ml.labels, ml.models).';
     end if;
     v_p := ml._predict(v_model, asked_symbol, asked_as_of);
-    select m.model into v_volume_model
-    from ml.models m join ml.labels l on l.label = m.label
-    join ml.models o on o.model = v_model
-    where l.kind = 'liquidation_volume' and l.horizon = asked_horizon
-        and m.feature_set = o.feature_set and m.feature_version = o.feature_version
-    order by m.model limit 1;
-    v_volume_version := ml.champion(v_volume_model, v_p.canonical, v_p.regime);
-    if v_volume_version is not null then
-        v_expected := greatest(0, ml.predict_version(v_volume_version, v_p.features));
-    elsif v_volume_model is not null then
-        v_expected := (
-            select ml._base_rate(m.label, v_p.canonical, s.grid, v_p.feature_as_of)
-            from ml.models m
-            join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-            where m.model = v_volume_model
-        );
-    end if;
+    v_expected := ml._expected_volume(
+        v_model, v_p.canonical, v_p.regime, v_p.feature_as_of, v_p.features
+    );
     return query select
         v_p.canonical, v_p.asked_as_of, v_p.horizon, v_p.probability, v_p.confidence,
         ml.risk_level(v_model, v_p.probability), v_expected, v_p.regime, v_p.version_id,
@@ -378,6 +501,17 @@ as $python$
     return [(str(problem), problem.hint) for problem in sqlcheck.read_only(query)]
 $python$;
 
+create or replace function ml.score_many(version_id bigint, vectors double precision [])
+returns double precision []
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.predict import score_many
+    return score_many(plpy, GD, version_id, vectors)
+$python$;
+comment on function ml.score_many(bigint, double precision []) is
+'ml.predict_version for many vectors in one call: vectors is a two-dimensional array, one row a vector; the predictions in the same order. Errors: AP501 to AP504.';
+
 create or replace function ml.predict_many(model text, query text)
 returns table (symbol text, ts timestamptz, prediction double precision, version_id bigint)
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -386,9 +520,10 @@ as $$
 #variable_conflict use_column
 declare
     v_set_id integer;
+    v_grid interval;
     v_problem record;
 begin
-    select s.set_id into v_set_id
+    select s.set_id, s.grid into v_set_id, v_grid
     from ml.models m
     join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
     where m.model = $1;
@@ -400,17 +535,63 @@ begin
         raise exception 'the query cannot be used: %', v_problem.reason
         using errcode = 'AP508', hint = v_problem.hint;
     end if;
-    return query execute format(
-        'with asked as materialized (%s),'
-        ' served as materialized ('
-        '     select a.symbol, ml.champion($1, a.symbol) as version_id'
-        '     from (select distinct symbol from asked) a)'
-        ' select q.symbol::text, q.ts, ml.predict_version(s.version_id, v.values), s.version_id'
-        ' from asked q join served s on s.symbol = q.symbol'
-        ' join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts'
-        ' where s.version_id is not null', rtrim($2, E'; \n\t')
-    ) using $1, v_set_id;
+    -- LightGBM takes a row in a few microseconds, one call each; ONNX wants them by the thousand.
+    return query execute format($q$
+        with asked as materialized (
+            select g.symbol::text collate "C" as symbol, g.ts from (%s) as g
+        ),
+        served as materialized (
+            select a.symbol, v.version_id, v.format, (v.spec #>> '{inputs,length}')::integer as length
+            from (select distinct symbol from asked) a
+            join ml.model_versions v on v.version_id = ml.champion($1, a.symbol)
+        ),
+        vectors as (
+            select
+                s.version_id, q.symbol, q.ts,
+                row_number() over (partition by s.version_id) / 1000 as part,
+                case
+                    when s.length is null then v.values
+                    else ml._stored_sequence($2, q.symbol, q.ts, $3, s.length)
+                end as x
+            from asked q
+            join served s on s.symbol = q.symbol and s.format <> 'lightgbm'
+            join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
+        ),
+        parts as materialized (
+            select
+                p.version_id, array_agg(p.symbol) as symbols, array_agg(p.ts) as times,
+                ml.score_many(p.version_id, array_agg(p.x)) as scores
+            from vectors p
+            where p.x is not null
+            group by p.version_id, p.part
+        )
+        select q.symbol, q.ts, ml.predict_version(s.version_id, v.values), s.version_id
+        from asked q
+        join served s on s.symbol = q.symbol and s.format = 'lightgbm'
+        join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
+        union all
+        select u.symbol, u.ts, u.score, p.version_id
+        from parts p
+        cross join lateral unnest(p.symbols, p.times, p.scores) as u (symbol, ts, score)
+        $q$, rtrim($2, E'; \n\t')
+    ) using $1, v_set_id, v_grid;
 end
 $$;
 comment on function ml.predict_many(text, text) is
-'The champion''s prediction for many rows at once: query is one SELECT giving symbol (canonical) and ts; rows without a stored vector or a promoted version are left out. Runs with the caller''s rights and writes nothing. Errors: AP302 unknown model, AP508 not one read-only SELECT.';
+'The champion''s prediction for many rows at once: query is one SELECT giving symbol (canonical) and ts, all names qualified by their schema; rows without a stored vector (a sequence model: with a gap in its vectors) or a promoted version are left out. Runs with the caller''s rights and writes nothing. Errors: AP302 unknown model, AP508 not one read-only SELECT.';
+
+create or replace function ml._attention(version_id bigint, features double precision [])
+returns double precision []
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.predict import attention
+    return attention(plpy, GD, version_id, features)
+$python$;
+
+create or replace function ml._check_onnx(artifact bytea) returns void
+language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import onnx
+    onnx.refuse(plpy, artifact)
+$python$;
