@@ -92,7 +92,7 @@ class Booster:
             ValueError: another number of values.
         """
         try:
-            self._row[:] = row
+            self._row[:] = row  # type: ignore[call-overload]  # None is caught below
         except TypeError:
             self._row[:] = [math.nan if value is None else value for value in row]
         if self._predict(*self._arguments):
