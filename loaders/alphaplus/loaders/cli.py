@@ -5,6 +5,7 @@ Commands import what they need when they run, so that ``alphaplus --help`` is qu
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,10 +91,22 @@ def simulate(
         name.upper().removesuffix("@SIM").removesuffix("USDT").rstrip("/")
         for name in symbols or ("BTC", "ETH", "SOL")
     ]
-    with psycopg.connect("", autocommit=True) as conn:
+    from alphaplus.loaders.db import role_conninfo
+
+    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
         for name in simulator.run(conn, bases, days, seed, end, config):
             typer.echo(f"simulated {name}: {days:g} days to {end:%Y-%m-%d %H:%M} UTC, seed {seed}")
         conn.execute("call market.refresh_aggregates()")
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="folder with market files; default: the simulator")] = None,
+) -> None:
+    """From raw market data to a prediction in SQL: loads, trains, gates, promotes, predicts."""
+    from alphaplus.loaders import demo as steps
+
+    raise typer.Exit(steps.run(data))
 
 
 if __name__ == "__main__":
