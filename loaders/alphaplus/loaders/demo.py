@@ -27,7 +27,7 @@ from alphaplus.loaders import simulator
 from alphaplus.loaders.db import role_conninfo
 
 BASES = ["BTC", "ETH", "SOL"]
-DAYS = 14.0
+DAYS = 30.0
 SEED = 7
 HORIZONS = ("5m", "15m", "30m", "60m")
 
@@ -237,7 +237,16 @@ def metrics(demo: Demo, keys: list[Key]) -> None:
         " bootstrap; the base rate has an AUC of 0.5)"
     )
     table = Table()
-    for name in ("model", "symbol", "AUC", "best possible AUC", "log loss", "base rate's", "ECE", "served"):
+    for name in (
+        "model",
+        "symbol",
+        "AUC",
+        "best possible AUC",
+        "log loss",
+        "base rate's",
+        "ECE",
+        "served",
+    ):
         table.add_column(name)
     for key in keys:
         found = demo.rows(
@@ -276,7 +285,7 @@ def best_possible(demo: Demo, key: Key) -> str:
         f" where t.hazard_{horizon} is not null",
         key.model,
         key.symbol,
-        key.as_of - dt.timedelta(days=8.4),
+        key.as_of - dt.timedelta(days=0.6 * DAYS),
         key.as_of,
         key.as_of,
         key.symbol,
