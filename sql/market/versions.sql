@@ -42,8 +42,7 @@ as $$
         a.first_id,
         a.last_ts,
         a.last_id
-    from market._trades_1m a
-    where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+    from market._trades_1m_between($1, $2, $3) a
     union all
     select
         h.bucket,
@@ -113,8 +112,7 @@ as $$
         a.bid_sizes,
         a.ask_prices,
         a.ask_sizes
-    from market._book_1m a
-    where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+    from market._book_1m_between($1, $2, $3) a
     union all
     select
         h.bucket,
@@ -167,8 +165,7 @@ as $$
         a.long_notional,
         a.short_notional,
         a.max_notional
-    from market._liquidations_1m a
-    where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+    from market._liquidations_1m_between($1, $2, $3) a
     union all
     select
         h.bucket,
@@ -313,8 +310,7 @@ as $$
     select
         a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
         a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market.%2$I a
-    where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+    from market.%2$I($1, $2, $3) a
     union all
     select
         h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high), min(h.low),
@@ -331,7 +327,7 @@ as $$
     where h.usable_at < h.expires_at
     group by 1, 2, 3
 $$
-$body$, v_bar.name || '_versions', v_bar.name, v_bar.width);
+$body$, v_bar.name || '_versions', v_bar.name || '_between', v_bar.width);
     end loop;
 end
 $do$;
