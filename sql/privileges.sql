@@ -27,7 +27,7 @@ declare
     ];
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
-    v_loader constant text [] := array['market.refresh_aggregates', 'sentiment.score_pending'];
+    v_loader constant text [] := array['market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'];
     -- Rows that are the operator's to change.
     v_configured constant text [] := array[
         'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
@@ -140,6 +140,26 @@ begin
     end if;
     foreach v_list in array v_configured loop
         execute format('grant insert, update, delete on %s to alphaplus_operator', v_list);
+    end loop;
+
+    -- What the clock's procedures maintain, so that they can be called by hand with the same words
+    -- (they commit as they go, so they run with the caller's rights).
+    for v_item in
+        select n.nspname, c.relname
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'p')
+            and (
+                n.nspname = 'market' and c.relname ~ '^_.*_(rows|marks)$'
+                or (n.nspname, c.relname) in (
+                    ('feature', 'vectors'), ('feature', 'watermarks'), ('feature', 'pending'),
+                    ('ops', 'runs'), ('market', 'quarantine')
+                )
+            )
+    loop
+        execute format(
+            'grant insert, update, delete on %I.%I to alphaplus_operator', v_item.nspname, v_item.relname
+        );
     end loop;
 
     -- The app, the loader and the trainer, by name.

@@ -3,7 +3,7 @@
 --
 -- On the Community edition the last ten minutes stay with the real-time tail: what is materialised
 -- is not looked at again before the next refresh, so a bucket still filling would lack rows.
-create or replace procedure market._refresh_aggregate(name text, batch integer default 20000)
+create or replace procedure market.refresh_aggregate(name text, batch integer default 20000)
 language plpgsql
 as $$
 declare
@@ -17,7 +17,7 @@ declare
 begin
     select a.native, a.source::text, a.width, a.definition
     into strict v_native, v_source, v_width, v_definition
-    from market.aggregates a where a.name = _refresh_aggregate.name;
+    from market.aggregates a where a.name = refresh_aggregate.name;
     if v_native then
         call public.refresh_continuous_aggregate(
             pg_catalog.format('market.%I', name)::pg_catalog.regclass, null,
@@ -76,6 +76,9 @@ begin
 end
 $$;
 
+comment on procedure market.refresh_aggregate(text, integer) is
+'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates. Errors: AP103 the transaction is not read committed.';
+
 create or replace procedure market.refresh_aggregates()
 language plpgsql
 as $$
@@ -85,7 +88,7 @@ declare
 begin
     select pg_catalog.array_agg(a.name order by a.name) into v_names from market.aggregates a;
     foreach v_name in array v_names loop
-        call market._refresh_aggregate(v_name);
+        call market.refresh_aggregate(v_name);
     end loop;
 end
 $$;

@@ -184,13 +184,11 @@ $$;
 comment on function ml._job_rows(bigint, uuid) is
 'For the trainer: ml.training_set of the job it holds, for sets too large for one row.';
 
-create or replace function ml._job_folds(job_id bigint, lease uuid)
+create or replace function ml._job_folds(
+    job_id bigint, lease uuid, ts bytea, label_end bytea
+)
 returns table (
-    fold integer,
-    train_from timestamptz,
-    train_to timestamptz,
-    test_from timestamptz,
-    test_to timestamptz
+    fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint
 )
 language plpgsql volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
@@ -204,11 +202,12 @@ begin
     from ml.models m where m.model = v_job.model;
     return query
     select f.fold, f.train_from, f.train_to, f.test_from, f.test_to
-    from ml.folds(v_job.model, v_job.symbol, v_job.as_of, v_folds) f;
+    from ml._folds(ts, label_end, v_folds) f;
 end
 $$;
-comment on function ml._job_folds(bigint, uuid) is
-'For the trainer: ml.folds of the job it holds, purged and embargoed by the label''s horizon.';
+comment on function ml._job_folds(bigint, uuid, bytea, bytea) is
+'For the trainer: the walk-forward folds of ml.folds over the rows it has read (their times as in
+ml.training_matrix), without computing the set again; microseconds since 1970.';
 
 create or replace function ml._job_progress(
     job_id bigint,

@@ -83,7 +83,7 @@ begin
     select * into v_model from ml.models m where m.model = _register.model;
     if not found then
         raise exception 'unknown model %', coalesce(quote_literal(model), 'null')
-        using errcode = 'AP301', hint = 'select model from ml.models';
+        using errcode = 'AP302', hint = 'select model from ml.models';
     end if;
     select * into v_set from feature.sets s
     where s.name = v_model.feature_set and s.version = v_model.feature_version;
@@ -181,28 +181,39 @@ model or ONNX; sha256: of the artifact. version: {algorithm, format, features (m
 set''s, in its order), spec, params, metrics, fold_metrics, importance, reference_stats, train_from,
 train_to, as_of, row_count, training_sha256 (hex), library_versions, code_version, parent_id}.
 It serves nobody until it is promoted.
-Errors: AP301 unknown model, AP411 no artifact of a known format (a pickle is refused), AP412 other
+Errors: AP302 unknown model, AP411 no artifact of a known format (a pickle is refused), AP412 other
 features, AP413 too large (setting registry.max_artifact_bytes), AP414 SHA-256, AP415 key missing.';
 
+-- PL/pgSQL, because its plans stay for the session; a scalar SQL function with a subquery is never
+-- inlined, and planned anew in every statement.
 create or replace function ml.champion(model text, symbol text, regime text default null)
 returns bigint
-language sql stable parallel safe
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
 as $$
-    -- No pinned search_path: it would keep the planner from inlining. All names are qualified.
-    select coalesce(
-        (
-            select a.version_id from ml.aliases a
-            where a.model = $1 and a.symbol = $2 and a.regime = $3 and a.alias = 'champion'
-        ),
-        (
-            select a.version_id from ml.aliases a
-            where a.model = $1 and a.symbol = $2 and a.regime is null and a.alias = 'champion'
-        ),
-        (
-            select a.version_id from ml.aliases a
-            where a.model = $1 and a.symbol is null and a.regime is null and a.alias = 'champion'
-        )
-    )
+declare
+    v_version_id bigint;
+begin
+    if regime is not null then
+        select a.version_id into v_version_id
+        from ml.aliases a
+        where a.model = champion.model and a.symbol = champion.symbol
+            and a.regime = champion.regime and a.alias = 'champion';
+    end if;
+    if v_version_id is null then
+        select a.version_id into v_version_id
+        from ml.aliases a
+        where a.model = champion.model and a.symbol = champion.symbol
+            and a.regime is null and a.alias = 'champion';
+    end if;
+    if v_version_id is null then
+        select a.version_id into v_version_id
+        from ml.aliases a
+        where a.model = champion.model and a.symbol is null
+            and a.regime is null and a.alias = 'champion';
+    end if;
+    return v_version_id;
+end
 $$;
 comment on function ml.champion(text, text, text) is
 'The version_id that serves a model for a symbol: the champion of symbol and regime, else of the
@@ -386,7 +397,9 @@ as $$
 declare
     v_symbol text;
     v_stack bigint [];
+    v_targets bigint [] := '{}';
     v_target bigint;
+    v_below integer;
 begin
     if symbol is not null then
         v_symbol := market.resolve(symbol);
@@ -397,30 +410,37 @@ begin
     end if;
     perform ml._lock_key(model, v_symbol, regime);
     v_stack := ml._alias_stack(model, v_symbol, regime);
-    -- Below the champion, those that can still be served, newest first.
-    select array_agg(s.id order by s.i desc)
-    into v_stack
-    from unnest(v_stack[:cardinality(v_stack) - 1]) with ordinality as s (id, i)
-    join ml.model_versions v on v.version_id = s.id and v.archived_at is null;
-    if to_version is not null then
-        v_target := case when to_version = any (v_stack) then to_version end;
-    else
-        v_target := v_stack[steps];
-    end if;
-    if v_target is null then
-        raise exception 'nothing to roll back to: % has % earlier champion(s) that can be served',
-            ml._key(model, v_symbol, regime), coalesce(cardinality(v_stack), 0)
-        using errcode = 'AP408',
-            detail = format('Earlier champions, newest first: %s.', coalesce(v_stack::text, 'none')),
-            hint = 'See ml.alias_log; a version that was never champion is promoted, not rolled back to.';
-    end if;
-    perform ml._set_alias(v_target, 'champion', 'rollback', reason);
+    -- One step at a time, each with its line in the history, so that two calls of one step and one
+    -- call of two are the same.
+    loop
+        exit when to_version is not null and cardinality(v_targets) > 0
+            and v_stack[cardinality(v_stack)] = to_version;
+        exit when to_version is null and cardinality(v_targets) = steps;
+        select max(s.i)
+        into v_below
+        from unnest(v_stack) with ordinality as s (id, i)
+        join ml.model_versions v on v.version_id = s.id and v.archived_at is null
+        where s.i < cardinality(v_stack) and s.id <> v_stack[cardinality(v_stack)];
+        if v_below is null then
+            raise exception '% cannot be rolled back %', ml._key(model, v_symbol, regime),
+                case when to_version is null then format('%s step(s)', steps)
+                    else format('to version %s', to_version) end
+            using errcode = 'AP408',
+                detail = format('Versions to go back to, nearest first: %s.', v_targets),
+                hint = 'See ml.alias_log; a version that was never champion is promoted.';
+        end if;
+        v_stack := v_stack[:v_below];
+        v_targets := v_targets || v_stack[v_below];
+    end loop;
+    foreach v_target in array v_targets loop
+        perform ml._set_alias(v_target, 'champion', 'rollback', reason);
+    end loop;
 end
 $$;
 comment on procedure ml.rollback(text, text, integer, bigint, text, text) is
 'Takes the championship back, as from a stack: after promotions of a, b and c, one step gives b, two
-give a, whether in one call or two; to_version goes down to that one. Archived versions are passed
-over. No gates: what served before may serve again.
+give a, whether in one call or two; to_version goes down to that one. A step goes to the nearest
+earlier champion that is another version and not archived. No gates: what served may serve again.
 Errors: AP101/AP102 symbol, AP408 nothing (or not that one) to roll back to.';
 
 create or replace procedure ml.set_alias(version_id bigint, alias text, reason text default null)

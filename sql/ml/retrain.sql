@@ -69,7 +69,7 @@ declare
 begin
     if not exists (select from ml.models m where m.model = retrain.model) then
         raise exception 'unknown model %', coalesce(quote_literal(model), 'null')
-        using errcode = 'AP301',
+        using errcode = 'AP302',
             hint = format(
                 'Known models: %s.', coalesce((select string_agg(m.model, ', ' order by m.model) from ml.models m), 'none yet')
             );
@@ -127,7 +127,7 @@ training happens outside, when this transaction is committed and a trainer is fr
 ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: now). options
 override ml.models.training and .params for this job: algorithm, params, folds, lookback, seed,
 auto_promote, reader, threads. A job that already waits for the same is returned instead of a second one.
-Errors: AP301 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option.';
+Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option.';
 
 create or replace function ml._training_options()
 returns text []
@@ -152,7 +152,7 @@ begin
     select * into v_job from ml.training_jobs j where j.job_id = cancel_job.job_id for update;
     if not found then
         raise exception 'unknown training job %', job_id
-        using errcode = 'AP302', hint = 'select job_id, status from ml.jobs';
+        using errcode = 'AP306', hint = 'select job_id, status from ml.jobs';
     end if;
     if v_job.status in ('succeeded', 'failed', 'cancelled') then
         return v_job.status;
@@ -174,7 +174,7 @@ $$;
 comment on function ml.cancel_job(bigint) is
 'Cancels a training job: a waiting one at once, a running one within seconds (its trainer asks at
 every heartbeat, also while it fits). Returns cancelled, cancelling, or the status of a job that
-has already ended. Errors: AP302 unknown job.';
+has already ended. Errors: AP306 unknown job.';
 
 create or replace procedure ml.train_all(
     models text [] default null, symbols text [] default null, options jsonb default '{}'

@@ -32,7 +32,7 @@ create table public.toy_rows (
 create table public.toy_delay (seconds float8);
 alter table public.toy_rows owner to alphaplus_owner;
 alter table public.toy_delay owner to alphaplus_owner;
-drop function if exists ml.training_set, ml.training_matrix, ml.folds;
+drop function if exists ml.folds, ml.training_matrix, ml.training_set;
 create function ml.training_set(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
     "to" timestamptz default null
@@ -63,18 +63,6 @@ create function ml.training_matrix(
             from t, generate_series(1, 4) i group by i) x),
         sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.symbol, t.ts))
     from t
-$$;
-create function ml.folds(model text, symbol text, as_of timestamptz, folds integer default 5)
-returns table (
-    fold integer, train_from timestamptz, train_to timestamptz, test_from timestamptz, test_to timestamptz
-) language sql stable as $$
-    with s as (
-        select min(t.ts) as lo, max(t.ts) as hi, max(t.label_end - t.ts) as h from ml.training_set($1, $2, $3) t
-    ), c as (
-        select s.*, i, lo + (hi - lo) * i / ($4 + 1) as at, lo + (hi - lo) * (i + 1) / ($4 + 1) as nxt
-        from s, generate_series(1, $4) i
-    )
-    select i, lo, at - h, at, nxt + case when i = $4 then interval '1 us' else interval '0' end from c
 $$;
 """
 

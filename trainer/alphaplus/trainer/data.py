@@ -44,18 +44,17 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Fold:
-    """Times of one walk-forward fold, µs since 1970, half-open."""
+    """Times of one walk-forward fold, µs since 1970.
+
+    A row trains when train_from <= ts and label_end <= train_to; it tests when test_from <= ts <
+    test_to.
+    """
 
     fold: int
     train_from: int
     train_to: int
     test_from: int
     test_to: int
-
-
-def micros(at: datetime) -> int:
-    """µs since 1970 of a time."""
-    return round((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
 
 
 def moment(at: int) -> datetime:
@@ -170,11 +169,11 @@ def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
     )
 
 
-def read_folds(conn: psycopg.Connection[Any], job_id: int, lease: str) -> list[Fold]:
-    """A job's walk-forward folds (``ml._job_folds``)."""
+def read_folds(conn: psycopg.Connection[Any], job_id: int, lease: str, matrix: Matrix) -> list[Fold]:
+    """The walk-forward folds of a job's rows (``ml._job_folds``)."""
     rows = conn.execute(
-        "select fold, train_from, train_to, test_from, test_to from ml._job_folds(%s, %s)"
-        " order by fold",
-        (job_id, lease),
+        "select fold, train_from, train_to, test_from, test_to"
+        " from ml._job_folds(%s, %s::uuid, %b, %b) order by fold",
+        (job_id, lease, matrix.ts.astype(">i8").tobytes(), matrix.label_end.astype(">i8").tobytes()),
     )
-    return [Fold(fold, *(micros(at) for at in times)) for fold, *times in rows]
+    return [Fold(*row) for row in rows]

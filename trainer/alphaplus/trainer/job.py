@@ -48,7 +48,12 @@ def connect(
     while True:
         try:
             return psycopg.connect(
-                conninfo, autocommit=True, connect_timeout=10, application_name=f"trainer {NAME}"
+                conninfo,
+                autocommit=True,
+                connect_timeout=10,
+                application_name=f"trainer {NAME}",
+                # A query of a trainer that was killed ends soon, too.
+                options="-c client_connection_check_interval=5s",
             )
         except psycopg.OperationalError as error:
             if time.monotonic() > until or stop():
@@ -217,7 +222,7 @@ def _read(
                     reader = "copy"
             if reader == "copy":
                 matrix = data.read_copy(conn, job["job_id"], lease, len(job["features"]))
-            folds = data.read_folds(conn, job["job_id"], lease)
+            folds = data.read_folds(conn, job["job_id"], lease, matrix)
         finally:
             heartbeat.busy = None
     heartbeat.progress(0.05, f"{len(matrix)} rows read")

@@ -108,7 +108,7 @@ def purged(rows: Inputs, fold: Fold) -> tuple[NDArray[np.bool_], NDArray[np.bool
     """
     test = (rows.ts >= fold.test_from) & (rows.ts < fold.test_to)
     first = rows.ts[test].min() if test.any() else fold.test_from
-    train = (rows.ts >= fold.train_from) & (rows.ts < fold.train_to) & (rows.label_end <= first)
+    train = (rows.ts >= fold.train_from) & (rows.label_end <= min(fold.train_to, int(first)))
     return train, test
 
 

@@ -1,0 +1,2 @@
+drop index ops.runs_running_idx;
+alter table ops.runs drop column backend_start;

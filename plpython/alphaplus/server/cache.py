@@ -1,0 +1,57 @@
+"""A backend's models: keyed by version id, bounded in bytes, least recently used out first.
+
+A version never changes, so a cached one is never wrong; which version serves is looked up by SQL in
+each statement's own snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+DEFAULT_BYTES = 256 * 2**20
+
+
+class ModelCache:
+    """Models by version id. A model has ``size`` (bytes) and ``close()``."""
+
+    def __init__(self, limit: int = DEFAULT_BYTES) -> None:
+        self.limit = limit
+        self.size = 0
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
+        self._models: OrderedDict[int, Any] = OrderedDict()
+
+    def get(self, version_id: int) -> Any | None:
+        """The model, now the most recently used; None when it is not here."""
+        model = self._models.get(version_id)
+        if model is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._models.move_to_end(version_id)
+        return model
+
+    def put(self, version_id: int, model: Any) -> None:
+        """Keep a model, and drop the least recently used ones until all fit.
+
+        A model larger than the whole limit is kept alone: it is in use.
+        """
+        self.drop(version_id)
+        while self._models and self.size + model.size > self.limit:
+            self.drop(next(iter(self._models)))
+            self.evictions += 1
+        self._models[version_id] = model
+        self.size += model.size
+
+    def drop(self, version_id: int) -> None:
+        """Forget a model and give its memory back."""
+        model = self._models.pop(version_id, None)
+        if model is not None:
+            self.size -= model.size
+            model.close()
+
+    def status(self) -> list[tuple[int, int]]:
+        """(version id, bytes), least recently used first."""
+        return [(version_id, model.size) for version_id, model in self._models.items()]

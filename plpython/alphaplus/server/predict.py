@@ -1,0 +1,287 @@
+"""Scoring: from a version id and a vector to a prediction, by the version's own spec.
+
+The spec's keys are written by ``alphaplus.trainer.spec``, whose functions this module agrees with to
+1e-6 (a test says so).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from alphaplus.server.booster import CONTRIBUTIONS, Booster, BoosterError
+from alphaplus.server.cache import DEFAULT_BYTES, ModelCache
+
+# Measured: a loaded booster takes about this many bytes for each byte of its text.
+BYTES_PER_TEXT_BYTE = 3.0
+
+
+class Model:
+    """A loaded version: its artifact, how to read its answer, and what it says of trust."""
+
+    def __init__(self, row: Any) -> None:
+        artifact: bytes = row["artifact"]
+        self.version_id = int(row["version_id"])
+        self.task: str = row["task"]
+        self.format: str = row["format"]
+        self.features: list[str] = row["features"]
+        self.spec: dict[str, Any] = json.loads(row["spec"])
+        self.booster: Any
+        if self.format == "lightgbm":
+            self.booster = Booster(artifact)
+            self.size = int(len(artifact) * BYTES_PER_TEXT_BYTE)
+        else:
+            from alphaplus.server.onnx import Session
+
+            self.booster = Session(artifact, self.spec)
+            self.size = self.booster.size
+        if self.booster.features != len(self.features):
+            raise BoosterError(
+                f"the artifact takes {self.booster.features} features, its version names"
+                f" {len(self.features)}"
+            )
+        self.raw = self.booster.raw
+        self.prediction = (
+            _probability(self.spec) if self.task == "classification" else _value(self.spec)
+        )
+
+    def trust(self, prediction: float) -> tuple[float | None, float | None, float | None]:
+        """(confidence, lower, upper) of a prediction, as the spec defines them."""
+        if self.task == "classification":
+            table = self.spec.get("confidence")
+            if not table:
+                return None, None, None
+            lower = _interpolate(prediction, table["x"], table["lower"])
+            upper = _interpolate(prediction, table["x"], table["upper"])
+            return 1.0 - (upper - lower), lower, upper
+        interval = self.spec.get("interval")
+        if not interval:
+            return None, None, None
+        if interval["kind"] == "multiplicative":
+            lower, upper = prediction * interval["lower"], prediction * interval["upper"]
+        else:
+            lower, upper = prediction + interval["lower"], prediction + interval["upper"]
+        width = (self.spec.get("confidence") or {}).get("scale")
+        confidence = max(0.0, 1.0 - (upper - lower) / width) if width else None
+        return confidence, lower, upper
+
+    def distance(self, features: Sequence[float | None]) -> float | None:
+        """Distance to the training rows in units of the threshold: above 1 is out of support."""
+        support = self.spec.get("support")
+        if not support:
+            return None
+        total, count = 0.0, 0
+        for x, center, scale in zip(features, support["center"], support["scale"], strict=True):
+            if x is not None and x == x and center is not None:  # noqa: PLR0124  NaN is not itself
+                total += min(((x - center) / scale) ** 2, 1e6)
+                count += 1
+        return math.sqrt(total / max(count, 1)) / support["threshold"]
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.booster.close()
+
+
+def _sigmoid(x: float) -> float:
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+def _interpolate(x: float, knots: Sequence[float], values: Sequence[float]) -> float:
+    """Piecewise linear through the knots, flat outside: numpy.interp for one number."""
+    if x <= knots[0]:
+        return values[0]
+    if x >= knots[-1]:
+        return values[-1]
+    i = bisect_right(knots, x)
+    x0, x1 = knots[i - 1], knots[i]
+    return values[i - 1] + (values[i] - values[i - 1]) * (x - x0) / (x1 - x0)
+
+
+def _probability(spec: dict[str, Any]) -> Any:
+    calibration = spec.get("calibration")
+    from_probability = spec.get("output", {}).get("kind") == "probability"
+
+    def log_odds(raw: float) -> float:
+        if not from_probability:
+            return raw
+        p = min(max(raw, 1e-15), 1.0 - 1e-15)
+        return math.log(p / (1.0 - p))
+
+    if not calibration:
+        return lambda raw: _sigmoid(log_odds(raw))
+    if calibration["method"] == "platt":
+        a, b = calibration["a"], calibration["b"]
+        if not from_probability:
+            return lambda raw: _sigmoid(a * raw + b)
+        return lambda raw: _sigmoid(a * log_odds(raw) + b)
+    x, y = calibration["x"], calibration["y"]
+    return lambda raw: _interpolate(_sigmoid(log_odds(raw)), x, y)
+
+
+def _value(spec: dict[str, Any]) -> Any:
+    output = spec.get("output", {})
+    kind, scale = output.get("kind", "identity"), float(output.get("scale", 1.0))
+    if kind == "exp":
+        return lambda raw: scale * math.exp(raw)
+    if kind == "expm1":
+        return lambda raw: scale * math.expm1(raw)
+    return lambda raw: scale * raw
+
+
+def models(plpy: Any, cache: dict[str, Any]) -> ModelCache:
+    """This backend's model cache."""
+    found: ModelCache | None = cache.get("alphaplus.models")
+    if found is None:
+        rows = plpy.execute(
+            "select (value #>> '{}')::bigint as bytes from ops.settings"
+            " where name = 'ml.cache_bytes'"
+        )
+        found = ModelCache(int(rows[0]["bytes"]) if len(rows) else DEFAULT_BYTES)
+        cache["alphaplus.models"] = found
+    return found
+
+
+def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
+    """The version's model, from the cache or from its row.
+
+    Raises (SQLSTATE): AP501 no such version, AP502 the artifact's hash differs from the one
+    registered, AP503 the artifact cannot be read.
+    """
+    kept = models(plpy, cache)
+    model: Model | None = kept.get(version_id)
+    if model is not None:
+        return model
+    plan = cache.get("alphaplus.load")
+    if plan is None:
+        plan = cache["alphaplus.load"] = plpy.prepare(
+            "select version_id, task, format, artifact, sha256, features, spec"
+            " from ml.model_versions where version_id = $1",
+            ["int8"],
+        )
+    rows = plpy.execute(plan, [version_id])
+    if len(rows) == 0:
+        plpy.error(
+            f"unknown model version {version_id}",
+            sqlstate="AP501",
+            hint="List them with: select * from ml.registry",
+        )
+    row = rows[0]
+    if hashlib.sha256(row["artifact"]).digest() != bytes(row["sha256"]):
+        plpy.error(
+            f"the artifact of model version {version_id} is not the one that was registered",
+            sqlstate="AP502",
+            detail="Its SHA-256 differs from ml.model_versions.sha256.",
+            hint="Serve another version: call ml.rollback(model, symbol); then find out who"
+            " changed the row.",
+        )
+    try:
+        model = Model(row)
+    except (BoosterError, ValueError, KeyError) as error:
+        plpy.error(
+            f"the artifact of model version {version_id} cannot be read",
+            sqlstate="AP503",
+            detail=str(error),
+            hint="Train the model again: call ml.retrain(model, symbol)",
+        )
+        raise
+    kept.put(version_id, model)
+    return model
+
+
+def score(plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]) -> float:
+    """Probability or value of one vector.
+
+    Raises (SQLSTATE): AP501 to AP503, AP504 another number of features than the version's.
+    """
+    kept = cache.get("alphaplus.models")
+    model = (kept.get(version_id) if kept is not None else None) or load(plpy, cache, version_id)
+    try:
+        prediction: float = model.prediction(model.raw(features))
+    except (ValueError, TypeError):
+        _wrong_length(plpy, model, features)
+        raise
+    return prediction
+
+
+def _wrong_length(plpy: Any, model: Model, features: Sequence[Any]) -> None:
+    if features is None or len(features) != model.booster.width:
+        plpy.error(
+            f"{0 if features is None else len(features)} values, model version"
+            f" {model.version_id} takes {model.booster.width}",
+            sqlstate="AP504",
+            hint=f"In this order: {', '.join(model.features[:6])}, … (ml.model_versions.features)",
+        )
+
+
+def score_with_trust(
+    plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]
+) -> tuple[float, float, float | None, float | None, float | None, float | None]:
+    """(raw, prediction, confidence, lower, upper, distance): all that the spec says of one vector."""
+    model = load(plpy, cache, version_id)
+    try:
+        raw = model.raw(features)
+    except (ValueError, TypeError):
+        _wrong_length(plpy, model, features)
+        raise
+    prediction = model.prediction(raw)
+    last = features[-len(model.features) :]
+    return raw, prediction, *model.trust(prediction), model.distance(last)
+
+
+def explain(
+    plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]
+) -> list[tuple[str, float | None, float]]:
+    """(feature, value, contribution): the raw score is the sum, "base" being its expectation.
+
+    Trees: exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2), computed by the
+    artifact's own library.
+    """
+    model = load(plpy, cache, version_id)
+    if model.format != "lightgbm":
+        rows: list[tuple[str, float | None, float]] = model.booster.explain(
+            features, model.features
+        )
+        return rows
+    import numpy as np
+
+    row = np.array([[math.nan if x is None else x for x in features]], dtype=np.float64)
+    if row.shape[1] != model.booster.features:
+        _wrong_length(plpy, model, features)
+    contributions = model.booster.matrix(row, CONTRIBUTIONS)[0].tolist()
+    named = list(zip(model.features, row[0].tolist(), contributions, strict=False))
+    named.sort(key=lambda item: -abs(item[2]))
+    return [
+        *((n, None if v != v else v, c) for n, v, c in named),
+        ("base", None, contributions[-1]),
+    ]  # noqa: PLR0124
+
+
+def warm(plpy: Any, cache: dict[str, Any], version_ids: Sequence[int]) -> int:
+    """Load versions into this backend; how many."""
+    for version_id in version_ids:
+        load(plpy, cache, version_id)
+    return len(version_ids)
+
+
+def status(plpy: Any, cache: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models this backend holds, least recently used first, and the cache's counters."""
+    kept = models(plpy, cache)
+    return [
+        {
+            "version_id": version_id,
+            "bytes": size,
+            "total_bytes": kept.size,
+            "limit_bytes": kept.limit,
+            "hits": kept.hits,
+            "misses": kept.misses,
+            "evictions": kept.evictions,
+        }
+        for version_id, size in kept.status()
+    ]

@@ -1,0 +1,84 @@
+-- Writing predictions down, joining what came of them, and doing one again.
+create or replace function ml.record_prediction(
+    model text, symbol text, as_of timestamptz default null
+)
+returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_p record := ml._predict(model, symbol, as_of);
+    v_label ml.labels;
+    v_risk text;
+    v_id bigint;
+begin
+    select l.* into strict v_label
+    from ml.models m join ml.labels l on l.label = m.label where m.model = v_p.served_model;
+    if v_p.prediction is null then
+        raise exception 'there is no prediction to record for % at %', v_p.canonical, v_p.asked_as_of
+        using errcode = 'AP509', detail = v_p.reason,
+        hint = 'Promote a version, or set the policy to flag or fallback.';
+    end if;
+    if v_p.probability is not null then
+        v_risk := ml.risk_level(v_p.served_model, v_p.probability);
+    end if;
+    insert into ml.predictions (
+        as_of, symbol, model, horizon, version_id, prediction, probability, confidence, risk_level,
+        regime, feature_as_of, features, partition_used, is_fallback, details, created_by
+    ) values (
+        v_p.asked_as_of, v_p.canonical, v_p.served_model, v_p.horizon, v_p.version_id, v_p.prediction,
+        v_p.probability, v_p.confidence, v_risk, v_p.regime, v_p.feature_as_of, v_p.features,
+        v_p.partition_used, v_p.is_fallback,
+        jsonb_build_object(
+            'staleness', v_p.staleness, 'expired', v_p.expired, 'out_of_support', v_p.out_of_support,
+            'lower', v_p.lower, 'upper', v_p.upper, 'reason', v_p.reason
+        ), session_user
+    )
+    returning prediction_id into v_id;
+    return v_id;
+end
+$$;
+comment on function ml.record_prediction(text, text, timestamptz) is
+'Make the prediction of ml.predict and write it to ml.predictions with its vector and version, so that it can be replayed and compared with what came of it; returns prediction_id. Errors: as ml.predict, and AP509 nothing to record.';
+
+create or replace procedure ml.join_outcomes(as_of timestamptz default null)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_todo record;
+begin
+    for v_todo in
+        select
+            p.model, p.symbol, l.label, s.grid, min(p.feature_as_of) as first_ts,
+            max(p.feature_as_of) as last_ts
+        from ml.predictions p
+        join ml.models m on m.model = p.model
+        join ml.labels l on l.label = m.label
+        join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
+        where p.outcome is null and p.feature_as_of + p.horizon <= v_now
+            and p.as_of > v_now - interval '30 days'
+        group by p.model, p.symbol, l.label, s.grid
+    loop
+        update ml.predictions p
+        set outcome = v.target, outcome_at = v.label_end
+        from ml.label_values(
+            v_todo.label, v_todo.symbol, v_todo.first_ts, v_todo.last_ts + v_todo.grid, v_now, v_todo.grid
+        ) v
+        where p.model = v_todo.model and p.symbol = v_todo.symbol and p.outcome is null
+            and p.feature_as_of = v.ts;
+    end loop;
+end
+$$;
+comment on procedure ml.join_outcomes(timestamptz) is
+'For the clock: give recorded predictions of the last 30 days their outcome, once their label is known by as_of (default: now).';
+
+create or replace function ml.replay(prediction_id bigint)
+returns table (recorded double precision, replayed double precision, version_id bigint)
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select p.prediction, ml.predict_version(p.version_id, p.features), p.version_id
+    from ml.predictions p
+    where p.prediction_id = $1 and p.version_id is not null
+$$;
+comment on function ml.replay(bigint) is
+'A recorded prediction made again from its stored vector by the version that made it: recorded and replayed are the same to the last bit. No row for a base-rate fallback.';
