@@ -22,5 +22,8 @@ comment on role alphaplus_trainer is 'Claims training jobs and reports versions;
 comment on role alphaplus_app is 'Predicts and records predictions.';
 comment on role alphaplus_reader is 'Reads what business intelligence needs.';
 comment on role alphaplus_operator is 'Retrains, promotes, rolls back, schedules.';
+-- Vectors are stored by a binary COPY from the server's own memory (feature._store). The owner's
+-- PL/Python functions can read the server's files anyway: the language is untrusted.
+grant pg_read_server_files to alphaplus_owner;
 -- To tell a run that is still going from one that broke off, by its backend.
 grant pg_read_all_stats to alphaplus_owner, alphaplus_operator;

@@ -12,3 +12,4 @@ end
 $do$;
 drop function feature._mark_pending();
 drop table feature.watermarks;
+alter table feature.pending drop column pending_id;

@@ -9,6 +9,8 @@ create table feature.watermarks (
 );
 comment on table feature.watermarks is 'Up to which grid time the vectors of a set and symbol are stored (exclusive).';
 
+alter table feature.pending add column pending_id bigint generated always as identity primary key;
+
 -- A row that arrives now but says it was known at a time whose vectors are already stored (a
 -- history load) changes those vectors: mark the stretch. Live rows lie past the watermark and cost
 -- one look at a small table per statement.

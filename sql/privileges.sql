@@ -5,7 +5,8 @@
 -- * reader, app and operator read all tables and views, but no artifact;
 -- * functions that read (STABLE, IMMUTABLE) may be called by those who read; helpers (leading
 --   underscore) only where they run with the caller's own rights;
--- * functions that write and procedures belong to the operator, less helpers;
+-- * functions that write and procedures belong to the operator, less helpers that run with the
+--   owner's rights; data and configuration are the operator's to change, the registry is not;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
 -- The trainer has no right on any table but the queue's; its doors are the functions listed.
@@ -25,20 +26,27 @@ declare
     v_app constant text [] := array[
         'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
     ];
+    -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
+    v_operator constant text [] := array['feature._store'];
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
-    v_loader constant text [] := array['market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'];
-    -- Rows that are the operator's to change.
+    v_loader constant text [] := array[
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'
+    ];
+    -- Rows that are the operator's to change: data and configuration, never the registry.
+    v_data constant text [] := array[
+        'market', 'feature', 'regime', 'drift', 'sentiment', 'analytics'
+    ];
     v_configured constant text [] := array[
-        'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
-        'market.instruments'
+        'ops.settings', 'ops.schedules', 'ops.runs', 'ml.labels', 'ml.models', 'ml.gates',
+        'ml.risk_levels', 'ml.predictions'
     ];
     v_schema text;
     v_item record;
     v_list text;
     v_columns text;
 begin
-    execute format('grant connect, temporary on database %I to %s', current_database(), v_roles);
+    execute format('grant connect, temporary on database %I to %s, alphaplus_owner', current_database(), v_roles);
     execute format('grant usage on schema public to %s', v_roles);
 
     -- Ownership. Chunks follow their hypertables; sequences of identity columns their tables.
@@ -125,7 +133,8 @@ begin
         execute format('grant execute on routine %s to %s, alphaplus_loader', v_list, v_readers);
     end if;
 
-    -- … and the operator what changes things.
+    -- … and the operator what changes things: all procedures and writing functions but definer's
+    -- helpers, and the rows that the procedures of the clock write with the caller's rights.
     select string_agg(p.oid::regprocedure::text, ', ')
     into v_list
     from pg_catalog.pg_proc p
@@ -134,39 +143,40 @@ begin
         and (p.prokind = 'p' or p.provolatile = 'v')
         and p.prorettype is distinct from 'trigger'::regtype
         and p.prorettype is distinct from 'event_trigger'::regtype
-        and p.proname not like '\_%';
+        and not (p.prosecdef and p.proname like '\_%');
     if v_list is not null then
         execute format('grant execute on routine %s to alphaplus_operator', v_list);
     end if;
-    foreach v_list in array v_configured loop
-        execute format('grant insert, update, delete on %s to alphaplus_operator', v_list);
-    end loop;
-
-    -- What the clock's procedures maintain, so that they can be called by hand with the same words
-    -- (they commit as they go, so they run with the caller's rights).
     for v_item in
         select n.nspname, c.relname
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.relkind in ('r', 'p')
-            and (
-                n.nspname = 'market' and c.relname ~ '^_.*_(rows|marks)$'
-                or (n.nspname, c.relname) in (
-                    ('feature', 'vectors'), ('feature', 'watermarks'), ('feature', 'pending'),
-                    ('ops', 'runs'), ('market', 'quarantine')
-                )
-            )
+            and (n.nspname = any (v_data) or n.nspname || '.' || c.relname = any (v_configured))
     loop
         execute format(
             'grant insert, update, delete on %I.%I to alphaplus_operator', v_item.nspname, v_item.relname
         );
     end loop;
 
-    -- The app, the loader and the trainer, by name.
+    -- The loader's helpers in its own schemas run with its own rights.
+    select string_agg(p.oid::regprocedure::text, ', ')
+    into v_list
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = any (v_loaded)
+        and p.provolatile = 'v' and not p.prosecdef and p.proname like '\_%'
+        and p.prorettype is distinct from 'trigger'::regtype;
+    if v_list is not null then
+        execute format('grant execute on routine %s to alphaplus_loader', v_list);
+    end if;
+
+    -- The operator, the app, the loader and the trainer, by name.
     for v_item in
         select
             p.oid::regprocedure::text as identity,
             case
+                when n.nspname || '.' || p.proname = any (v_operator) then 'alphaplus_operator'
                 when n.nspname || '.' || p.proname = any (v_app) then 'alphaplus_app'
                 when n.nspname || '.' || p.proname = any (v_loader) then 'alphaplus_loader'
                 when n.nspname || '.' || p.proname = any (v_trainer) then 'alphaplus_trainer'
@@ -174,7 +184,7 @@ begin
         from pg_catalog.pg_proc p
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = any (v_schemas)
-            and n.nspname || '.' || p.proname = any (v_app || v_loader || v_trainer)
+            and n.nspname || '.' || p.proname = any (v_operator || v_app || v_loader || v_trainer)
     loop
         execute format('grant execute on routine %s to %s', v_item.identity, v_item.grantee);
     end loop;

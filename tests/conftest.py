@@ -162,7 +162,7 @@ def copy_of(admin: psycopg.Connection[Any], template: str) -> str:
                 raise
             seal(admin, template)
     admin.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(name)))
-    for role in ("loader", "trainer", "app", "reader", "operator"):
+    for role in ("owner", "loader", "trainer", "app", "reader", "operator"):
         admin.execute(
             sql.SQL("grant connect, temporary on database {} to {}").format(
                 sql.Identifier(name), sql.Identifier(f"alphaplus_{role}")

@@ -30,29 +30,29 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.priority), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.first_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.open), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.high), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.low), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.close), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.volume), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.priority), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._seconds(v.first_ts), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.open), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.high), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.low), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.close), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
+        string_agg(feature._send(v.volume), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
         string_agg(
             feature._send(coalesce(v.quote_volume, v.volume * (v.high + v.low + v.close) / 3)),
-            ''::bytea order by v.bucket, v.usable_at, v.expires_at
+            ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
         ),
-        string_agg(feature._send(v.taker_buy_volume), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._send(v.taker_buy_volume), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
         string_agg(
             feature._send(coalesce(
                 v.taker_buy_quote_volume,
                 v.taker_buy_volume * coalesce(v.quote_volume / nullif(v.volume, 0), v.close)
-            )), ''::bytea order by v.bucket, v.usable_at, v.expires_at
+            )), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
         ),
-        string_agg(feature._send(v.trade_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+        string_agg(feature._send(v.trade_count), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at)
     from market.candle_versions($1, $2, $3, $4) v
 $$;
 
@@ -65,19 +65,19 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.two_sided_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.relative_spread_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.imbalance_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.mid_sum), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._send(v.two_sided_count), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._send(v.relative_spread_sum), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._send(v.imbalance_sum), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(feature._send(v.mid_sum), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
         count(*),
-        string_agg(array_send(v.bid_prices), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(array_send(v.bid_sizes), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(array_send(v.ask_prices), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(array_send(v.ask_sizes), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+        string_agg(array_send(v.bid_prices), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(array_send(v.bid_sizes), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(array_send(v.ask_prices), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(array_send(v.ask_sizes), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at)
     from market.book_1m_versions($1, $2, $3) v
 $$;
 
@@ -89,12 +89,12 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.long_notional), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.short_notional), ''::bytea order by v.bucket, v.usable_at, v.expires_at),
-        string_agg(feature._send(v.event_count), ''::bytea order by v.bucket, v.usable_at, v.expires_at)
+        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(feature._send(v.long_notional), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(feature._send(v.short_notional), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(feature._send(v.event_count), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at)
     from market.liquidations_1m_versions($1, $2, $3) v
 $$;
 
@@ -107,11 +107,23 @@ language sql stable parallel safe
 as $$
     select feature._seconds(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
     from (
-        select a.bucket, a.usable_at
-        from market._liquidations_1m a
-        where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
-        order by a.bucket
-        limit $3
+        (
+            select a.bucket, a.usable_at
+            from market._liquidations_1m a
+            where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
+            order by a.bucket
+            limit $3
+        )
+        union all
+        (
+            select
+                public.time_bucket(interval '1 minute', h.ts),
+                market.usable_at(interval '1 minute', h.ts, h.known_at)
+            from market.liquidation_events_history h
+            where h.symbol = $1 and h.known_at <= $2 and h.ts < $2
+            order by h.ts
+            limit $3
+        )
     ) f
 $$;
 

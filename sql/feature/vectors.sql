@@ -21,6 +21,17 @@ as $python$
     return vectors.rows(plpy, GD, family, symbol, start, stop)
 $python$;
 
+-- Runs as its owner, who may COPY from a file (here: of memory) that the server reads itself.
+create or replace function feature._store(
+    set_id integer, family text, symbol text, start double precision, stop double precision
+)
+returns bigint
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    return vectors.store(plpy, GD, set_id, family, symbol, start, stop)
+$python$;
+
 create or replace function feature._sync() returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
@@ -134,13 +145,11 @@ begin
         v_stop := least("to", v_at + v_set.grid * 20000);
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
-        insert into feature.vectors (set_id, symbol, ts, values)
-        select v_set.set_id, v_symbol, pg_catalog.to_timestamp(r.seconds + 946684800), r.vector
-        from feature._compute_rows(
-            v_set.definition, v_symbol,
+        perform feature._store(
+            v_set.set_id, v_set.definition, v_symbol,
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
             pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
-        ) r;
+        );
         insert into feature.watermarks as m (set_id, symbol, through)
         values (v_set.set_id, v_symbol, v_stop)
         on conflict on constraint watermarks_pkey do update
@@ -177,7 +186,9 @@ language plpgsql
 as $$
 declare
     v_work record;
-    v_todo record;
+    v_late record;
+    v_start timestamptz;
+    v_stop timestamptz;
 begin
     for v_work in
         select s.set_id, s.name, s.version, s.grid, i.symbol
@@ -187,36 +198,26 @@ begin
         )
         order by s.set_id, i.symbol
     loop
-        for v_todo in
-            with gone as (
-                delete from feature.pending p
-                where p.set_id = v_work.set_id and p.symbol = v_work.symbol
-                returning p.ts_from, p.ts_to
-            ),
-            late as (
-                select pg_catalog.min(g.ts_from) as start, pg_catalog.max(g.ts_to) as stop from gone g
-            ),
-            extent as (
-                select e.first_ts, e.last_ts from feature._extent(v_work.symbol, v_work.grid) e
-            ),
-            done as (
-                select m.through from feature.watermarks m
-                where m.set_id = v_work.set_id and m.symbol = v_work.symbol
-            )
-            select
-                least(l.start, coalesce((select d.through from done d), x.first_ts)) as start,
-                greatest(
-                    l.stop + v_work.grid, public.time_bucket(v_work.grid, x.last_ts) + v_work.grid
-                ) as stop
-            from late l, extent x
-            where x.last_ts is not null
-        loop
-            if v_todo.start < v_todo.stop then
-                call feature.materialise(
-                    v_work.name, v_work.symbol, v_todo.start, v_todo.stop, v_work.version
-                );
-            end if;
-        end loop;
+        -- Marks that come while this works stay for the next time: only those seen here are removed.
+        select
+            pg_catalog.min(p.ts_from) as start, pg_catalog.max(p.ts_to) as stop,
+            pg_catalog.array_agg(p.pending_id) as ids
+        into v_late
+        from feature.pending p
+        where p.set_id = v_work.set_id and p.symbol = v_work.symbol;
+        select
+            least(v_late.start, coalesce(m.through, e.first_ts)),
+            greatest(v_late.stop, public.time_bucket(v_work.grid, e.last_ts)) + v_work.grid
+        into v_start, v_stop
+        from feature._extent(v_work.symbol, v_work.grid) e
+        left join feature.watermarks m on m.set_id = v_work.set_id and m.symbol = v_work.symbol
+        where e.last_ts is not null;
+        if found and v_start < v_stop then
+            call feature.materialise(
+                v_work.name, v_work.symbol, v_start, v_stop, v_work.version
+            );
+        end if;
+        delete from feature.pending p where p.pending_id = any (v_late.ids);
         commit;
     end loop;
 end

@@ -64,6 +64,7 @@ create function ml.training_matrix(
         sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.symbol, t.ts))
     from t
 $$;
+revoke all on function ml.training_set, ml.training_matrix from public;
 """
 
 

@@ -99,6 +99,13 @@ def test_aggregates_equal_the_plain_group_by(
     assert_stretches(db_module)
 
 
+@pytest.fixture
+def market(db_module: Connection) -> Connection:
+    """The module's database, with no market data in it."""
+    rows.clear(db_module)
+    return db_module
+
+
 def trade(minute: int = 0, trade_id: str = "1", **changes: Any) -> Row:
     ts = BASE + minute * MINUTE
     return {
@@ -120,8 +127,8 @@ def count_trades(conn: Connection) -> int:
 
 
 @pytest.fixture
-def another(db: Connection) -> Any:
-    with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as conn:
+def another(market: Connection) -> Any:
+    with psycopg.connect(market.info.dsn, password=market.info.password, autocommit=True) as conn:
         yield conn
 
 
@@ -138,41 +145,43 @@ def apache_only(conn: Connection) -> None:
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 def test_a_row_committed_after_the_refresh_looked_is_not_lost(
-    db: Connection, another: Connection, isolation: str
+    market: Connection, another: Connection, isolation: str
 ) -> None:
     """Both rows share a bucket: the second relies on the first one's mark, or writes its own."""
-    rows.insert(db, "trades", trade(trade_id="1"))
+    rows.insert(market, "trades", trade(trade_id="1"))
     rows.execute(another, f"begin isolation level {isolation}")
     another.execute("select 1")
     rows.insert(another, "trades", trade(trade_id="2"))
-    db.execute("call market.refresh_aggregates()")
-    assert count_trades(db) == 1
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 1
     another.execute("commit")
-    if not rows.is_native(db):
-        assert count_trades(db) == 2
-    db.execute("call market.refresh_aggregates()")
-    assert count_trades(db) == 2
+    if not rows.is_native(market):
+        assert count_trades(market) == 2
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 2
 
 
-def test_a_rolled_back_row_leaves_nothing(db: Connection, another: Connection) -> None:
-    rows.insert(db, "trades", trade(trade_id="1"))
+def test_a_rolled_back_row_leaves_nothing(market: Connection, another: Connection) -> None:
+    rows.insert(market, "trades", trade(trade_id="1"))
     another.execute("begin")
     rows.insert(another, "trades", trade(trade_id="2"))
     rows.insert(another, "trades", trade(minute=5, trade_id="3"))
     another.execute("rollback")
-    assert count_trades(db) == 1
-    db.execute("call market.refresh_aggregates()")
-    assert count_trades(db) == 1
+    assert count_trades(market) == 1
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 1
 
 
-def test_inserters_corrections_and_refreshes_at_once(db: Connection) -> None:
+def test_inserters_corrections_and_refreshes_at_once(market: Connection) -> None:
     """Two writers and two refreshers work at the same buckets; nothing is lost or doubled."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
     def run(work: Callable[[Connection], None]) -> None:
         try:
-            with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as conn:
+            with psycopg.connect(
+                market.info.dsn, password=market.info.password, autocommit=True
+            ) as conn:
                 work(conn)
         except BaseException as error:
             errors.append(error)
@@ -211,69 +220,72 @@ def test_inserters_corrections_and_refreshes_at_once(db: Connection) -> None:
     for thread in refreshers:
         thread.join()
     assert not errors
-    if not rows.is_native(db):
-        assert_plain(db)
-    db.execute("call market.refresh_aggregates()")
-    assert_plain(db)
+    if not rows.is_native(market):
+        assert_plain(market)
+    market.execute("call market.refresh_aggregates()")
+    assert_plain(market)
 
 
-def test_marks_do_not_pile_up(db: Connection) -> None:
-    apache_only(db)
+def test_marks_do_not_pile_up(market: Connection) -> None:
+    apache_only(market)
     for n in range(30):
-        rows.insert(db, "trades", trade(trade_id=str(n)))
-    assert marks(db) == 1
-    db.execute("call market.refresh_aggregates()")
-    assert marks(db) == 0
+        rows.insert(market, "trades", trade(trade_id=str(n)))
+    assert marks(market) == 1
+    market.execute("call market.refresh_aggregates()")
+    assert marks(market) == 0
 
 
-def test_truncation_empties_the_aggregates(db: Connection) -> None:
-    rows.insert(db, "trades", trade(trade_id="1"))
-    db.execute("call market.refresh_aggregates()")
-    rows.insert(db, "trades", trade(trade_id="2"))
-    db.execute("truncate market.trades")
-    if not rows.is_native(db):
-        assert count_trades(db) == 0
-    db.execute("call market.refresh_aggregates()")
-    assert count_trades(db) == 0
+def test_truncation_empties_the_aggregates(market: Connection) -> None:
+    rows.insert(market, "trades", trade(trade_id="1"))
+    market.execute("call market.refresh_aggregates()")
+    rows.insert(market, "trades", trade(trade_id="2"))
+    market.execute("truncate market.trades")
+    if not rows.is_native(market):
+        assert count_trades(market) == 0
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 0
 
 
-def test_open_and_close_on_equal_times_follow_the_key(db: Connection) -> None:
+def test_open_and_close_on_equal_times_follow_the_key(market: Connection) -> None:
     for trade_id, price in (("b", 3.0), ("a", 2.0), ("c", 1.0)):
         known_at = BASE + timedelta(seconds=90 if trade_id == "a" else 1)
-        rows.insert(db, "trades", trade(trade_id=trade_id, price=price, known_at=known_at))
-    assert db.execute("select open, close from market.trades_1m").fetchall() == [(2.0, 1.0)]
+        rows.insert(market, "trades", trade(trade_id=trade_id, price=price, known_at=known_at))
+    assert market.execute("select open, close from market.trades_1m").fetchall() == [(2.0, 1.0)]
 
 
-def test_refreshing_needs_read_committed(db: Connection) -> None:
-    apache_only(db)
-    db.execute("set default_transaction_isolation = 'repeatable read'")
+def test_refreshing_needs_read_committed(market: Connection) -> None:
+    apache_only(market)
+    market.execute("set default_transaction_isolation = 'repeatable read'")
     with pytest.raises(psycopg.Error) as raised:
-        db.execute("call market.refresh_aggregates()")
+        market.execute("call market.refresh_aggregates()")
+    market.execute("reset default_transaction_isolation")
     assert raised.value.sqlstate == "AP103"
 
 
-def test_bars_come_from_the_best_source(db: Connection) -> None:
+def test_bars_come_from_the_best_source(market: Connection) -> None:
     """Loaded bars win over bars made of loaded minutes, these over bars made of trades."""
     for minute in (0, 5, 10):
-        rows.insert(db, "trades", trade(minute, price=1.0))
+        rows.insert(market, "trades", trade(minute, price=1.0))
     bar: Row = {"symbol": "AAA", "open": 9, "high": 9, "low": 9, "close": 9, "volume": 1}
     for minute in (5, 10):
         ts = BASE + minute * MINUTE
-        rows.insert(db, "candles", {**bar, "timeframe": MINUTE, "ts": ts, "known_at": ts + MINUTE})
+        rows.insert(
+            market, "candles", {**bar, "timeframe": MINUTE, "ts": ts, "known_at": ts + MINUTE}
+        )
     ts = BASE + 10 * MINUTE
     rows.insert(
-        db,
+        market,
         "candles",
         {**bar, "timeframe": 5 * MINUTE, "ts": ts, "known_at": ts + 5 * MINUTE},
     )
-    found = db.execute("select ts, source from market.candles_5m order by ts").fetchall()
+    found = market.execute("select ts, source from market.candles_5m order by ts").fetchall()
     assert [source for _, source in found] == ["trades", "minutes", "loaded"]
-    found = db.execute("select ts, source from market.candles_1m order by ts").fetchall()
+    found = market.execute("select ts, source from market.candles_1m order by ts").fetchall()
     assert [source for _, source in found] == ["trades", "loaded", "loaded"]
 
 
-def test_resolve(db: Connection) -> None:
-    db.execute(
+def test_resolve(market: Connection) -> None:
+    market.execute(
         "insert into market.instruments (symbol, exchange, native_symbol, base, quote, aliases,"
         " priority) values"
         " ('BTCUSDT', 'binance', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT}', 10),"
@@ -282,7 +294,7 @@ def test_resolve(db: Connection) -> None:
     )
 
     def resolve(name: str) -> str:
-        row = db.execute("select market.resolve(%s)", (name,)).fetchone()
+        row = market.execute("select market.resolve(%s)", (name,)).fetchone()
         assert row is not None
         return str(row[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -140,7 +141,14 @@ def test_what_happens_now_leaves_earlier_answers(
             assert rows.close_to(answer, again), (name, as_of)
 
 
-def test_a_row_deleted_and_loaded_again_as_history_counts_once(db: Connection) -> None:
+@pytest.fixture
+def market(db_module: Connection) -> Connection:
+    """The module's database, with no market data in it."""
+    rows.clear(db_module)
+    return db_module
+
+
+def test_a_row_deleted_and_loaded_again_as_history_counts_once(market: Connection) -> None:
     row: Row = {
         "symbol": "AAA",
         "ts": BASE,
@@ -151,43 +159,47 @@ def test_a_row_deleted_and_loaded_again_as_history_counts_once(db: Connection) -
         "side": "buy",
     }
     for size in (1.0, 2.0, 3.0):
-        rows.insert(db, "trades", {**row, "size": size})
+        rows.insert(market, "trades", {**row, "size": size})
         if size < 3:
-            db.execute("delete from market.trades")
-    db.execute("call market.refresh_aggregates()")
+            market.execute("delete from market.trades")
+    market.execute("call market.refresh_aggregates()")
     for as_of in (BASE + MINUTE, datetime.now(UTC) + 2 * MINUTE):
-        state = merged(versions(db, "trades_1m"), "trades_1m", as_of)
+        state = merged(versions(market, "trades_1m"), "trades_1m", as_of)
         assert [bucket["volume"] for bucket in state.values()] == [3.0]
 
 
-def test_a_row_deleted_and_arriving_again_leaves_the_gap(db: Connection) -> None:
+def test_a_row_deleted_and_arriving_again_leaves_the_gap(market: Connection) -> None:
     values = "('AAA', %s, '1', %s, 2, 1, 'buy')"
     insert = "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side) values "
-    rows.execute(db, insert + values, (BASE, BASE + timedelta(seconds=1)))
-    db.execute("delete from market.trades")
-    rows.execute(db, "update market.trades_history set superseded_at = %s", (BASE + 5 * MINUTE,))
-    rows.execute(db, insert + values, (BASE, BASE + 10 * MINUTE))
-    db.execute("call market.refresh_aggregates()")
-    parts = versions(db, "trades_1m")
+    rows.execute(market, insert + values, (BASE, BASE + timedelta(seconds=1)))
+    market.execute("delete from market.trades")
+    rows.execute(
+        market, "update market.trades_history set superseded_at = %s", (BASE + 5 * MINUTE,)
+    )
+    rows.execute(market, insert + values, (BASE, BASE + 10 * MINUTE))
+    market.execute("call market.refresh_aggregates()")
+    parts = versions(market, "trades_1m")
     known = [minute for minute in range(15) if merged(parts, "trades_1m", BASE + minute * MINUTE)]
     assert known == [1, 2, 3, 4, 10, 11, 12, 13, 14]
 
 
-def test_funding_and_open_interest_have_versions(db: Connection) -> None:
-    db.execute(
+def test_funding_and_open_interest_have_versions(market: Connection) -> None:
+    market.execute(
         "insert into market.funding_rates (symbol, ts, known_at, rate, funding_interval)"
         " values ('AAA', %s, %s, 0.0001, '8 hours')",
         (BASE, BASE + timedelta(seconds=1)),
     )
-    db.execute(
+    market.execute(
         "insert into market.open_interest (symbol, ts, known_at, open_interest)"
         " values ('AAA', %s, %s, 5)",
         (BASE, BASE),
     )
     correction = BASE + timedelta(minutes=7, seconds=1)
-    db.execute("update market.funding_rates set rate = 0.0002, known_at = %s", (correction,))
-    db.execute("update market.open_interest set open_interest = 6, known_at = %s", (correction,))
-    funding = db.execute(
+    market.execute("update market.funding_rates set rate = 0.0002, known_at = %s", (correction,))
+    market.execute(
+        "update market.open_interest set open_interest = 6, known_at = %s", (correction,)
+    )
+    funding = market.execute(
         "select usable_at, nullif(expires_at, 'infinity'), rate"
         " from market.funding_versions('AAA', %s, %s) order by 1",
         (BASE, TO),
@@ -196,7 +208,7 @@ def test_funding_and_open_interest_have_versions(db: Connection) -> None:
         (BASE + MINUTE, BASE + 8 * MINUTE, 0.0001),
         (BASE + 8 * MINUTE, None, 0.0002),
     ]
-    interest = db.execute(
+    interest = market.execute(
         "select usable_at, nullif(expires_at, 'infinity'), open_interest"
         " from market.open_interest_versions('AAA', %s, %s) order by 1",
         (BASE, TO),
@@ -207,7 +219,7 @@ def test_funding_and_open_interest_have_versions(db: Connection) -> None:
     ]
 
 
-def test_bars_of_each_source_have_their_priority(db: Connection) -> None:
+def test_bars_of_each_source_have_their_priority(market: Connection) -> None:
     ts = BASE
     trade: Row = {
         "symbol": "AAA",
@@ -219,16 +231,16 @@ def test_bars_of_each_source_have_their_priority(db: Connection) -> None:
         "side": "buy",
     }
     bar: Row = {"symbol": "AAA", "ts": ts, "open": 9, "high": 9, "low": 9, "close": 9, "volume": 1}
-    rows.insert(db, "trades", trade)
+    rows.insert(market, "trades", trade)
     for timeframe in (MINUTE, 5 * MINUTE, timedelta(minutes=3)):
         rows.insert(
-            db,
+            market,
             "candles",
             {**bar, "timeframe": timeframe, "known_at": ts + timeframe + 2 * MINUTE},
         )
 
     def found(timeframe: timedelta) -> list[tuple[Any, ...]]:
-        return db.execute(
+        return market.execute(
             "select priority, usable_at from market.candle_versions('AAA', %s, %s, %s) order by 1",
             (timeframe, BASE, TO),
         ).fetchall()

@@ -93,7 +93,8 @@ def test_rollback_of_two_steps_and_to_a_version(world: Connection, regime: str) 
     promote(world, versions[3])
     # 1 is no longer below: the way back from there was given up.
     assert (
-        sqlstate(world, "call ml.rollback('toy', 'AAA', 1, %s, %s)", (versions[1], regime)) == "AP408"
+        sqlstate(world, "call ml.rollback('toy', 'AAA', 1, %s, %s)", (versions[1], regime))
+        == "AP408"
     )
 
 
@@ -148,7 +149,8 @@ def test_many_promotions_at_once_leave_one_chain(
     versions = [toy.register(world, regime=regime) for _ in range(6)]
     connections = [connect_as("alphaplus_operator", world.info.dbname) for _ in versions]
     threads = [
-        threading.Thread(target=promote, args=pair) for pair in zip(connections, versions, strict=True)
+        threading.Thread(target=promote, args=pair)
+        for pair in zip(connections, versions, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -245,7 +247,10 @@ def test_archived_versions_are_out_of_play(world: Connection, regime: str) -> No
     assert sqlstate(world, "call ml.set_alias(%s, 'challenger')", (b,)) == "AP405"
     rollback(world, regime)
     assert champion(world, regime) == a
-    rows = world.execute("select action, previous_version_id from ml.alias_log where regime = %s and action = 'archive'", (regime,)).fetchall()
+    rows = world.execute(
+        "select action, previous_version_id from ml.alias_log where regime = %s and action = 'archive'",
+        (regime,),
+    ).fetchall()
     assert rows == [("archive", b)]
 
 
@@ -254,18 +259,24 @@ def test_challenger_and_shadow(world: Connection, regime: str) -> None:
     world.execute("call ml.set_alias(%s, 'challenger', 'try')", (a,))
     world.execute("call ml.set_alias(%s, 'shadow', 'watch')", (b,))
     aliases = dict(
-        world.execute("select version_id, alias from ml.registry where regime = %s", (regime,)).fetchall()
+        world.execute(
+            "select version_id, alias from ml.registry where regime = %s", (regime,)
+        ).fetchall()
     )
     assert aliases == {a: "challenger", b: "shadow"}
     promote(world, a)
     aliases = dict(
-        world.execute("select version_id, alias from ml.registry where regime = %s", (regime,)).fetchall()
+        world.execute(
+            "select version_id, alias from ml.registry where regime = %s", (regime,)
+        ).fetchall()
     )
     assert aliases == {a: "champion", b: "shadow"}
     assert sqlstate(world, "call ml.set_alias(%s, 'challenger')", (a,)) == "AP409"
     assert sqlstate(world, "call ml.set_alias(%s, 'champion')", (b,)) == "AP409"
     world.execute("call ml.archive(%s, 'done')", (b,))
-    assert world.execute("select alias from ml.registry where version_id = %s", (b,)).fetchone() == (None,)
+    assert world.execute(
+        "select alias from ml.registry where version_id = %s", (b,)
+    ).fetchone() == (None,)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +298,9 @@ def test_challenger_and_shadow(world: Connection, regime: str) -> None:
 def test_what_is_refused(
     world: Connection, artifact: bytes, changes: dict[str, Any], state: str
 ) -> None:
-    world.execute("update ops.settings set value = '100000' where name = 'registry.max_artifact_bytes'")
+    world.execute(
+        "update ops.settings set value = '100000' where name = 'registry.max_artifact_bytes'"
+    )
     before = world.execute("select count(*) from ml.model_versions").fetchone()
     with pytest.raises(psycopg.Error) as caught:
         toy.register(world, artifact=artifact, **changes)
@@ -298,7 +311,8 @@ def test_what_is_refused(
 def test_a_damaged_artifact_is_refused(world: Connection) -> None:
     with pytest.raises(psycopg.Error) as caught:
         world.execute(
-            "select ml.register_version('toy', 'AAA', %s, sha256('other'), '{}')", (toy.fake_artifact(),)
+            "select ml.register_version('toy', 'AAA', %s, sha256('other'), '{}')",
+            (toy.fake_artifact(),),
         )
     assert caught.value.sqlstate == "AP414"
 
@@ -327,7 +341,8 @@ def test_gates_decide(world: Connection, regime: str) -> None:
     assert champion(world, regime) == good
     world.execute("call ml.promote(%s, 'must', true)", (bad,))
     reason = world.execute(
-        "select reason from ml.alias_log where regime = %s order by history_id desc limit 1", (regime,)
+        "select reason from ml.alias_log where regime = %s order by history_id desc limit 1",
+        (regime,),
     ).fetchone()
     assert reason is not None
     assert "must [forced past: auc" in reason[0]
@@ -430,9 +445,7 @@ class Registry(RuleBasedStateMachine):
         expected: list[int] | None = list(self.stack)
         for _ in range(steps):
             expected = self._back(expected) if expected else None
-        state = self._call(
-            "call ml.rollback('toy', 'AAA', %s, regime => %s)", (steps, self.regime)
-        )
+        state = self._call("call ml.rollback('toy', 'AAA', %s, regime => %s)", (steps, self.regime))
         assert state == (None if expected else "AP408")
         self.stack = expected or self.stack
 
@@ -464,9 +477,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        state = self._call(
-            "call ml.clear_alias('toy', 'AAA', 'champion', %s)", (self.regime,)
-        )
+        state = self._call("call ml.clear_alias('toy', 'AAA', 'champion', %s)", (self.regime,))
         assert state == (None if self.stack else "AP409")
         self.stack = []
 

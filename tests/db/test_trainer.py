@@ -24,7 +24,9 @@ ENDLESS = {"params": {"rounds": 200_000, "early_stopping": 200_000, "learning_ra
 def world(db: Connection) -> Connection:
     toy.install(db)
     toy.fill(db)
-    db.execute("update ops.settings set value = '\"3 seconds\"' where name = 'training.lease_timeout'")
+    db.execute(
+        "update ops.settings set value = '\"3 seconds\"' where name = 'training.lease_timeout'"
+    )
     return db
 
 
@@ -72,7 +74,9 @@ def test_from_retrain_to_a_version(world: Connection, as_trainer: str) -> None:
         (first,),
     ).fetchone()
     assert row is not None
-    artifact, spec, metrics, folds, importance, reference, count, features, by, code, libraries = row
+    artifact, spec, metrics, folds, importance, reference, count, features, by, code, libraries = (
+        row
+    )
     assert (count, features, by) == (3000, toy.FEATURES, "alphaplus_trainer")
     assert code.startswith("sha256:")
     assert {"lightgbm", "numpy", "python"} <= set(libraries)
@@ -135,7 +139,9 @@ def test_challenger_and_champion_meet_on_the_same_rows(world: Connection, as_tra
     ).fetchall()
     assert [row[0] for row in rows] == [None, "same_recipe", "refitted", "unseen"]
     assert all(row[1] == row[2] == row[3] and row[4] == 1 for row in rows[1:])
-    report = world.execute("select passed from ml.gate_report(4) where against = 'champion'").fetchall()
+    report = world.execute(
+        "select passed from ml.gate_report(4) where against = 'champion'"
+    ).fetchall()
     assert len(report) == 2
 
 
@@ -171,12 +177,18 @@ def test_a_waiting_job_is_cancelled_at_once(world: Connection, as_trainer: str) 
 
 
 @pytest.mark.parametrize("where", ["fitting", "reading"])
-def test_a_running_job_is_cancelled(world: Connection, trainer: Callable[..., Any], where: str) -> None:
+def test_a_running_job_is_cancelled(
+    world: Connection, trainer: Callable[..., Any], where: str
+) -> None:
     if where == "reading":
         world.execute("insert into public.toy_delay values (120)")
     number = toy.retrain(world, **ENDLESS)
     process = trainer()
-    toy.until(lambda: {"fitting": "fold", "reading": "reading"}[where] in toy.job(world, number).status_text)
+    toy.until(
+        lambda: (
+            {"fitting": "fold", "reading": "reading"}[where] in toy.job(world, number).status_text
+        )
+    )
     assert world.execute("select ml.cancel_job(%s)", (number,)).fetchone() == ("cancelling",)
     toy.until(lambda: toy.job(world, number).status == "cancelled", timeout=20)
     assert versions(world) == 0
@@ -212,7 +224,9 @@ def test_kill_9_of_the_trainer(world: Connection, trainer: Callable[..., Any]) -
     assert second.poll() is None
 
 
-def test_the_clock_requeues_too(world: Connection, trainer: Callable[..., Any], as_trainer: str) -> None:
+def test_the_clock_requeues_too(
+    world: Connection, trainer: Callable[..., Any], as_trainer: str
+) -> None:
     number = toy.retrain(world, **ENDLESS)
     process = trainer()
     toy.until(lambda: "fold" in toy.job(world, number).status_text)
@@ -220,7 +234,9 @@ def test_the_clock_requeues_too(world: Connection, trainer: Callable[..., Any], 
     assert world.execute("call ml.requeue_stalled()") is not None
     assert toy.job(world, number).status == "running", "its lease has not run out yet"
     toy.until(
-        lambda: world.execute("call ml.requeue_stalled()") and toy.job(world, number).status == "queued"
+        lambda: (
+            world.execute("call ml.requeue_stalled()") and toy.job(world, number).status == "queued"
+        )
     )
     world.execute("update ml.training_jobs set options = '{}' where job_id = %s", (number,))
     toy.train_all(as_trainer)
@@ -247,7 +263,13 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
         def finish(lease: str) -> int:
             row = conn.execute(
                 "select ml._finish_job(%s, %s, %s, %s, %s)",
-                (number, lease, Jsonb(made.version), made.artifact, hashlib.sha256(made.artifact).digest()),
+                (
+                    number,
+                    lease,
+                    Jsonb(made.version),
+                    made.artifact,
+                    hashlib.sha256(made.artifact).digest(),
+                ),
             ).fetchone()
             assert row is not None
             return int(row[0])
@@ -260,7 +282,8 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
         made = train(job, matrix, folds, threads=1)
         # Silent for too long: another takes over.
         world.execute(
-            "update ml.training_jobs set heartbeat_at = now() - interval '1 hour' where job_id = %s", (number,)
+            "update ml.training_jobs set heartbeat_at = now() - interval '1 hour' where job_id = %s",
+            (number,),
         )
         state, other, _ = claim()
         assert state == "claimed"
@@ -268,7 +291,9 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
         with pytest.raises(psycopg.Error) as caught:
             finish(lease)
         assert caught.value.sqlstate == "AP311"
-        assert conn.execute("select ml._job_progress(%s, %s)", (number, lease)).fetchone() == ("lost",)
+        assert conn.execute("select ml._job_progress(%s, %s)", (number, lease)).fetchone() == (
+            "lost",
+        )
         version = finish(other)
         assert finish(other) == version, "asked twice, it answers the same"
         assert claim()[0] == "done"
@@ -277,7 +302,12 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
 
 def test_two_trainers_share_the_queue(world: Connection, trainer: Callable[..., Any]) -> None:
     toy.fill(world, "BBB", seed=4)
-    jobs = [toy.retrain(world, m, s, seed=n) for n in (1, 2) for m in ("toy", "toy_volume") for s in ("AAA", "BBB")]
+    jobs = [
+        toy.retrain(world, m, s, seed=n)
+        for n in (1, 2)
+        for m in ("toy", "toy_volume")
+        for s in ("AAA", "BBB")
+    ]
     processes = [trainer("--drain") for _ in range(2)]
     for process in processes:
         assert process.wait(timeout=120) == 0
@@ -292,10 +322,14 @@ def test_kill_9_of_the_server(second_server: SecondServer) -> None:
     db = psycopg.connect(second_server.server.conninfo(name), autocommit=True)
     toy.install(db)
     toy.fill(db)
-    db.execute("update ops.settings set value = '\"3 seconds\"' where name = 'training.lease_timeout'")
+    db.execute(
+        "update ops.settings set value = '\"3 seconds\"' where name = 'training.lease_timeout'"
+    )
     db.execute("insert into public.toy_delay values (120)")
     reading = toy.retrain(db)
-    process = toy.run_trainer(second_server.server.conninfo(name, "alphaplus_trainer"), "--poll", "0.3")
+    process = toy.run_trainer(
+        second_server.server.conninfo(name, "alphaplus_trainer"), "--poll", "0.3"
+    )
     try:
         toy.until(lambda: "reading" in toy.job(db, reading).status_text)
         db.execute("checkpoint")
@@ -307,7 +341,9 @@ def test_kill_9_of_the_server(second_server: SecondServer) -> None:
         toy.until(lambda: toy.job(db, reading).status == "succeeded", timeout=90)
         assert versions(db) == 1
         # While it fits: the fit outlives the server, and hands in to the next one.
-        fitting = toy.retrain(db, params={"rounds": 3000, "early_stopping": 3000, "learning_rate": 0.001})
+        fitting = toy.retrain(
+            db, params={"rounds": 3000, "early_stopping": 3000, "learning_rate": 0.001}
+        )
         toy.until(lambda: "fold" in toy.job(db, fitting).status_text)
         db.execute("select pg_switch_wal()")
         db.close()
@@ -331,7 +367,7 @@ def test_the_clock_s_procedures(world: Connection, as_trainer: str) -> None:
     assert versions(world) == 1
     world.execute("call ml.retrain_due()")
     assert world.execute("select count(*) from ml.training_jobs").fetchone() == (1,)
-    world.execute("update ml.models set training = training || '{\"every\": \"0 seconds\"}'")
+    world.execute('update ml.models set training = training || \'{"every": "0 seconds"}\'')
     world.execute("call ml.retrain_due()")
     world.execute("call ml.retrain_due()")
     assert world.execute("select count(*) from ml.training_jobs").fetchone() == (2,)

@@ -48,5 +48,53 @@ def migrate(
     typer.echo(f"sql/ applied; changed since last time: {len(report.changed_files)} files")
 
 
+@app.command()
+def simulate(
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="base names; default BTC ETH SOL")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.1, help="days up to the end")] = 14.0,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same market")] = 7,
+    to: Annotated[
+        str, typer.Option(help="end of the simulated time, UTC (now: this minute)")
+    ] = "2024-06-30",
+    signal: Annotated[bool, typer.Option(help="liquidations depend on what can be seen")] = True,
+    drift_at: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the span after which it drifts")
+    ] = 1.0,
+    drift_volatility: Annotated[
+        float, typer.Option(help="factor on volatility from there on")
+    ] = 1.0,
+    drift_flow: Annotated[float, typer.Option(help="shift of order flow from there on")] = 0.0,
+    latency: Annotated[float, typer.Option(min=0, help="seconds until a row is known")] = 0.0,
+) -> None:
+    """Fill the market tables from the built-in simulator, ground truth included."""
+    import datetime as dt
+
+    import psycopg
+
+    from alphaplus.loaders import simulator
+
+    if to == "now":
+        end = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
+    else:
+        end = dt.datetime.fromisoformat(to).replace(tzinfo=dt.UTC)
+    config = simulator.Config(
+        signal=signal,
+        drift_at=drift_at,
+        drift_volatility=drift_volatility,
+        drift_flow=drift_flow,
+        latency=latency,
+    )
+    bases = [
+        name.upper().removesuffix("@SIM").removesuffix("USDT").rstrip("/")
+        for name in symbols or ("BTC", "ETH", "SOL")
+    ]
+    with psycopg.connect("", autocommit=True) as conn:
+        for name in simulator.run(conn, bases, days, seed, end, config):
+            typer.echo(f"simulated {name}: {days:g} days to {end:%Y-%m-%d %H:%M} UTC, seed {seed}")
+        conn.execute("call market.refresh_aggregates()")
+
+
 if __name__ == "__main__":
     app()

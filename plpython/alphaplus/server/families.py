@@ -18,14 +18,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
+# Reads bars of a length that open in [start, end), all in microseconds: read(length, start, end).
+Reader = Callable[[int, int, int], w.Series]
 
 # family name -> module that holds it as FAMILY, or several as FAMILIES
-MODULES: dict[str, str] = {"liquidation": "alphaplus.server.liquidation"}
+MODULES: dict[str, str] = {
+    "liquidation": "alphaplus.server.liquidation",
+    "technical_1m": "alphaplus.server.technical",
+    "technical_1h": "alphaplus.server.technical",
+    "patterns_1m": "alphaplus.server.patterns",
+}
 
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
@@ -109,6 +115,8 @@ class Family:
     needs: Needs
     compute: Callable[[Inputs], Floats]
     grid: int = w.MINUTE
+    # For indicators that remember: given a reader of bars instead of windows, for ascending times.
+    series: Callable[[Reader, Times], Floats] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,6 +147,10 @@ def get(name: str) -> Family:
 
 def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: Times) -> Floats:
     """The features at ascending grid times, each as known at its time: (n, k)."""
+    if family.series is not None:
+        values = family.series(reader(plpy, cache, symbol), grid)
+        values[~np.isfinite(values)] = np.nan
+        return values
     out = np.full((len(grid), len(family.features)), np.nan)
     at = 0
     while at < len(grid):
@@ -164,6 +176,70 @@ def history(
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
         yield part, matrix(plpy, cache, family, symbol, part)
+
+
+def reader(plpy: Any, cache: dict[str, Any], symbol: str) -> Reader:
+    """Reads a symbol's bars of any length, as :func:`_read_bars` does."""
+    return lambda width, start, end: _read_bars(plpy, cache, symbol, width, start, end)
+
+
+def _read_bars(
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
+) -> w.Series:
+    """Bars of a length that open in [start, end), with what was known of each when.
+
+    Four-hour and daily bars that the symbol lacks (a venue with hourly candles only) are made from
+    the hourly ones that were loaded.
+    """
+    versions = _bar_versions(plpy, cache, symbol, width, start, end)
+    hour = 60 * w.MINUTE
+    if width > hour and width % hour == 0:
+        hours = _bar_versions(plpy, cache, symbol, hour, start, end)
+        bucket = hours.bucket // width * width
+        here = (versions.usable <= versions.bucket + width) & (versions.expires == w.NEVER)
+        wanted = (hours.priority == 0) & ~np.isin(bucket, versions.bucket[here])
+        usable = np.maximum(hours.usable, bucket + width)
+        wanted &= usable < hours.expires
+        versions = w.Versions(
+            np.concatenate([versions.bucket, bucket[wanted]]),
+            np.concatenate([versions.usable, usable[wanted]]),
+            np.concatenate([versions.expires, hours.expires[wanted]]),
+            {
+                name: np.concatenate([values, hours.values[name][wanted]])
+                for name, values in versions.values.items()
+            },
+            _BARS_HOW,
+            np.concatenate([versions.first_ts, hours.first_ts[wanted]]),
+            np.concatenate([versions.last_ts, hours.last_ts[wanted]]),
+            np.concatenate([versions.priority, hours.priority[wanted] + 10]),
+        )
+    return w.Series(versions, start, end, width)
+
+
+def _bar_versions(
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
+) -> w.Versions:
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "bars" not in plans:
+        plans["bars"] = plpy.prepare(
+            "select * from feature._bars($1, make_interval(secs => $2), to_timestamp($3),"
+            " to_timestamp($4))",
+            ["text", "float8", "float8", "float8"],
+        )
+    row = plpy.execute(
+        plans["bars"],
+        [symbol, width / w.SECOND, start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH],
+    )[0]
+    return w.Versions(
+        w.times(row["bucket"]),
+        w.times(row["usable"]),
+        w.times(row["expires"]),
+        {name: w.floats(row[name]) for name in _BARS_HOW},
+        _BARS_HOW,
+        w.times(row["first_ts"]),
+        w.times(row["last_ts"]),
+        w.floats(row["priority"]).astype(np.int64),
+    )
 
 
 class Sources:

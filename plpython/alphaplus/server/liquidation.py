@@ -1,6 +1,7 @@
 """The 25 liquidation features, as one function of windows.
 
-All look back from the grid time ``t`` over one-minute buckets closed by ``t`` and known by ``t``.
+All look back from the grid time ``t`` over one-minute buckets closed by ``t`` and known by ``t``. Up to
+five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a hole.
 Notional is in quote currency. A value is NaN where it cannot be known: its window is not full, no
 book within five minutes, no funding or open interest within a day, no liquidation feed yet. No
 liquidations while the feed is covering is 0.
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from alphaplus.server.families import Family, Feature, Inputs, Needs
 from alphaplus.server.microstructure import vpin
+from alphaplus.server.windows import fill_quiet
 
 Floats = npt.NDArray[np.float64]
 
@@ -153,6 +155,7 @@ FEATURES = (
 def compute(inputs: Inputs) -> Floats:
     """The features at each grid time: (n, 25) in the order of :data:`FEATURES`."""
     bars, book = inputs.bars, inputs.book
+    fill_quiet(bars)
     out: dict[str, Floats] = {}
     volume, quote = bars["volume"], bars["quote_volume"]
     buy = bars["buy_volume"]
@@ -243,7 +246,7 @@ def _book(book: dict[str, Floats], minute: Floats) -> dict[str, Floats]:
     out["ask_liquidity"] = np.where(known, np.log1p(near["ask"]), np.nan)
     for side in ("bid", "ask"):
         sizes = np.where(notional[side] > 0, notional[side], np.nan)
-        out[f"{side}_wall"] = np.log(_nan_max(sizes) / _nan_median(sizes))
+        out[f"{side}_wall"] = np.where(known, np.log(_nan_max(sizes) / _nan_median(sizes)), np.nan)
     both = np.concatenate([notional["bid"], notional["ask"]], axis=1)
     typical = _nan_median(np.where(both > 0, both, np.nan))
     large = np.where(both > 3.0 * typical[:, None], both, 0.0).sum(axis=1)

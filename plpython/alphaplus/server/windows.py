@@ -81,7 +81,7 @@ class Versions:
 
 
 @dataclass(frozen=True)
-class _Odd:
+class Odd:
     """A state that a bucket had for a while only, or had late: it holds in [start, end)."""
 
     index: Times
@@ -116,9 +116,9 @@ class Series:
         plain = alone & (versions.usable[rows] <= bucket_end) & (versions.expires[rows] == NEVER)
         for name, value in versions.values.items():
             self.final[name][position[plain]] = value[rows[plain]]
-        self._odd = self._states(versions, rows[~plain], position[~plain])
+        self.odd = self._states(versions, rows[~plain], position[~plain])
 
-    def _states(self, versions: Versions, rows: Times, position: Times) -> _Odd:
+    def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
         index: list[int] = []
         starts: list[int] = []
@@ -148,7 +148,7 @@ class Series:
                     ends.append(stop)
                     for name, value in state.items():
                         states[name].append(value)
-        return _Odd(
+        return Odd(
             np.array(index, dtype=np.int64),
             np.array(starts, dtype=np.int64),
             np.array(ends, dtype=np.int64),
@@ -180,12 +180,12 @@ class Series:
             )
             values[outside] = np.nan
             out[name] = values
-        if len(self._odd.index):
+        if len(self.odd.index):
             self._substitute(grid, last, width, out)
         return out
 
     def _substitute(self, grid: Times, last: Times, width: int, out: dict[str, Floats]) -> None:
-        odd = self._odd
+        odd = self.odd
         # The state k holds for grid rows low[k] .. high[k], as far as the window reaches back.
         low = np.searchsorted(grid, odd.start)
         reach = self.start + (odd.index + width) * self.width
@@ -201,7 +201,7 @@ class Series:
     def at(self, as_of: int) -> dict[str, Floats]:
         """The whole series as known at one time: (buckets,) per channel."""
         out = {name: value.copy() for name, value in self.final.items()}
-        odd = self._odd
+        odd = self.odd
         # Buckets whose final state began later: what held at as_of, or nothing.
         holds = (odd.start <= as_of) & (as_of < odd.end)
         for name, value in out.items():
@@ -220,25 +220,61 @@ def merge(versions: Versions, rows: Times) -> dict[str, Any]:
             for name, value in versions.values.items()
         }
     rows = rows[versions.priority[rows] == versions.priority[rows].min()]
-    # A fixed order, whatever order the rows were read in: sums round the same way.
-    rows = rows[
-        np.lexsort((versions.usable[rows], versions.last_ts[rows], versions.first_ts[rows]))
-    ]
     if len(rows) == 1:
         return {name: value[rows[0]] for name, value in versions.values.items()}
+    # Sums round as they did when the rows were still one partial row: those that became usable
+    # together are added one by one in the order of their times (in which they were read), then
+    # these sums in the order of usable. So a correction leaves what was known before bit-identical.
+    rows = rows[np.argsort(versions.usable[rows], kind="stable")]
+    starts = np.flatnonzero(np.diff(versions.usable[rows], prepend=-1))
+    first = rows[np.argmin(versions.first_ts[rows])]
     state: dict[str, Any] = {}
     for name, value in versions.values.items():
         part = value[rows]
         how = versions.how[name]
         if how == "first":
-            state[name] = part[0]
+            state[name] = value[first]
         elif how == "last":
-            state[name] = part[np.argmax(versions.last_ts[rows])]
+            newest = len(rows) - 1 - np.argmax(versions.last_ts[rows][::-1])
+            state[name] = part[newest]
         elif how == "sum":
-            state[name] = part.sum(axis=0)
+            groups = [np.add.accumulate(g)[-1] for g in np.split(part, starts[1:])]
+            state[name] = np.add.accumulate(np.array(groups))[-1]
         else:
             state[name] = part.max(axis=0) if how == "max" else part.min(axis=0)
     return state
+
+
+QUIET = 5
+
+
+def fill_quiet(bars: dict[str, Floats], limit: int = QUIET) -> None:
+    """Fill, in place, minutes in which nothing was traded: volume 0, prices the last close.
+
+    A stretch of more than ``limit`` buckets without a bar is a hole in the feed and stays NaN, as do
+    the prices of buckets before the window's first bar. Looks at each row's own window only.
+    """
+    missing = ~np.isfinite(bars["volume"])
+    rows = np.flatnonzero(missing.any(axis=1))
+    if len(rows) == 0:
+        return
+    gap = missing[rows]
+    width = gap.shape[1]
+    place = np.broadcast_to(np.arange(width), gap.shape)
+    before = np.maximum.accumulate(np.where(gap, -1, place), axis=1)
+    after = np.minimum.accumulate(np.where(gap, width, place)[:, ::-1], axis=1)[:, ::-1]
+    quiet = gap & (after - before - 1 <= limit)
+    # A window that is empty altogether is not a quiet one.
+    quiet &= ~gap.all(axis=1)[:, None]
+    priced = quiet & (before >= 0)
+    last_close = np.take_along_axis(bars["close"][rows], np.maximum(before, 0), axis=1)
+    for name, values in bars.items():
+        part = values[rows]
+        if name in ("open", "high", "low", "close"):
+            part[priced] = last_close[priced]
+        else:
+            part[quiet] = 0.0
+        values[rows] = part
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer import metrics, spec
+from alphaplus.trainer import spec
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
@@ -52,7 +52,7 @@ def calibration(method: str, raw: Array, y: Array) -> dict[str, Any]:
 
 
 def design_effect(residual: Array, variance: Array, block: Ints) -> float:
-    """How many times too large the row count is: variance of block sums over the independent one."""
+    """By how much the row count overstates: variance of block sums over the independent one."""
     sums = np.bincount(block, residual)
     independent = float(variance.sum())
     return max(1.0, float((sums**2).sum()) / independent) if independent > 0 else 1.0
@@ -162,15 +162,3 @@ def reference_stats(features: list[str], x: Array, score: Array, y: Array) -> di
         "score": histogram(score),
         "target": histogram(y),
     }
-
-
-__all__ = [
-    "LEVEL",
-    "calibration",
-    "confidence",
-    "histogram",
-    "interval",
-    "metrics",
-    "reference_stats",
-    "support",
-]

@@ -169,11 +169,18 @@ def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
     )
 
 
-def read_folds(conn: psycopg.Connection[Any], job_id: int, lease: str, matrix: Matrix) -> list[Fold]:
+def read_folds(
+    conn: psycopg.Connection[Any], job_id: int, lease: str, matrix: Matrix
+) -> list[Fold]:
     """The walk-forward folds of a job's rows (``ml._job_folds``)."""
     rows = conn.execute(
         "select fold, train_from, train_to, test_from, test_to"
         " from ml._job_folds(%s, %s::uuid, %b, %b) order by fold",
-        (job_id, lease, matrix.ts.astype(">i8").tobytes(), matrix.label_end.astype(">i8").tobytes()),
+        (
+            job_id,
+            lease,
+            matrix.ts.astype(">i8").tobytes(),
+            matrix.label_end.astype(">i8").tobytes(),
+        ),
     )
     return [Fold(*row) for row in rows]

@@ -28,11 +28,11 @@ _TOO_LARGE = (
 )
 
 
-class TryAgain(Exception):
+class TryAgain(Exception):  # noqa: N818 it is a request, not an error
     """The job goes back to the queue for a while."""
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818
     """The job has failed for good; the database knows."""
 
 
@@ -96,6 +96,7 @@ class Heartbeat(threading.Thread):
             raise Stopped(self.reason)
 
     def run(self) -> None:
+        """Beat until stopped; called by the thread."""
         conn: psycopg.Connection[Any] | None = None
         while not self._done.is_set():
             try:
@@ -186,7 +187,9 @@ def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Eve
         heartbeat.stop()
 
 
-def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
+def _kind_of(  # noqa: PLR0911
+    error: BaseException, heartbeat: Heartbeat
+) -> tuple[str, str]:
     """How ``ml._fail_job`` is to take an error, and its words."""
     if isinstance(error, Stopped):
         return error.kind, error.kind

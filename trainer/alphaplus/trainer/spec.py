@@ -62,9 +62,9 @@ Spec = dict[str, Any]
 
 def sigmoid(raw: Array) -> Array:
     """Logistic function, without overflow."""
-    return np.where(
-        raw >= 0, 1 / (1 + np.exp(-np.abs(raw))), np.exp(-np.abs(raw)) / (1 + np.exp(-np.abs(raw)))
-    )
+    small = np.exp(-np.abs(raw))
+    found: Array = np.where(raw >= 0, 1 / (1 + small), small / (1 + small))
+    return found
 
 
 def probability(spec: Spec, raw: Array) -> Array:
@@ -74,7 +74,8 @@ def probability(spec: Spec, raw: Array) -> Array:
         return sigmoid(raw)
     if calibration["method"] == "platt":
         return sigmoid(calibration["a"] * raw + calibration["b"])
-    return np.interp(sigmoid(raw), calibration["x"], calibration["y"])
+    found: Array = np.interp(sigmoid(raw), calibration["x"], calibration["y"])
+    return found
 
 
 def value(spec: Spec, raw: Array) -> Array:
@@ -103,4 +104,5 @@ def distance(support: Spec, x: Array) -> Array:
         squares = np.minimum(z * z, 1e6)
     known = ~np.isnan(squares)
     count = np.maximum(known.sum(axis=1), 1)
-    return np.sqrt(np.where(known, squares, 0.0).sum(axis=1) / count)
+    found: Array = np.sqrt(np.where(known, squares, 0.0).sum(axis=1) / count)
+    return found

@@ -19,8 +19,8 @@ import numpy as np
 from alphaplus.trainer import calibrate, metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.data import Array, Fold, Matrix, Times, moment
-from alphaplus.trainer.models import Estimator, TrainingError, estimator
-from alphaplus.trainer.models.base import Progress
+from alphaplus.trainer.models import estimator
+from alphaplus.trainer.models.base import Estimator, Progress, TrainingError
 from numpy.typing import NDArray
 
 MIN_ROWS = 500
@@ -33,7 +33,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Trained:
-    """A version, ready to be handed in: its artifact, and the rest as ``ml.register_version`` takes it."""
+    """A version to hand in: its artifact, and the rest as ``ml.register_version`` has it."""
 
     artifact: bytes
     version: dict[str, Any]
@@ -53,6 +53,7 @@ class Inputs:
         return len(self.ts)
 
     def take(self, chosen: NDArray[np.bool_]) -> Inputs:
+        """The chosen rows."""
         return Inputs(
             self.x[chosen],
             self.y[chosen],
@@ -117,14 +118,14 @@ def _both(y: Array) -> bool:
 
 
 def _early(rows: Inputs) -> tuple[Inputs, Inputs] | None:
-    """Training rows split in time for early stopping, purged at the cut; None: too few of a class."""
+    """Training rows split in time to stop early, purged at the cut; None: too few of a class."""
     cut = np.quantile(rows.ts, 1 - VALID_SHARE, method="higher")
     before = rows.take(rows.label_end <= cut)
     after = rows.take(rows.ts >= cut)
     return (before, after) if _both(before.y) and _both(after.y) else None
 
 
-def walk_forward(
+def walk_forward(  # noqa: PLR0915
     algorithm: type[Estimator],
     params: dict[str, Any],
     rows: Inputs,
@@ -135,7 +136,7 @@ def walk_forward(
     progress: Progress,
     **settings: Any,
 ) -> WalkForward:
-    """Predict every test fold with what was known before it: model, calibration, base rate, threshold."""
+    """Predict each test fold with what was known before it, calibration and threshold too."""
     is_class = task == "classification"
     methods = list(calibrate.METHODS) if calibration == "auto" else [calibration]
     raws: list[Array] = []
@@ -243,7 +244,7 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def train(
+def train(  # noqa: PLR0915
     job: dict[str, Any],
     matrix: Matrix,
     folds: Sequence[Fold],
@@ -274,7 +275,7 @@ def train(
     if "sequence_length" in training:
         params["sequence_length"] = training["sequence_length"]
     seed = int(training.get("seed", 1))
-    settings = {
+    settings: dict[str, Any] = {
         "seed": seed,
         "threads": int(training.get("threads", threads)),
         "features": list(job["features"]),
@@ -474,10 +475,10 @@ def compare(
             "values": plain,
             "challenger": plain,
         }
+    theirs_sample = estimator(champion["algorithm"])(task, their_params, **settings)
     again = walk_forward(
         estimator(champion["algorithm"]), their_params,
-        inputs(matrix, estimator(champion["algorithm"])(task, their_params, **settings).sequence_length,
-               round(job["grid"] * 1e6)),
+        inputs(matrix, theirs_sample.sequence_length, round(job["grid"] * 1e6)),
         folds, task, progress=progress, **settings,
     )  # fmt: skip
     if len(again.rows) != len(found.rows):

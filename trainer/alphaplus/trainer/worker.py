@@ -25,8 +25,9 @@ _AWAY = (exceptions.ConnectorException, psycopg.OperationalError, OSError)
 def trainer_conninfo(conninfo: str = "") -> str:
     """The connection string of the trainer's role.
 
-    From what is given, else DATABASE_URL and PG*. Where these name another role and ALPHAPLUS_PGPASS
-    (written by ``make up``) has the trainer's password, the trainer's own role is used.
+    From what is given, else DATABASE_URL and PG*. Where these name another role and
+    ALPHAPLUS_PGPASS (written by ``make up``) has the trainer's password, the trainer's own role is
+    used.
     """
     given = pq.make_conninfo(conninfo or os.environ.get("DATABASE_URL", ""))
     params = pq.conninfo_to_dict(given)

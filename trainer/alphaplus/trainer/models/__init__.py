@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from alphaplus.trainer.models.base import Estimator, TrainingError
+from alphaplus.trainer.models.base import Estimator as Estimator
+from alphaplus.trainer.models.base import TrainingError as TrainingError
 
 ALGORITHMS: dict[str, str] = {
     "lightgbm": "alphaplus.trainer.models.gbm:LightGBM",

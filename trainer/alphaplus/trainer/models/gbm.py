@@ -61,6 +61,7 @@ class LightGBM(Estimator):
         return "expm1" if self.options.get("transform") == "log1p" else "identity"
 
     def output(self) -> dict[str, Any]:
+        """The spec's ``output``: tweedie and its kin through a log link."""
         if self.task == "classification":
             return {"kind": "log_odds"}
         return {"kind": self._kind(), "scale": self.scale}
@@ -81,6 +82,7 @@ class LightGBM(Estimator):
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> LightGBM:
+        """Fit; see :meth:`Estimator.fit`."""
         if self.task == "regression":
             # A target of order one keeps the log link's start and the splits' gains well scaled.
             self.scale = float(np.mean(np.abs(y))) or 1.0
@@ -110,6 +112,7 @@ class LightGBM(Estimator):
         return self
 
     def raw(self, x: Array) -> Array:
+        """Raw scores of all trees up to the best round."""
         assert self.booster is not None
         return np.asarray(
             self.booster.predict(
@@ -119,6 +122,7 @@ class LightGBM(Estimator):
         )
 
     def export(self) -> Artifact:
+        """LightGBM's text model."""
         assert self.booster is not None
         text: str = self.booster.model_to_string(num_iteration=self.rounds)
         return Artifact(
@@ -133,6 +137,7 @@ class LightGBM(Estimator):
         )
 
     def importance(self) -> dict[str, dict[str, float]]:
+        """Gain and split count by feature."""
         assert self.booster is not None
         names = self.booster.feature_name()
         return {
@@ -148,4 +153,5 @@ class LightGBM(Estimator):
 
     @classmethod
     def library_versions(cls) -> dict[str, str]:
+        """LightGBM's version."""
         return {"lightgbm": lightgbm.__version__}

@@ -1,0 +1,2 @@
+drop table market.simulation_truth;
+drop table market.simulation_runs;

@@ -1,0 +1,361 @@
+"""Who may do what: read from the catalog against rules stated here, and tried as each role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.conftest import Server
+from tests.db import lifecycle as toy
+
+Connection = psycopg.Connection[Any]
+Connect = Callable[[str, str], Connection]
+SCHEMAS = ["ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics"]
+ALL = [*SCHEMAS, "procrastinate"]
+ROLES = ["loader", "trainer", "app", "reader", "operator"]
+DENIED = errors.InsufficientPrivilege
+
+# The trainer's doors; adding one is a decision.
+TRAINER = {
+    "ml._claim_job",
+    "ml._job_progress",
+    "ml._job_matrix",
+    "ml._job_rows",
+    "ml._job_folds",
+    "ml._finish_job",
+    "ml._fail_job",
+    "ml._requeue_stalled",
+}
+# What the app may write with; adding one is a decision.
+APP_WRITES = {
+    "ml.record_prediction",
+    "ml.record_predictions",
+    "ml.warm",
+    "ml.warm_all",
+}
+# Tables that only functions with the owner's rights change.
+REGISTRY = {
+    "ml.model_versions",
+    "ml.aliases",
+    "ml.alias_history",
+    "ml.gate_results",
+    "ml.training_jobs",
+    "ops.migration_checksums",
+    "ops.sql_files",
+    "ops.logic",
+}
+
+
+@pytest.fixture(scope="module")
+def world(db_module: Connection) -> Connection:
+    toy.install(db_module)
+    return db_module
+
+
+def test_everything_belongs_to_the_owner(db_module: Connection) -> None:
+    rows = db_module.execute(
+        "select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = any(%(s)s) and c.relkind in ('r', 'p', 'v', 'm', 'S')"
+        " and c.relowner <> 'alphaplus_owner'::regrole"
+        " union all select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+        " where n.nspname = any(%(s)s) and p.proowner <> 'alphaplus_owner'::regrole"
+        " union all select nspname from pg_namespace where nspname = any(%(s)s)"
+        " and nspowner <> 'alphaplus_owner'::regrole",
+        {"s": ALL},
+    ).fetchall()
+    assert rows == []
+
+
+def test_nothing_is_granted_to_public(db_module: Connection) -> None:
+    rows = db_module.execute(
+        "select 'table', c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace,"
+        " aclexplode(c.relacl) a where n.nspname = any(%(s)s) and a.grantee = 0"
+        " union all select 'routine', p.oid::regprocedure::text from pg_proc p"
+        " join pg_namespace n on n.oid = p.pronamespace,"
+        " aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        " where n.nspname = any(%(s)s) and a.grantee = 0"
+        " union all select 'schema', nspname from pg_namespace, aclexplode(nspacl) a"
+        " where nspname = any(%(s)s) and a.grantee = 0"
+        " union all select 'database', datname from pg_database,"
+        " aclexplode(coalesce(datacl, acldefault('d', datdba))) a"
+        " where datname = current_database() and a.grantee = 0",
+        {"s": ALL},
+    ).fetchall()
+    assert rows == []
+
+
+def test_every_security_definer_function_pins_its_search_path(db_module: Connection) -> None:
+    rows = db_module.execute(
+        "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+        " where n.nspname = any(%s) and p.prosecdef and not exists ("
+        " select from unnest(p.proconfig) c where c like 'search_path=%%pg_temp')",
+        (ALL,),
+    ).fetchall()
+    assert rows == []
+
+
+def test_only_the_superuser_makes_python_functions(world: Connection, connect_as: Connect) -> None:
+    for role in [*ROLES, "owner"]:
+        if role == "owner":
+            row = world.execute(
+                "select has_language_privilege('alphaplus_owner', 'plpython3u', 'usage')"
+            ).fetchone()
+            assert row is not None
+            with world.transaction(force_rollback=True):
+                world.execute("set local role alphaplus_owner")
+                with pytest.raises(DENIED):
+                    world.execute(
+                        "create function ml.evil() returns int language plpython3u as 'return 1'"
+                    )
+            continue
+        conn = connect_as(f"alphaplus_{role}", world.info.dbname)
+        for statement in (
+            "create function pg_temp.evil() returns int language plpython3u as 'return 1'",
+            "create table ml.mine (x int)",
+            "create schema mine",
+            "create table public.mine (x int)",
+            "copy market.candles to program 'cat'",
+            "alter function ml.champion owner to current_user",
+            "drop table ml.predictions",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+
+
+def test_table_rights_are_those_of_the_rules(db_module: Connection) -> None:
+    rows = db_module.execute(
+        "select n.nspname, c.relname, c.relkind::text, r.role,"
+        " has_table_privilege('alphaplus_' || r.role, c.oid, 'select'),"
+        " has_table_privilege('alphaplus_' || r.role, c.oid, 'insert')"
+        " or has_table_privilege('alphaplus_' || r.role, c.oid, 'update')"
+        " or has_table_privilege('alphaplus_' || r.role, c.oid, 'delete'),"
+        " has_table_privilege('alphaplus_' || r.role, c.oid, 'truncate')"
+        " or has_table_privilege('alphaplus_' || r.role, c.oid, 'trigger')"
+        " or has_table_privilege('alphaplus_' || r.role, c.oid, 'references')"
+        " from pg_class c join pg_namespace n on n.oid = c.relnamespace, unnest(%s::text[]) r (role)"
+        " where n.nspname = any(%s) and c.relkind in ('r', 'p', 'v', 'm')",
+        (ROLES, ALL),
+    ).fetchall()
+    assert len(rows) > 200
+    wrong = []
+    for schema, table, kind, role, reads, writes, more in rows:
+        name = f"{schema}.{table}"
+        if schema == "procrastinate":
+            may_read = may_write = role == "trainer"
+        else:
+            may_read = (role in ("app", "reader", "operator") and name != "ml.model_versions") or (
+                role == "loader" and (schema in ("market", "sentiment") or name == "ops.settings")
+            )
+            may_write = kind in "rp" and (
+                (role == "loader" and schema in ("market", "sentiment"))
+                or (
+                    role == "operator"
+                    and (schema not in ("ml", "ops") or writes)
+                    and name not in REGISTRY
+                    and not table.startswith("_yoyo")
+                )
+            )
+        if (reads, writes, more) != (may_read, may_write, False):
+            wrong.append((role, name, "read" * reads, "write" * writes, "more" * more))
+    assert wrong == []
+
+
+def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
+    rows = db_module.execute(
+        "select n.nspname || '.' || p.proname, p.oid::regprocedure::text, p.prokind::text, p.provolatile::text,"
+        " p.prosecdef, p.prorettype = 'trigger'::regtype, r.role"
+        " from pg_proc p join pg_namespace n on n.oid = p.pronamespace, unnest(%s::text[]) r (role)"
+        " where n.nspname = any(%s) and has_function_privilege('alphaplus_' || r.role, p.oid, 'execute')",
+        (ROLES, SCHEMAS),
+    ).fetchall()
+    assert len(rows) > 100
+    wrong = []
+    for name, identity, kind, volatile, definer, trigger, role in rows:
+        helper = name.split(".")[1].startswith("_")
+        writes = kind == "p" or volatile == "v"
+        if trigger:
+            allowed = False
+        elif role == "trainer":
+            allowed = name in TRAINER
+        elif not writes:
+            allowed = not (definer and helper)
+        elif role == "reader":
+            allowed = False
+        elif role == "app":
+            allowed = name in APP_WRITES
+        elif role == "loader":
+            allowed = name in (
+                "market.refresh_aggregates",
+                "market.refresh_aggregate",
+                "sentiment.score_pending",
+            ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
+        else:
+            allowed = not (definer and helper) or name == "feature._store"
+        if not allowed:
+            wrong.append((role, identity))
+    assert wrong == []
+    trainer = {row[0] for row in rows if row[6] == "trainer"}
+    assert trainer == TRAINER
+
+
+def test_the_trainer_can_only_train(world: Connection, connect_as: Connect) -> None:
+    version = toy.register(world, regime="trainer")
+    conn = connect_as("alphaplus_trainer", world.info.dbname)
+    for statement in (
+        f"call ml.promote({version}, 'mine')",
+        f"call ml.rollback('toy', 'AAA')",  # noqa: F541
+        f"call ml.archive({version})",
+        "select ml.evaluate_gates(1)",
+        "call ml.retrain('toy', 'AAA')",
+        "select * from ml.model_versions",
+        "select * from ml.models",
+        "select * from ml.training_jobs",
+        "update ml.training_jobs set options = '{\"auto_promote\": true}'",
+        "select * from market.candles",
+        "select ml._register('toy', 'AAA', null, '', '', '{}')",
+        "select ml._set_alias(1, 'champion', 'promote', 'mine')",
+        "insert into ml.aliases values ('toy', 'AAA', 'r', 'champion', 1)",
+        "update ml.gates set enabled = false",
+        "select ml._enqueue(1, 'x')",
+    ):
+        with pytest.raises(DENIED):
+            conn.execute(statement)  # type: ignore[call-overload]
+    row = conn.execute("select state from ml._claim_job(-1, 'me')").fetchone()
+    assert row == ("done",)
+    # Training data only of a job that it holds.
+    toy.retrain(world)
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute("select * from ml._job_matrix(1, gen_random_uuid())")
+    assert caught.value.sqlstate == "AP311"
+
+
+def test_readers_do_not_see_artifacts(world: Connection, connect_as: Connect) -> None:
+    version = toy.register(world, regime="reader")
+    for role in ("reader", "app", "operator"):
+        conn = connect_as(f"alphaplus_{role}", world.info.dbname)
+        for statement in (
+            "select artifact from ml.model_versions",
+            "select * from ml.model_versions",
+            "select m.* from ml.model_versions m",
+            "select m::text from ml.model_versions m",
+            "copy ml.model_versions to stdout",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+        row = conn.execute(
+            "select artifact_bytes from ml.registry where version_id = %s", (version,)
+        ).fetchone()
+        assert row == (len(toy.fake_artifact()),)
+        assert conn.execute(
+            "select metrics is not null from ml.model_versions where version_id = %s", (version,)
+        ).fetchone() == (True,)
+
+
+def test_what_reader_and_app_may_not(world: Connection, connect_as: Connect) -> None:
+    version = toy.register(world, regime="no")
+    for role in ("reader", "app"):
+        conn = connect_as(f"alphaplus_{role}", world.info.dbname)
+        for statement in (
+            f"call ml.promote({version}, 'mine', true)",
+            "call ml.retrain('toy', 'AAA')",
+            "select ml.cancel_job(1)",
+            "update ml.gates set enabled = false",
+            "delete from market.candles",
+            "insert into ml.predictions (as_of, symbol, model, horizon, prediction) values (now(), 'AAA', 'toy', '1 min', 1)",
+            "update ops.settings set value = '1'",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+
+
+def test_what_the_operator_may_and_may_not(world: Connection, connect_as: Connect) -> None:
+    conn = connect_as("alphaplus_operator", world.info.dbname)
+    a, b = (toy.register(world, regime="op") for _ in range(2))
+    conn.execute("call ml.promote(%s, 'a')", (a,))
+    conn.execute("call ml.promote(%s, 'b', true)", (b,))
+    conn.execute("call ml.rollback('toy', 'AAA', regime => 'op')")
+    conn.execute("call ml.archive(%s, 'done')", (b,))
+    actors = conn.execute("select distinct actor from ml.alias_log where regime = 'op'").fetchall()
+    assert actors == [("alphaplus_operator",)]
+    row = conn.execute("call ml.retrain('toy', 'BBB')").fetchone()
+    assert row is not None
+    assert conn.execute("select ml.cancel_job(%s)", (row[0],)).fetchone() == ("cancelled",)
+    conn.execute("update ml.gates set threshold = threshold")
+    conn.execute("update ops.settings set value = value where name = 'training.max_attempts'")
+    conn.execute("update ops.schedules set enabled = enabled")
+    for statement in (
+        "update ml.aliases set version_id = 1",
+        "delete from ml.model_versions",
+        "update ml.training_jobs set status = 'succeeded'",
+        "insert into ml.gate_results (version_id, gate, metric, threshold, comparison, against, passed, detail)"
+        " values (1, 'x', 'x', 0, '>', 'absolute', true, 'x')",
+        "select ml._finish_job(1, gen_random_uuid(), '{}', '', '')",
+        "select ml._set_alias(1, 'champion', 'promote', 'mine')",
+        "set role alphaplus_owner",
+    ):
+        with pytest.raises(DENIED):
+            conn.execute(statement)  # type: ignore[call-overload]
+
+
+def test_what_the_loader_may_and_may_not(world: Connection, connect_as: Connect) -> None:
+    conn = connect_as("alphaplus_loader", world.info.dbname)
+    conn.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+        " values ('AAA', '1 min', '2026-01-01', '2026-01-01 00:01', 1, 1, 1, 1, 1)"
+    )
+    conn.execute("call market.refresh_aggregates()")
+    for statement in (
+        "select * from ml.models",
+        "update ops.settings set value = '1'",
+        "call ml.retrain('toy', 'AAA')",
+        "delete from feature.vectors",
+        "drop table market.candles",
+    ):
+        with pytest.raises(DENIED):
+            conn.execute(statement)  # type: ignore[call-overload]
+
+
+def test_a_planted_function_does_not_lead_the_owner_astray(
+    world: Connection, connect_as: Connect
+) -> None:
+    """Names that shadow built-in ones in the caller's own schemas are not looked at."""
+    conn = connect_as("alphaplus_operator", world.info.dbname)
+    conn.execute(
+        "create function pg_temp.clock_timestamp() returns timestamptz language plpgsql as"
+        " $$ begin raise exception 'astray as %', current_user; end $$"
+    )
+    conn.execute("set search_path = pg_temp, pg_catalog")
+    version = toy.register(world, regime="planted")
+    conn.execute("call ml.promote(%s, 'x')", (version,))
+    conn.execute("call ml.retrain('toy', 'AAA', options => '{\"seed\": 77}')")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_connections_are_encrypted(server: Server, world: Connection, role: str) -> None:
+    with psycopg.connect(server.conninfo(world.info.dbname, f"alphaplus_{role}")) as conn:
+        assert conn.execute(
+            "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        ).fetchone() == (True,)
+
+
+def test_applying_again_changes_no_right(db_module: Connection, server: Server) -> None:
+    from alphaplus.loaders import db as applier
+
+    query = (
+        "select n.nspname, p.oid::regprocedure::text, array(select x::text from unnest(p.proacl) x order by 1),"
+        " p.proowner::regrole::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+        " where n.nspname = any(%s) order by 2"
+    )
+    before = db_module.execute(query, (ALL,)).fetchall()
+    logic = db_module.execute("select * from ops.logic order by 1, 2").fetchall()
+    applier.migrate(server.conninfo(db_module.info.dbname))
+    # What the toy world replaced is back, the rest is as it was.
+    again = db_module.execute(query, (ALL,)).fetchall()
+    kept = {row[1]: row for row in again}
+    toys = ("ml.training_set", "ml.training_matrix")
+    assert [r for r in before if not r[1].startswith(toys) and kept.get(r[1]) != r] == []
+    assert db_module.execute("select * from ops.logic order by 1, 2").fetchall() == logic
