@@ -148,7 +148,7 @@ def interpreter() -> str | None:
         subprocess.run([sys.executable, "-m", "venv", str(own)], check=True, capture_output=True)
         python = str(own / "bin/python")
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "pyqlib"],
+            [python, "-m", "pip", "install", "--quiet", "pyqlib", "tables"],
             check=True, capture_output=True, timeout=900,
         )  # fmt: skip
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
@@ -235,7 +235,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                     env={**os.environ, "PYTHONPATH": ""},
                 )  # fmt: skip
                 taken = json.loads(Path(f"{out}.json").read_text())
-                sample = pd.read_pickle(out)  # noqa: S301 (written by ourselves just now)
+                sample = pd.read_pickle(out)
             sample.columns = list(FIELDS)
             sample.index = sample.index.set_names([None, None])
             check(ours, sample, 2e-2)  # it stores float32
