@@ -46,7 +46,7 @@ declare
     v_list text;
     v_columns text;
 begin
-    execute format('grant connect, temporary on database %I to %s', current_database(), v_roles);
+    execute format('grant connect, temporary on database %I to %s, alphaplus_owner', current_database(), v_roles);
     execute format('grant usage on schema public to %s', v_roles);
 
     -- Ownership. Chunks follow their hypertables; sequences of identity columns their tables.

@@ -8,7 +8,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 10000
 as $python$
     from alphaplus.server import technical
-    return technical.rows(plpy, GD, symbol, timeframe, start, stop)
+    return technical.rows(plpy, GD, symbol, timeframe, (start, stop))
 $python$;
 
 create or replace function feature._timeframe(timeframe interval) returns interval

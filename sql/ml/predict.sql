@@ -62,7 +62,7 @@ as $python$
     return status(plpy, GD)
 $python$;
 comment on function ml.cache_status() is
-'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read when the backend first predicts.';
+'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read whenever a model is loaded; bytes is what the C allocator handed out when the model was loaded.';
 
 create or replace function ml.warm(model text default null) returns integer
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -90,30 +90,121 @@ begin
 end
 $$;
 
-create or replace function ml.predict(
-    model text, features double precision [], symbol text default null
+create or replace function ml.predict(model text, features double precision [])
+returns double precision
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select ml.predict_version(coalesce(ml.champion($1, null), ml._no_champion($1, null)), $2)
+$$;
+comment on function ml.predict(text, double precision []) is
+'The calibrated probability, or the value, that a model''s pooled champion gives a vector of one''s own, in the order of its feature set (null or NaN: not known). For a symbol''s own champion: ml.predict_vector. Errors: AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
+
+-- Not another ml.predict: three literals would fit both.
+create or replace function ml.predict_vector(
+    model text, symbol text, features double precision []
 )
 returns double precision
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select ml.predict_version(coalesce(ml.champion($1, $3), ml._no_champion($1, $3)), $2)
+    select ml.predict_version(coalesce(ml.champion($1, s), ml._no_champion($1, s)), $3)
+    from market.resolve($2) as s
 $$;
-comment on function ml.predict(text, double precision [], text) is
-'The calibrated probability, or the value, that a model''s champion (of the symbol, else pooled) gives a vector of one''s own, in the order of its feature set. Errors: AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
+comment on function ml.predict_vector(text, text, double precision []) is
+'ml.predict of a vector by the champion that serves the symbol (its own, else the pooled one). Errors: AP101 unknown symbol, AP302 unknown model, AP504 another number of values, AP505 no promoted version.';
 
 create or replace function ml.predict_stored(model text, symbol text, ts timestamptz)
-returns double precision
+returns table (prediction double precision, version_id bigint)
 language sql stable parallel restricted
+rows 1
 as $$
-    -- search_path: not pinned, so that it is inlined; every name is qualified.
-    select ml.predict_version(ml.champion(m.model, $2), v.values)
+    -- search_path: not pinned, so that it is inlined into the caller's plan; every name is
+    -- qualified. The joins are ml.champion's chain, which as a scalar function is not inlined.
+    select
+        ml.predict_version(coalesce(own.version_id, pooled.version_id), v.values),
+        coalesce(own.version_id, pooled.version_id)
     from ml.models m
     join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    join feature.vectors v on v.set_id = s.set_id and v.symbol = $2 and v.ts = $3
-    where m.model = $1
+    join feature.vectors v on v.set_id = s.set_id
+    left join ml.aliases own
+        on own.model = m.model and own.symbol = v.symbol
+        and own.regime is null and own.alias = 'champion'
+    left join ml.aliases pooled
+        on pooled.model = m.model and pooled.symbol is null
+        and pooled.regime is null and pooled.alias = 'champion'
+    where m.model = $1 and v.symbol = $2 and v.ts = $3
+        and coalesce(own.version_id, pooled.version_id) is not null
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is
-'The champion''s prediction from the vector stored at exactly (symbol, ts): the quickest way; symbol is the canonical one. Null where no vector is stored or no version promoted.';
+'The champion''s prediction (of the symbol, else pooled) from the vector stored at exactly (symbol, ts): the quickest way, inlined into the calling plan; symbol is the canonical one. For models that take one vector, not a sequence. No row where no vector is stored or no version promoted.';
+
+-- Rows one after the other, oldest first, ending at ts; null where one is not stored.
+create or replace function ml._stored_sequence(
+    set_id integer, symbol text, ts timestamptz, grid interval, length integer
+)
+returns double precision []
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select case when count(distinct q.ts) = $5 then array_agg(q.x order by q.ts, q.i) end
+    from (
+        select v.ts, e.x, e.i
+        from feature.vectors v cross join lateral unnest(v.values) with ordinality as e (x, i)
+        where v.set_id = $1 and v.symbol = $2 and v.ts > $3 - $4 * $5 and v.ts <= $3
+    ) q
+$$;
+
+-- As _stored_sequence, computing what is not stored; null across a gap.
+create or replace function ml._sequence(
+    set_id integer, symbol text, ts timestamptz, grid interval, length integer
+)
+returns double precision []
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets;
+    v_found double precision [];
+    v_rows integer;
+begin
+    if not exists (
+        select from feature.pending p
+        where p.set_id = _sequence.set_id and p.symbol = _sequence.symbol
+            and p.ts_from <= ts and p.ts_to > ts - grid * length
+    ) then
+        v_found := ml._stored_sequence(set_id, symbol, ts, grid, length);
+    end if;
+    if v_found is null then
+        select s.* into strict v_set from feature.sets s where s.set_id = _sequence.set_id;
+        select array_agg(e.x order by h.ts, e.i), count(distinct h.ts) into v_found, v_rows
+        from feature._history(
+            v_set.name, v_set.version, symbol, ts - grid * (length - 1), ts + grid
+        ) h
+        cross join lateral unnest(h.vector) with ordinality as e (x, i);
+        if v_rows is distinct from length then
+            v_found := null;
+        end if;
+    end if;
+    return v_found;
+end
+$$;
+
+-- The symbol's regime, where the regime room is there and can tell.
+create or replace function ml._regime(symbol text, as_of timestamptz) returns text
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_regime text;
+begin
+    if to_regproc('regime.classify') is null then
+        return null;
+    end if;
+    execute 'select c.regime from regime.classify($1, $2) c' into v_regime using symbol, as_of;
+    return v_regime;
+exception when others then
+    if sqlstate like 'AP%' then
+        return null;
+    end if;
+    raise;
+end
+$$;
 
 -- How old the newest market row behind a vector is.
 create or replace function ml._data_until(symbol text, grid interval, ts timestamptz)
@@ -193,12 +284,28 @@ begin
         );
     end if;
     features := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
+    regime := ml._regime(canonical, feature_as_of);
     version_id := ml.champion(v_model.model, canonical, regime);
     is_fallback := version_id is null;
     expired := false;
     if version_id is not null then
-        select v.symbol, v.regime, v.as_of + v.expires_after as expires_at into strict v_version
+        select
+            v.symbol, v.regime, v.as_of + v.expires_after as expires_at,
+            (v.spec #>> '{inputs,length}')::integer as length
+        into strict v_version
         from ml.model_versions v where v.version_id = _predict.version_id;
+        if v_version.length is not null then
+            features := ml._sequence(
+                v_model.set_id, canonical, feature_as_of, v_model.grid, v_version.length
+            );
+            if features is null then
+                reason := format('a gap in the last %s vectors', v_version.length);
+                version_id := null;
+                is_fallback := true;
+            end if;
+        end if;
+    end if;
+    if version_id is not null then
         partition_used := case
             when v_version.regime is not null then 'symbol and regime'
             when v_version.symbol is not null then 'symbol'
@@ -260,157 +367,3 @@ as $$
 $$;
 comment on function ml.predict(text, text, timestamptz) is
 'What a model says of a symbol as of a time (default: now), whatever its kind. prediction: calibrated probability, or value in the label''s unit; [lower, upper]: where the event''s frequency (value) lies at the version''s level; confidence: 1 - width of that interval (spec of the version). partition_used: symbol and regime, symbol, pooled, or base rate (no version promoted; is_fallback). expired, out_of_support: do not trust it; what then happens is set by ml.expired_policy and ml.out_of_support_policy: flag (default), null or fallback. staleness: as_of less the newest market row behind the vector. Errors: AP101 unknown symbol, AP302 unknown model, AP506 no data, AP502/AP503 unusable artifact.';
-
-create or replace function ml.risk_level(model text, probability double precision) returns text
-language sql stable parallel safe set search_path = pg_catalog, pg_temp
-as $$
-    select r.risk_level
-    from ml.risk_levels r
-    where r.min_probability <= $2
-        and case
-            when exists (select from ml.risk_levels o where o.model = $1) then r.model = $1
-            else r.model is null
-        end
-    order by r.min_probability desc
-    limit 1
-$$;
-comment on function ml.risk_level(text, double precision) is
-'low, medium, high or critical: the highest level in ml.risk_levels that the probability reaches; a model''s own rows replace the default ones.';
-
-create or replace function ml._predict_liquidation(
-    asked_symbol text, asked_horizon interval, asked_as_of timestamptz
-)
-returns table (
-    symbol text, as_of timestamptz, horizon interval, probability double precision,
-    confidence double precision, risk_level text, expected_volume double precision, regime text,
-    model_version bigint, is_fallback boolean, feature_as_of timestamptz, staleness interval,
-    lower double precision, upper double precision, expired boolean, out_of_support boolean,
-    partition_used text, reason text
-)
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-    v_model text;
-    v_volume_model text;
-    v_volume_version bigint;
-    v_p record;
-    v_expected double precision;
-begin
-    select m.model into v_model
-    from ml.models m join ml.labels l on l.label = m.label
-    where l.kind = 'liquidation' and l.horizon = asked_horizon
-    order by m.model limit 1;
-    if not found then
-        raise exception 'no liquidation model for a horizon of %', coalesce(asked_horizon::text, 'null')
-        using errcode = 'AP507',
-        detail = format('Horizons configured: %s.', coalesce((
-            select string_agg(distinct l.horizon::text, ', ') from ml.models m
-            join ml.labels l on l.label = m.label where l.kind = 'liquidation'
-        ), 'none')),
-        hint = 'Use one of these, or add a label and a model for this one (ml.labels, ml.models).';
-    end if;
-    v_p := ml._predict(v_model, asked_symbol, asked_as_of);
-    select m.model into v_volume_model
-    from ml.models m join ml.labels l on l.label = m.label
-    join ml.models o on o.model = v_model
-    where l.kind = 'liquidation_volume' and l.horizon = asked_horizon
-        and m.feature_set = o.feature_set and m.feature_version = o.feature_version
-    order by m.model limit 1;
-    v_volume_version := ml.champion(v_volume_model, v_p.canonical, v_p.regime);
-    if v_volume_version is not null then
-        v_expected := greatest(0, ml.predict_version(v_volume_version, v_p.features));
-    elsif v_volume_model is not null then
-        v_expected := (
-            select ml._base_rate(m.label, v_p.canonical, s.grid, v_p.feature_as_of)
-            from ml.models m
-            join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-            where m.model = v_volume_model
-        );
-    end if;
-    return query select
-        v_p.canonical, v_p.asked_as_of, v_p.horizon, v_p.probability, v_p.confidence,
-        ml.risk_level(v_model, v_p.probability), v_expected, v_p.regime, v_p.version_id,
-        v_p.is_fallback, v_p.feature_as_of, v_p.staleness, v_p.lower, v_p.upper, v_p.expired,
-        v_p.out_of_support, v_p.partition_used, v_p.reason;
-end
-$$;
-
-create or replace function ml.predict_liquidation(
-    symbol text, horizon interval default interval '15 minutes', as_of timestamptz default null
-)
-returns table (
-    symbol text, as_of timestamptz, horizon interval, probability double precision,
-    confidence double precision, risk_level text, expected_volume double precision, regime text,
-    model_version bigint, is_fallback boolean, feature_as_of timestamptz, staleness interval,
-    lower double precision, upper double precision, expired boolean, out_of_support boolean,
-    partition_used text, reason text
-)
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
-rows 1
-as $$
-    select p.* from ml._predict_liquidation($1, $2, $3) p
-$$;
-comment on function ml.predict_liquidation(text, interval, timestamptz) is
-'The chance that forced liquidations of a symbol in the horizon after as_of (default: now) exceed its own trailing quantile (label liquidation_<h>), calibrated, with the risk level of ml.risk_levels and the expected liquidated notional in quote currency (model liquidation_volume_<h>, else its trailing mean). confidence, lower, upper, expired, out_of_support, partition_used, staleness: see ml.predict. is_fallback: no promoted version (then the trailing base rate known at as_of), or an expired one. Errors: AP101 unknown symbol, AP506 no data at as_of, AP507 horizon not configured, AP502/AP503 unusable artifact.';
-
-create or replace function ml.explain(model text, symbol text, as_of timestamptz default null)
-returns table (feature text, value double precision, contribution double precision)
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_p record := ml._predict(model, symbol, as_of);
-begin
-    if v_p.version_id is null then
-        perform ml._no_champion(model, v_p.canonical);
-    end if;
-    return query select e.feature, e.value, e.contribution from ml.explain_version(v_p.version_id, v_p.features) e;
-end
-$$;
-comment on function ml.explain(text, text, timestamptz) is
-'What each feature adds to the raw score (log odds for classes) of ml.predict with the same arguments, largest first; the row "base" is the expected raw score, and all rows sum to the raw score. Trees: exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2). Errors: as ml.predict, and AP505 no promoted version.';
-
-create or replace function ml._check_query(query text, out reason text, out hint text)
-returns setof record
-language plpython3u stable parallel safe set search_path = pg_catalog, pg_temp
-as $python$
-    from alphaplus.server import sqlcheck
-    return [(str(problem), problem.hint) for problem in sqlcheck.read_only(query)]
-$python$;
-
-create or replace function ml.predict_many(model text, query text)
-returns table (symbol text, ts timestamptz, prediction double precision, version_id bigint)
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
-rows 1000
-as $$
-#variable_conflict use_column
-declare
-    v_set_id integer;
-    v_problem record;
-begin
-    select s.set_id into v_set_id
-    from ml.models m
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    where m.model = $1;
-    if not found then
-        perform ml._no_champion($1, null);
-    end if;
-    select c.reason, c.hint into v_problem from ml._check_query($2) c limit 1;
-    if found then
-        raise exception 'the query cannot be used: %', v_problem.reason
-        using errcode = 'AP508', hint = v_problem.hint;
-    end if;
-    return query execute format(
-        'with asked as materialized (%s),'
-        ' served as materialized ('
-        '     select a.symbol, ml.champion($1, a.symbol) as version_id'
-        '     from (select distinct symbol from asked) a)'
-        ' select q.symbol::text, q.ts, ml.predict_version(s.version_id, v.values), s.version_id'
-        ' from asked q join served s on s.symbol = q.symbol'
-        ' join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts'
-        ' where s.version_id is not null', rtrim($2, E'; \n\t')
-    ) using $1, v_set_id;
-end
-$$;
-comment on function ml.predict_many(text, text) is
-'The champion''s prediction for many rows at once: query is one SELECT giving symbol (canonical) and ts; rows without a stored vector or a promoted version are left out. Runs with the caller''s rights and writes nothing. Errors: AP302 unknown model, AP508 not one read-only SELECT.';

@@ -6,7 +6,10 @@ returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_start timestamptz := clock_timestamp();
     v_p record := ml._predict(model, symbol, as_of);
+    v_latency interval := clock_timestamp() - v_start;
+    v_details jsonb := '{}';
     v_label ml.labels;
     v_risk text;
     v_id bigint;
@@ -21,17 +24,34 @@ begin
     if v_p.probability is not null then
         v_risk := ml.risk_level(v_p.served_model, v_p.probability);
     end if;
+    if exists (
+        select from ml.model_versions v
+        where v.version_id = v_p.version_id and v.algorithm in ('lstm', 'gru', 'cnn', 'transformer')
+    ) then
+        v_details := jsonb_build_object(
+            'attention', ml._attention(v_p.version_id, v_p.features),
+            'contributions', (
+                select jsonb_object_agg(e.feature, e.contribution)
+                from ml.explain_version(v_p.version_id, v_p.features) e
+            )
+        );
+    end if;
     insert into ml.predictions (
         as_of, symbol, model, horizon, version_id, prediction, probability, confidence, risk_level,
-        regime, feature_as_of, features, partition_used, is_fallback, details, created_by
+        expected_volume, regime, feature_as_of, features, partition_used, is_fallback, details, created_by
     ) values (
         v_p.asked_as_of, v_p.canonical, v_p.served_model, v_p.horizon, v_p.version_id, v_p.prediction,
-        v_p.probability, v_p.confidence, v_risk, v_p.regime, v_p.feature_as_of, v_p.features,
+        v_p.probability, v_p.confidence, v_risk,
+        ml._expected_volume(
+            v_p.served_model, v_p.canonical, v_p.regime, v_p.feature_as_of, v_p.features
+        ),
+        v_p.regime, v_p.feature_as_of, v_p.features,
         v_p.partition_used, v_p.is_fallback,
         jsonb_build_object(
             'staleness', v_p.staleness, 'expired', v_p.expired, 'out_of_support', v_p.out_of_support,
-            'lower', v_p.lower, 'upper', v_p.upper, 'reason', v_p.reason
-        ), session_user
+            'lower', v_p.lower, 'upper', v_p.upper, 'reason', v_p.reason,
+            'latency_ms', extract(epoch from v_latency) * 1000
+        ) || v_details, session_user
     )
     returning prediction_id into v_id;
     return v_id;
@@ -82,3 +102,31 @@ as $$
 $$;
 comment on function ml.replay(bigint) is
 'A recorded prediction made again from its stored vector by the version that made it: recorded and replayed are the same to the last bit. No row for a base-rate fallback.';
+
+create or replace view ml.deep_learning_predictions as
+select
+    p.prediction_id as id,
+    p.as_of as "timestamp",
+    p.symbol,
+    s.grid::text as timeframe,
+    v.algorithm as model_type,
+    p.version_id::text as model_version,
+    v.task as prediction_type,
+    p.prediction as prediction_value,
+    p.confidence as confidence_score,
+    coalesce((v.spec #>> '{inputs,length}')::integer, 1) as input_sequence_length,
+    p.horizon as output_horizon,
+    jsonb_build_object(
+        'algorithm', v.algorithm, 'inputs', v.spec -> 'inputs', 'output', v.spec -> 'output'
+    ) as model_architecture,
+    v.params as training_parameters,
+    p.details - array['attention', 'contributions'] as inference_metadata,
+    p.details -> 'attention' as attention_weights,
+    p.details -> 'contributions' as feature_contributions,
+    p.created_at
+from ml.predictions as p
+inner join ml.model_versions as v on p.version_id = v.version_id
+inner join feature.sets as s on v.feature_set = s.name and v.feature_version = s.version
+where v.algorithm in ('lstm', 'gru', 'cnn', 'transformer');
+comment on view ml.deep_learning_predictions is
+'Recorded predictions of the deep models. inference_metadata: latency_ms of the prediction, staleness, expired, out_of_support; attention_weights: one a grid time, oldest first (Transformer); feature_contributions: by occlusion, with base summing to the raw score.';

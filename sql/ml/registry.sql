@@ -50,6 +50,7 @@ begin
         if get_byte(artifact, 0) <> 8 then
             raise exception 'the artifact is no ONNX model' using errcode = 'AP411';
         end if;
+        perform ml._check_onnx(artifact);
     else
         raise exception 'unknown artifact format %', format
         using errcode = 'AP411', hint = 'Formats: lightgbm, onnx.';

@@ -2,7 +2,7 @@
 create or replace function ml._training_spec(model text)
 returns table (
     kind text, horizon double precision, params jsonb, step double precision, set_id integer,
-    definition text, set_kind text, k integer
+    definition text, set_kind text, k integer, noise jsonb
 )
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
@@ -10,7 +10,7 @@ begin
     return query
         select
             l.kind, date_part('epoch', l.horizon), l.params, date_part('epoch', s.grid), s.set_id,
-            s.definition, s.kind, cardinality(s.features)
+            s.definition, s.kind, cardinality(s.features), m.training -> 'noise'
         from ml.models m
         join ml.labels l on l.label = m.label
         join feature.sets s on s.name = m.feature_set and s.version = m.feature_version

@@ -14,7 +14,9 @@ select
     l.label, l.label, s.name, s.version,
     -- Small trees, many and slow: labels that overlap and events that cluster leave far fewer
     -- independent observations than rows, and LightGBM's own defaults fit their noise.
-    '{"num_leaves": 4, "learning_rate": 0.02, "feature_fraction": 0.5, "lambda_l2": 50, "rounds": 600, "min_rounds": 150}'
+    -- The trainer's defaults are the seeds'.
+    '{"num_leaves": 4, "learning_rate": 0.02, "feature_fraction": 0.5, "lambda_l2": 50,
+        "rounds": 600, "min_rounds": 150}'::jsonb
     || case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
     format(d.description, l.horizon)
 from (

@@ -6,10 +6,40 @@ each statement's own snapshot.
 
 from __future__ import annotations
 
+import ctypes
 from collections import OrderedDict
 from typing import Any
 
 DEFAULT_BYTES = 256 * 2**20
+
+
+class _Mallinfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+            "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def allocated() -> int:
+    """Bytes that the C allocator has handed out in this process; 0 where it does not tell."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    mallinfo.restype = _Mallinfo
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
+
+
+def trim() -> None:
+    """Give freed memory back to the operating system."""
+    try:
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+    except AttributeError:
+        return
 
 
 class ModelCache:
@@ -39,9 +69,12 @@ class ModelCache:
         A model larger than the whole limit is kept alone: it is in use.
         """
         self.drop(version_id)
+        full = bool(self._models) and self.size + model.size > self.limit
         while self._models and self.size + model.size > self.limit:
             self.drop(next(iter(self._models)))
             self.evictions += 1
+        if full:
+            trim()
         self._models[version_id] = model
         self.size += model.size
 

@@ -30,6 +30,7 @@ MODULES: dict[str, str] = {
     "liquidation": "alphaplus.server.liquidation",
     "technical_1m": "alphaplus.server.technical",
     "technical_1h": "alphaplus.server.technical",
+    "patterns_1m": "alphaplus.server.patterns",
 }
 
 CHUNK = 4096  # grid times computed at once

@@ -606,12 +606,18 @@ def _relative(kind: str, values: Floats, bars: Bars) -> Floats:
     return values
 
 
+class Stretch(NamedTuple):
+    """Length of a bar in microseconds; bars before a block, and in one."""
+
+    width: int
+    warmup: int
+    block: int
+
+
 def series_matrix(
     read: Reader,
     grid: Times,
-    width: int,
-    warmup: int,
-    block: int,
+    stretch: Stretch,
     compute: Callable[[Bars], Floats],
     columns: int,
 ) -> Floats:
@@ -622,6 +628,7 @@ def series_matrix(
     out = np.full((len(grid), columns), np.nan)
     if len(grid) == 0:
         return out
+    width, warmup, block = stretch
     span = block * width
     anchors = grid // span
     start = int(anchors[0]) * span - warmup * width
@@ -634,11 +641,11 @@ def series_matrix(
     for low, high in pairwise(edges):
         first = int(anchors[low] * span - warmup * width - start) // width
         last = int(closed[high - 1])
-        if last <= first:
-            continue
-        out[low:high] = _block(
-            series, grid[low:high], closed[low:high], first, last, compute, columns
-        )
+        if last > first:
+            rows_ = slice(low, high)
+            out[rows_] = _block(
+                series, grid[rows_], closed[rows_], (first, last), (compute, columns)
+            )
     return out
 
 
@@ -674,11 +681,11 @@ def _block(
     series: w.Series,
     grid: Times,
     closed: Times,
-    first: int,
-    last: int,
-    compute: Callable[[Bars], Floats],
-    columns: int,
+    places_of: tuple[int, int],
+    how: tuple[Callable[[Bars], Floats], int],
 ) -> Floats:
+    first, last = places_of
+    compute, columns = how
     channels = {name: series.final[name][first:last] for name in CHANNELS}
     closed = np.maximum(closed - first, 0)
     run = _Run(channels, compute, columns)
@@ -721,7 +728,11 @@ def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:
     return np.concatenate(
         [
             series_matrix(
-                read, grid, plan.width, plan.warmup, plan.block, plan.compute, len(plan.names)
+                read,
+                grid,
+                Stretch(plan.width, plan.warmup, plan.block),
+                plan.compute,
+                len(plan.names),
             )
             for plan in plans
         ],
@@ -824,9 +835,10 @@ READ = 20_160  # grid times at once
 
 
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, start: float, stop: float
+    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
 ) -> Iterator[tuple[float, list[float | None]]]:
     """``(seconds, outputs)`` at the timeframe's grid times in [start, stop), seconds since 2000."""
+    start, stop = span
     plan = plan_of(timeframe)
     read = families.reader(plpy, cache, symbol)
     first = -(-round(start * w.SECOND) // plan.width) * plan.width

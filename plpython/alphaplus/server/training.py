@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alphaplus.server import families, labels
+from alphaplus.server import families, labels, noise
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -47,8 +47,9 @@ def assemble(
 ) -> tuple[Times, Times, Floats, Floats]:
     """Times, label ends, targets and features (n, k) of one symbol's training set.
 
-    ``spec`` is a row with kind, horizon, params, step, set_id, definition, set_kind, k.
-    Rows whose label is not known by as_of, or of which no feature is known, are left out.
+    ``spec`` is a row with kind, horizon, params, step, set_id, definition, set_kind, k, noise.
+    Rows whose label is not known by as_of, or of which no feature is known, are left out, and where
+    the model asks for it those that :mod:`alphaplus.server.noise` drops.
     """
     label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
     width = round(spec["step"] * w.SECOND)
@@ -60,6 +61,9 @@ def assemble(
     features = vectors(plpy, cache, spec, symbol, grid)
     seen = np.isfinite(features).any(axis=1)
     grid, target, features = grid[seen], target[seen], features[seen]
+    if spec["noise"] not in (None, "false", "null"):
+        kept = noise.keep(plpy, cache, symbol, grid, width, spec["noise"])
+        grid, target, features = grid[kept], target[kept], features[kept]
     return grid, grid + label.horizon, target, features
 
 

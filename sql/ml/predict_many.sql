@@ -1,0 +1,87 @@
+-- Scoring sets.
+create or replace function ml._check_query(query text, out reason text, out hint text)
+returns setof record
+language plpython3u stable parallel safe set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import sqlcheck
+    return [(str(problem), problem.hint) for problem in sqlcheck.read_only(query)]
+$python$;
+
+create or replace function ml.score_many(version_id bigint, vectors double precision [])
+returns double precision []
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.predict import score_many
+    return score_many(plpy, GD, version_id, vectors)
+$python$;
+comment on function ml.score_many(bigint, double precision []) is
+'ml.predict_version for many vectors in one call: vectors is a two-dimensional array, one row a vector; the predictions in the same order. Errors: AP501 to AP504.';
+
+create or replace function ml.predict_many(model text, query text)
+returns table (symbol text, ts timestamptz, prediction double precision, version_id bigint)
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+rows 1000
+as $$
+#variable_conflict use_column
+declare
+    v_set_id integer;
+    v_grid interval;
+    v_problem record;
+begin
+    select s.set_id, s.grid into v_set_id, v_grid
+    from ml.models m
+    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
+    where m.model = $1;
+    if not found then
+        perform ml._no_champion($1, null);
+    end if;
+    select c.reason, c.hint into v_problem from ml._check_query($2) c limit 1;
+    if found then
+        raise exception 'the query cannot be used: %', v_problem.reason
+        using errcode = 'AP508', hint = v_problem.hint;
+    end if;
+    -- LightGBM takes a row in a few microseconds, one call each; ONNX wants them by the thousand.
+    return query execute format($q$
+        with asked as materialized (
+            select g.symbol::text collate "C" as symbol, g.ts from (%s) as g
+        ),
+        served as materialized (
+            select a.symbol, v.version_id, v.format, (v.spec #>> '{inputs,length}')::integer as length
+            from (select distinct symbol from asked) a
+            join ml.model_versions v on v.version_id = ml.champion($1, a.symbol)
+        ),
+        vectors as (
+            select
+                s.version_id, q.symbol, q.ts,
+                row_number() over (partition by s.version_id) / 1000 as part,
+                case
+                    when s.length is null then v.values
+                    else ml._stored_sequence($2, q.symbol, q.ts, $3, s.length)
+                end as x
+            from asked q
+            join served s on s.symbol = q.symbol and s.format <> 'lightgbm'
+            join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
+        ),
+        parts as materialized (
+            select
+                p.version_id, array_agg(p.symbol) as symbols, array_agg(p.ts) as times,
+                ml.score_many(p.version_id, array_agg(p.x)) as scores
+            from vectors p
+            where p.x is not null
+            group by p.version_id, p.part
+        )
+        select q.symbol, q.ts, ml.predict_version(s.version_id, v.values), s.version_id
+        from asked q
+        join served s on s.symbol = q.symbol and s.format = 'lightgbm'
+        join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
+        union all
+        select u.symbol, u.ts, u.score, p.version_id
+        from parts p
+        cross join lateral unnest(p.symbols, p.times, p.scores) as u (symbol, ts, score)
+        $q$, rtrim($2, E'; \n\t')
+    ) using $1, v_set_id, v_grid;
+end
+$$;
+comment on function ml.predict_many(text, text) is
+'The champion''s prediction for many rows at once: query is one SELECT giving symbol (canonical) and ts, all names qualified by their schema; rows without a stored vector (a sequence model: with a gap in its vectors) or a promoted version are left out. Runs with the caller''s rights and writes nothing. Errors: AP302 unknown model, AP508 not one read-only SELECT.';

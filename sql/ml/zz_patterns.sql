@@ -1,0 +1,65 @@
+-- A pattern seen in the candles, beside what the model expects.
+create or replace function ml._enhance_pattern(
+    asked_symbol text, asked_pattern text, asked_as_of timestamptz, asked_timeframe interval,
+    asked_horizon interval
+)
+returns table (
+    symbol text, ts timestamptz, timeframe interval, pattern text, title text, direction text,
+    strength double precision, model text, horizon interval, probability_up double precision,
+    pattern_confidence double precision, agrees boolean, model_confidence double precision,
+    model_version bigint, is_fallback boolean
+)
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_model text;
+    v_as_of timestamptz := coalesce(asked_as_of, now());
+begin
+    select m.model into v_model
+    from ml.models m
+    join ml.labels l on l.label = m.label
+    where l.kind = 'direction' and l.horizon = asked_horizon
+    order by m.model
+    limit 1;
+    if v_model is null then
+        raise exception 'no direction model for a horizon of %',
+            coalesce(asked_horizon::text, 'null')
+        using errcode = 'AP501',
+            hint = 'See: select m.model, l.horizon from ml.models m join ml.labels l using (label).';
+    end if;
+    return query
+        select
+            f.symbol, f.ts, asked_timeframe, f.pattern, f.title, f.direction, f.strength,
+            v_model, asked_horizon, p.probability,
+            case f.direction when 'bullish' then p.probability when 'bearish' then 1 - p.probability end,
+            case f.direction when 'bullish' then p.probability > 0.5 when 'bearish' then p.probability < 0.5 end,
+            p.confidence, p.version_id, p.is_fallback
+        from feature.patterns(asked_symbol, v_as_of, asked_timeframe) f
+        cross join lateral ml.predict(v_model, f.symbol, v_as_of) p
+        where asked_pattern is null
+            or f.pattern = lower(asked_pattern)
+            or 'cdl' || lower(asked_pattern) = f.pattern
+        order by f.strength desc, f.pattern;
+end
+$$;
+create or replace function ml.enhance_pattern(
+    symbol text, pattern text default null, as_of timestamptz default null,
+    timeframe interval default '1 minute', horizon interval default '15 minutes'
+)
+returns table (
+    symbol text, ts timestamptz, timeframe interval, pattern text, title text, direction text,
+    strength double precision, model text, horizon interval, probability_up double precision,
+    pattern_confidence double precision, agrees boolean, model_confidence double precision,
+    model_version bigint, is_fallback boolean
+)
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select
+        e.symbol, e.ts, e.timeframe, e.pattern, e.title, e.direction, e.strength, e.model,
+        e.horizon, e.probability_up, e.pattern_confidence, e.agrees, e.model_confidence,
+        e.model_version, e.is_fallback
+    from ml._enhance_pattern($1, $2, $3, $4, $5) e
+$$;
+comment on function ml.enhance_pattern(text, text, timestamptz, interval, interval) is
+'The candlestick patterns detected at as_of (default: now; one pattern, by TA-Lib''s name with or without cdl, or all), each beside the direction model of the horizon: probability_up, the calibrated probability of a higher price; pattern_confidence, the probability of a move the pattern''s way (probability_up for a bullish one, 1 less it for a bearish one, null for a neutral one); agrees, whether that is above one half. No row where no pattern is there. Errors: AP101, AP102, AP210 unknown timeframe, AP501 no model of that horizon, and those of ml.predict.';

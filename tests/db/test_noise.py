@@ -1,0 +1,85 @@
+"""Noise filtering of training sets: what is dropped, why, and that it is counted."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import psycopg
+import pytest
+
+START = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
+END = START + dt.timedelta(minutes=2000)
+MINUTE = dt.timedelta(minutes=1)
+
+
+@pytest.fixture(scope="module")
+def market(db_module: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    db = db_module
+    db.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+        " values ('AAA', 'test', 'AAA', 'A', 'USD')"
+    )
+    db.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+        " select 'AAA', '1 minute', %s::timestamptz + i * interval '1 minute',"
+        " %s::timestamptz + (i + 1) * interval '1 minute', p,"
+        " p * case i when 1000 then 1.3 when 1200 then 1.2 else 1.0004 end, p * 0.9996,"
+        " p * case i when 1200 then 1.2 else 1 end, case i when 1100 then 0 else 10 + i %% 7 end"
+        " from (select i, 100 + sin(i / 50.0) + (i * 7919 %% 100) / 3000.0 as p"
+        " from generate_series(0, 1999) i) x where i <> 1500",
+        (START, START),
+    )
+    db.execute("call market.refresh_aggregates()")
+    return db
+
+
+def test_the_mask_names_what_it_drops_and_the_counts_agree(
+    market: psycopg.Connection[Any],
+) -> None:
+    rows = market.execute(
+        "select ts, reasons from feature.noise_mask('AAA', %s, %s)",
+        (START + 100 * MINUTE, END),
+    ).fetchall()
+    found = {round((ts - START) / MINUTE): set(reasons) for ts, reasons in rows}
+    assert "bad_tick" in found[1001] and found[1101] == {"volume"}
+    assert "hampel" in found[1201] and "hampel" in found[1202]  # there and back
+    assert found[1501] == {"gap"}
+    assert len(found) < 20
+    counts = dict(
+        market.execute(
+            "select reason, dropped from feature.noise_counts('AAA', %s, %s)",
+            (START + 100 * MINUTE, END),
+        ).fetchall()
+    )
+    for reason in {reason for reasons in found.values() for reason in reasons}:
+        assert counts[reason] == sum(reason in reasons for reasons in found.values())
+    assert counts["any"] == len(found)
+    with pytest.raises(psycopg.Error) as error:
+        market.execute("select * from feature.noise_mask('AAA', now(), now(), '{\"x\": 1}')")
+    assert error.value.sqlstate == "AP220"
+
+
+def test_a_model_may_ask_for_a_filtered_training_set(market: psycopg.Connection[Any]) -> None:
+    def times() -> set[Any]:
+        return {
+            row[0]
+            for row in market.execute(
+                "select ts from ml.training_set('direction_15m', 'AAA', %s, %s)",
+                (END, START + 100 * MINUTE),
+            )
+        }
+
+    whole = times()
+    market.execute(
+        "update ml.models set training = training || '{\"noise\": {}}' where model = 'direction_15m'"
+    )
+    dropped = {
+        row[0]
+        for row in market.execute(
+            "select ts from feature.noise_mask('AAA', %s, %s)", (START + 100 * MINUTE, END)
+        )
+    }
+    filtered = times()
+    assert dropped & whole
+    assert filtered == whole - dropped
