@@ -73,7 +73,6 @@ def simulate(
     import datetime as dt
 
     import psycopg
-
     from alphaplus.loaders import simulator
 
     if to == "now":

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-
 from alphaplus.loaders import pgcopy
 from alphaplus.loaders.pgcopy import Interval, Text
 
@@ -463,6 +462,8 @@ def _write_truth(conn: psycopg.Connection[Any], symbol: str, market: Market) -> 
     for code, regime in enumerate(REGIMES):
         for known in (True, False):
             keep = (truth["regime"] == code) & (hazard == known)
+            if not keep.any():
+                continue
             columns: dict[str, Any] = {
                 name: truth[name][keep] for name in ("ts", "volatility", "intensity")
             }
