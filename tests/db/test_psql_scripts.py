@@ -26,7 +26,9 @@ def dbname(db_module: psycopg.Connection[Any]) -> str:
     return db_module.info.dbname
 
 
-def psql(server: Any, dbname: str, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def psql(
+    server: Any, dbname: str, script: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     params = pq.conninfo_to_dict(server.conninfo(dbname, "alphaplus_operator"))
     password = str(params.pop("password"))
     return subprocess.run(
