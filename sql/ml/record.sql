@@ -9,7 +9,7 @@ declare
     v_start timestamptz := clock_timestamp();
     v_p record := ml._predict(model, symbol, as_of);
     v_latency interval := clock_timestamp() - v_start;
-    v_details jsonb := '{}';
+    v_details jsonb := '{}'::jsonb;
     v_label ml.labels;
     v_risk text;
     v_id bigint;
