@@ -159,11 +159,11 @@ def test_data_survives_a_new_migration(server: Any, db: Conn, checkout: Path) ->
         insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)
         select 'AAA', t, t::text, t, 1, 1, 'buy'
         from generate_series(timestamptz '2026-01-01', '2026-01-02', '1 minute') t;
-        call market.refresh_aggregates();
         select ops.set_setting('ops.run_timeout', '"7 minutes"');
         update ops.schedules set enabled = false, cron = '1 1 * * *' where name = 'housekeeping';
         """
     )
+    db.execute("call market.refresh_aggregates()")
     bars = db.execute("select * from market.candles_5m order by ts").fetchall()
     assert len(bars) == 289
     newest = max(path.stem for path in (ROOT / "migrations").glob("????_*"))
@@ -223,8 +223,8 @@ def test_sql_follows_its_files(server: Any, db: Conn, checkout: Path) -> None:
         return {
             value
             for (value,) in db.execute(
-                "select p.oid::regprocedure::text from pg_proc p where p.proname ~ '^extra'"
-                " union all select c.relname from pg_class c where c.relname ~ '^extra'"
+                "select p.oid::regprocedure::text from pg_proc p where p.proname ~ '^extra($|_)'"
+                " union all select c.relname from pg_class c where c.relname ~ '^extra_'"
             ).fetchall()
         }
 

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from alphaplus.loaders import simulator
+from alphaplus.loaders.db import role_conninfo
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
-
-from alphaplus.loaders import simulator
-from alphaplus.loaders.db import role_conninfo
 
 BASES = ["BTC", "ETH", "SOL"]
 DAYS = 30.0
@@ -299,7 +298,7 @@ def show(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"  # noqa: PLR2004
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
     if isinstance(value, dt.datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     return str(value)

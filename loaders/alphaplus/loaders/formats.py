@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-
 from alphaplus.loaders.instruments import Instrument
 
 Floats = npt.NDArray[np.float64]

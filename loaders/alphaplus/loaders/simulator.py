@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-
 from alphaplus.loaders import pgcopy
 from alphaplus.loaders.pgcopy import Interval, Text
 
