@@ -113,6 +113,12 @@ as $$
     select a.* from market.%2$I a where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
 $$
 $body$, v_aggregate.name || '_between', v_aggregate.name);
+            -- The clock refreshes too, and more often: this is for a server without one.
+            perform public.add_continuous_aggregate_policy(
+                format('market.%I', v_aggregate.name)::regclass, start_offset => null,
+                end_offset => interval '10 minutes', schedule_interval => interval '15 minutes',
+                if_not_exists => true
+            );
             continue;
         end if;
         select string_agg('a.' || quote_ident(a.attname), ', ' order by a.attnum) into v_columns

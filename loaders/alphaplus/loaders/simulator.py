@@ -462,6 +462,8 @@ def _write_truth(conn: psycopg.Connection[Any], symbol: str, market: Market) -> 
     for code, regime in enumerate(REGIMES):
         for known in (True, False):
             keep = (truth["regime"] == code) & (hazard == known)
+            if not keep.any():
+                continue
             columns: dict[str, Any] = {
                 name: truth[name][keep] for name in ("ts", "volatility", "intensity")
             }
