@@ -13,7 +13,7 @@ SCHEMAS = ["ops", "market", "feature", "regime", "ml", "drift", "sentiment", "an
 Conn = psycopg.Connection[Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def checked(db_module: Conn) -> Iterator[Conn]:
     db_module.execute("create extension if not exists plpgsql_check")
     # pg_cron is in the server's main database only; here stands what we use of it.
@@ -36,6 +36,7 @@ def checked(db_module: Conn) -> Iterator[Conn]:
             " language sql stable return 'x'::text"
         )
     yield db_module
+    db_module.execute("drop schema cron cascade")
     if stub:
         db_module.execute("drop function regime.classify(text, timestamptz)")
 
