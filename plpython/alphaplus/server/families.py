@@ -31,6 +31,7 @@ MODULES: dict[str, str] = {
     "technical_1m": "alphaplus.server.technical",
     "technical_1h": "alphaplus.server.technical",
     "patterns_1m": "alphaplus.server.patterns",
+    "factors_1d": "alphaplus.server.factors",
 }
 
 CHUNK = 4096  # grid times computed at once

@@ -217,3 +217,21 @@ def folds(
             continue
         out.append((len(out) + 1, int(t[0]), test_from - 1, test_from, test_to))
     return out
+
+
+def columns(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbols: list[str], span: tuple[float, float]
+) -> Iterator[tuple[str, int, bytes, list[bytes]]]:
+    """``(symbol, rows, times, columns)`` of a feature set at the grid times of span at which
+    anything is known, each as known then; big-endian, times in microseconds since 2000.
+
+    ``spec`` is a row with set_id, definition, set_kind, k, step.
+    """
+    width = round(spec["step"] * w.SECOND)
+    for symbol in symbols:
+        grid = _grid(span[0], span[1], width)
+        values = vectors(plpy, cache, spec, symbol, grid)
+        seen = np.isfinite(values).any(axis=1)
+        grid, values = grid[seen], values[seen]
+        turned = values.T.astype(">f8")
+        yield symbol, len(grid), grid.astype(">i8").tobytes(), [row.tobytes() for row in turned]
