@@ -229,7 +229,7 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_stack bigint [] := '{}';
+    v_stack bigint [] := array[]::bigint [];
     v_row record;
 begin
     for v_row in
@@ -398,7 +398,7 @@ as $$
 declare
     v_symbol text;
     v_stack bigint [];
-    v_targets bigint [] := '{}';
+    v_targets bigint [] := array[]::bigint [];
     v_target bigint;
     v_below integer;
 begin

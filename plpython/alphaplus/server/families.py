@@ -141,7 +141,8 @@ def get(name: str) -> Family:
     """
     module = importlib.import_module(MODULES[name])
     if hasattr(module, "FAMILIES"):
-        return next(family for family in module.FAMILIES if family.name == name)
+        families: tuple[Family, ...] = module.FAMILIES
+        return next(family for family in families if family.name == name)
     family: Family = module.FAMILY
     return family
 

@@ -188,8 +188,8 @@ def folds(
 ) -> list[tuple[int, int, int, int, int]]:
     """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
 
-    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on the
-    rows whose label interval [t, end] had ended before its first test time, so no training
+    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on
+    the rows whose label interval [t, end] had ended before its first test time, so no training
     interval meets the span from the first test time to the last test label's end; training lies
     wholly before the test, so nothing after it needs an embargo.
 
@@ -205,7 +205,7 @@ def folds(
     if len(t) == 0:
         return []
     cuts = np.linspace(int(len(t) * min_train), len(t), count + 1).astype(int)
-    out = []
+    out: list[tuple[int, int, int, int, int]] = []
     for fold in range(count):
         low, high = cuts[fold], cuts[fold + 1]
         if high <= low:
