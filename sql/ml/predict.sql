@@ -118,21 +118,16 @@ language sql stable parallel restricted
 rows 1
 as $$
     -- search_path: not pinned, so that it is inlined into the caller's plan; every name is
-    -- qualified. The joins are ml.champion's chain, which as a scalar function is not inlined.
-    select
-        ml.predict_version(coalesce(own.version_id, pooled.version_id), v.values),
-        coalesce(own.version_id, pooled.version_id)
-    from ml.models m
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    join feature.vectors v on v.set_id = s.set_id
-    left join ml.aliases own
-        on own.model = m.model and own.symbol = v.symbol
-        and own.regime is null and own.alias = 'champion'
-    left join ml.aliases pooled
-        on pooled.model = m.model and pooled.symbol is null
-        and pooled.regime is null and pooled.alias = 'champion'
-    where m.model = $1 and v.symbol = $2 and v.ts = $3
-        and coalesce(own.version_id, pooled.version_id) is not null
+    -- qualified. ml.serving is ml.champion's chain without regimes, in one row.
+    select ml.predict_version(s.version_id, v.values), s.version_id
+    from (
+        select c.set_id, c.version_id
+        from ml.serving c
+        where c.model = $1 and (c.symbol = $2 or c.symbol is null)
+        order by c.symbol
+        limit 1
+    ) s
+    join feature.vectors v on v.set_id = s.set_id and v.symbol = $2 and v.ts = $3
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is
 'The champion''s prediction (of the symbol, else pooled) from the vector stored at exactly (symbol, ts): the quickest way, inlined into the calling plan; symbol is the canonical one. For models that take one vector, not a sequence. No row where no vector is stored or no version promoted.';
