@@ -83,7 +83,7 @@ def assert_stretches(conn: Connection) -> None:
             assert wide == narrow, name
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=SAME_DATABASE)
+@settings(max_examples=20, deadline=None, suppress_health_check=SAME_DATABASE)
 @given(done=rows.operations())
 def test_aggregates_equal_the_plain_group_by(
     db_module: Connection, done: list[tuple[str, str, Row]]
@@ -167,7 +167,8 @@ def test_a_rolled_back_row_leaves_nothing(market: Connection, another: Connectio
     rows.insert(another, "trades", trade(trade_id="2"))
     rows.insert(another, "trades", trade(minute=5, trade_id="3"))
     another.execute("rollback")
-    assert count_trades(market) == 1
+    if not rows.is_native(market):
+        assert count_trades(market) == 1
     market.execute("call market.refresh_aggregates()")
     assert count_trades(market) == 1
 
@@ -250,7 +251,19 @@ def test_open_and_close_on_equal_times_follow_the_key(market: Connection) -> Non
     for trade_id, price in (("b", 3.0), ("a", 2.0), ("c", 1.0)):
         known_at = BASE + timedelta(seconds=90 if trade_id == "a" else 1)
         rows.insert(market, "trades", trade(trade_id=trade_id, price=price, known_at=known_at))
+    market.execute("call market.refresh_aggregates()")
     assert market.execute("select open, close from market.trades_1m").fetchall() == [(2.0, 1.0)]
+
+
+@pytest.mark.parametrize("role", ["loader", "operator"])
+def test_loader_and_operator_may_refresh(market: Connection, role: str) -> None:
+    """On the Community edition they are told that it is left to the clock."""
+    rows.insert(market, "trades", trade())
+    rows.execute(market, f"set role alphaplus_{role}")
+    market.execute("call market.refresh_aggregates()")
+    market.execute("reset role")
+    if not rows.is_native(market):
+        assert marks(market) == 0
 
 
 def test_refreshing_needs_read_committed(market: Connection) -> None:
@@ -278,6 +291,7 @@ def test_bars_come_from_the_best_source(market: Connection) -> None:
         "candles",
         {**bar, "timeframe": 5 * MINUTE, "ts": ts, "known_at": ts + 5 * MINUTE},
     )
+    market.execute("call market.refresh_aggregates()")
     found = market.execute("select ts, source from market.candles_5m order by ts").fetchall()
     assert [source for _, source in found] == ["trades", "minutes", "loaded"]
     found = market.execute("select ts, source from market.candles_1m order by ts").fetchall()

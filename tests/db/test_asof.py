@@ -84,7 +84,7 @@ def as_of_times() -> st.SearchStrategy[datetime]:
     return minutes.map(lambda n: BASE + n * MINUTE)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SAME_DATABASE)
+@settings(max_examples=20, deadline=None, suppress_health_check=SAME_DATABASE)
 @given(done=rows.operations(), times=st.lists(as_of_times(), min_size=4, max_size=8))
 def test_versions_say_what_was_known(
     db_module: Connection, done: list[tuple[str, str, Row]], times: list[datetime]
@@ -104,7 +104,7 @@ def test_versions_say_what_was_known(
             )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=SAME_DATABASE)
+@settings(max_examples=12, deadline=None, suppress_health_check=SAME_DATABASE)
 @given(first=rows.operations(), then=rows.operations(), times=st.lists(as_of_times(), min_size=4))
 def test_what_happens_now_leaves_earlier_answers(
     db_module: Connection,
@@ -238,6 +238,8 @@ def test_bars_of_each_source_have_their_priority(market: Connection) -> None:
             "candles",
             {**bar, "timeframe": timeframe, "known_at": ts + timeframe + 2 * MINUTE},
         )
+
+    market.execute("call market.refresh_aggregates()")
 
     def found(timeframe: timedelta) -> list[tuple[Any, ...]]:
         return market.execute(

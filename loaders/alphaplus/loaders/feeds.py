@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from alphaplus.loaders.formats import Columns, Context, Format, moment, number
 from alphaplus.loaders.instruments import Instrument
+from sortedcontainers import SortedDict
 
 PERPETUAL_KEYS = {"pu", "T"}
 
@@ -32,8 +34,8 @@ def looks_like(line: bytes) -> bool:
 class Book:
     """One instrument's book, from updates alone: partial until levels are seen."""
 
-    bids: dict[float, float] = field(default_factory=dict)
-    asks: dict[float, float] = field(default_factory=dict)
+    bids: SortedDict = field(default_factory=SortedDict)
+    asks: SortedDict = field(default_factory=SortedDict)
     last_id: int = -1
     gap: bool = False
     due: float = 0.0  # microseconds: when the next snapshot is to be taken
@@ -50,15 +52,15 @@ class Book:
 
     def best(self, bid: float, ask: float) -> None:
         """Best prices known from elsewhere: levels beyond them are stale and go."""
-        for price in [p for p in self.bids if p > bid]:
-            del self.bids[price]
-        for price in [p for p in self.asks if p < ask]:
-            del self.asks[price]
+        while self.bids and self.bids.peekitem(-1)[0] > bid:
+            self.bids.popitem(-1)
+        while self.asks and self.asks.peekitem(0)[0] < ask:
+            self.asks.popitem(0)
 
     def top(self, n: int) -> tuple[list[float], list[float], list[float], list[float]]:
         """Best n levels a side: bid prices, bid sizes, ask prices, ask sizes."""
-        bids = sorted(self.bids, reverse=True)[:n]
-        asks = sorted(self.asks)[:n]
+        bids = list(islice(reversed(self.bids), n))
+        asks = list(islice(self.asks, n))
         return bids, [self.bids[p] for p in bids], asks, [self.asks[p] for p in asks]
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-
 from alphaplus.loaders.instruments import Instrument
 
 Floats = npt.NDArray[np.float64]
@@ -126,7 +125,7 @@ _MAKER = ({"false", "0"}, {"true", "1"})
 def text(column: Any) -> npt.NDArray[np.str_]:
     """Text of ids, without the .0 that a float column would give."""
     series = pd.Series(column)
-    if series.dtype.kind == "f":
+    if series.dtype.kind == "f" and (series.dropna() % 1 == 0).all():
         series = series.astype("Int64")
     return series.astype(str).to_numpy(dtype=str)
 

@@ -24,12 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-from psycopg import sql
-
 from alphaplus.loaders import feeds, pgcopy
 from alphaplus.loaders.formats import BOOK_LEVELS, Columns, Context, Format, UnknownFormat, detect
 from alphaplus.loaders.instruments import Instrument, Register
 from alphaplus.loaders.pgcopy import Interval, Text
+from psycopg import sql
 
 Floats = npt.NDArray[np.float64]
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import KINDS, Loader, Options, Report, TooManyBad
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 FAILED, TOO_MANY_BAD = 1, 3
 
