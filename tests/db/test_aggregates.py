@@ -255,6 +255,17 @@ def test_open_and_close_on_equal_times_follow_the_key(market: Connection) -> Non
     assert market.execute("select open, close from market.trades_1m").fetchall() == [(2.0, 1.0)]
 
 
+@pytest.mark.parametrize("role", ["loader", "operator"])
+def test_loader_and_operator_may_refresh(market: Connection, role: str) -> None:
+    """On the Community edition they are told that it is left to the clock."""
+    rows.insert(market, "trades", trade())
+    rows.execute(market, f"set role alphaplus_{role}")
+    market.execute("call market.refresh_aggregates()")
+    market.execute("reset role")
+    if not rows.is_native(market):
+        assert marks(market) == 0
+
+
 def test_refreshing_needs_read_committed(market: Connection) -> None:
     apache_only(market)
     market.execute("set default_transaction_isolation = 'repeatable read'")

@@ -65,11 +65,11 @@ class Demo:
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """All rows of a query, as the operator."""
-        return self.operator.execute(query, arguments).fetchall()  # type: ignore[arg-type]
+        return self.operator.execute(query, arguments).fetchall()
 
     def call(self, statement: str) -> None:
         """Run a procedure as the operator."""
-        self.operator.execute(statement)  # type: ignore[arg-type]
+        self.operator.execute(statement)
 
 
 def run(data: Path | None) -> int:
@@ -235,8 +235,8 @@ def train(demo: Demo, keys: list[Key]) -> None:
 def metrics(demo: Demo, keys: list[Key]) -> None:
     """Held-out metrics beside the base rate, as they came out; the best there is where known."""
     demo.console.print(
-        "\n[bold]held-out metrics[/bold] (walk-forward, purged by the horizon; 95 % intervals by block"
-        " bootstrap; the base rate has an AUC of 0.5)"
+        "\n[bold]held-out metrics[/bold] (walk-forward, purged by the horizon; 95 % intervals by"
+        " block bootstrap; the base rate has an AUC of 0.5)"
     )
     table = Table()
     for name in (
@@ -382,7 +382,7 @@ def from_files(demo: Demo, folder: Path) -> int:
         demo,
         [
             f"select * from ml.explain('{first.model}', '{first.symbol}', '{as_of}');",
-            f"select ts, close, source from market.candles_1d where symbol = '{first.symbol}' order by ts;",
+            f"select ts, close from market.candles_1d where symbol = '{first.symbol}' order by ts;",
             "select model, symbol, metrics ->> 'auc' as auc from ml.model_versions;",
         ],
     )
