@@ -1,4 +1,4 @@
--- What the clock calls, as delivered; an operator's changes stay. Then pg_cron's entries follow.
+-- Settings and schedules as delivered; an operator's changes stay.
 insert into ops.settings (name, value, description)
 values
 ('market.default_exchange', '"binance"', 'The venue whose instruments go by their bare native symbol.'),
@@ -6,18 +6,61 @@ values
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),
 ('ml.out_of_support_policy', '"flag"', 'What a prediction far from the training rows becomes: flag, null or fallback.'),
-('ops.keep_runs', '"14 days"', 'How long finished runs and queue jobs are kept.'),
-('market.keep_quarantine', '"90 days"', 'How long refused rows are kept.')
+('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.')
 on conflict (name) do nothing;
 
+-- pg_cron's jobs belong to alphaplus_owner, who owns everything here and nothing elsewhere.
+do $$
+begin
+    if exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+        grant usage on schema cron to alphaplus_owner;
+        grant execute on function cron.schedule(text, text, text) to alphaplus_owner;
+        grant execute on function cron.unschedule(text) to alphaplus_owner;
+    end if;
+end
+$$;
+
+-- pg_cron runs a job as whoever scheduled it, so this one must be the owner's before it is called.
+alter function ops.sync_schedules() owner to alphaplus_owner;
+
+-- The schedules as delivered; an operator's changes of time or state outlive a deploy. Commands and
+-- descriptions are ours. Applied after all schemas, as what is called has to be there.
 insert into ops.schedules (name, cron, command, expected_interval, description)
-values
-('refresh aggregates', '* * * * *', 'call market.refresh_aggregates()', interval '1 minute', 'Aggregates follow new, late, corrected and deleted rows.'),
-('refresh features', '* * * * *', 'call feature.refresh()', interval '1 minute', 'Vectors of new bars, and again where late rows can have changed them.'),
-('requeue stalled', '*/2 * * * *', 'call ml.requeue_stalled()', interval '2 minutes', 'Jobs of dead trainers go back to the queue.'),
-('retrain due', '0 2 * * *', 'call ml.retrain_due()', interval '1 day', 'Models whose newest version is older than a day are trained again.'),
-('join outcomes', '*/5 * * * *', 'call ml.join_outcomes()', interval '5 minutes', 'Recorded predictions get their outcome once it is known.'),
-('housekeeping', '30 1 * * *', 'call ops.housekeeping()', interval '1 day', 'Old runs, queue jobs and quarantined rows are deleted.')
-on conflict (name) do nothing;
+select d.name, d.cron, d.command, d.expected_interval::interval, d.description
+from (
+    values
+    (
+        'refresh aggregates', '* * * * *', 'call market.refresh_aggregates()', '1 minute',
+        'Brings aggregates up to date with what arrived, changed or went.'
+    ),
+    (
+        'refresh features', '* * * * *', 'call feature.refresh()', '1 minute',
+        'Stores the feature vectors of new grid times, and anew those that late rows changed.'
+    ),
+    (
+        'retrain due', '*/10 * * * *', 'call ml.retrain_due()', '10 minutes',
+        'Asks for training where a line of versions is older than a day (its model''s training ->> ''every'').'
+    ),
+    (
+        'requeue stalled', '* * * * *', 'call ml.requeue_stalled()', '1 minute',
+        'Gives the jobs of silent trainers to others.'
+    ),
+    (
+        'join outcomes', '*/5 * * * *', 'call ml.join_outcomes()', '5 minutes',
+        'Writes what came about beside recorded predictions.'
+    ),
+    (
+        'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day',
+        'Cuts logs, finished queue entries and old quarantine.'
+    )
+) as d (name, cron, command, expected_interval, description)
+where exists (
+    select
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where d.command = format('call %s.%s()', n.nspname, p.proname)
+)
+on conflict (name) do update
+set command = excluded.command, description = excluded.description;
 
-call ops.sync_cron();
+select ops.sync_schedules();

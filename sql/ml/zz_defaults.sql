@@ -12,7 +12,14 @@ on conflict (name) do nothing;
 insert into ml.models (model, label, feature_set, feature_version, params, description)
 select
     l.label, l.label, s.name, s.version,
-    case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
+    case
+        -- Minutely rows with labels of many minutes overlap, so a month holds few independent ones:
+        -- small, strongly regularised trees. The trainer's own defaults are the seeds'.
+        when d.family like 'liquidation%' then '{"num_leaves": 7, "learning_rate": 0.03,
+            "min_data_in_leaf": 300, "lambda_l2": 10, "feature_fraction": 0.6,
+            "bagging_fraction": 0.6, "bagging_freq": 1, "rounds": 250}'::jsonb
+        else '{}'::jsonb
+    end || case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
     format(d.description, l.horizon)
 from (
     values

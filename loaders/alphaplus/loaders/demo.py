@@ -1,0 +1,317 @@
+"""``alphaplus demo``: from raw market data to a prediction in SQL, each step said and timed.
+
+Run twice it does only what is missing: data already loaded, vectors already stored and models
+already promoted stay.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from alphaplus.loaders import simulator
+from alphaplus.loaders.db import role_conninfo
+
+BASES = ["BTC", "ETH", "SOL"]
+DAYS = 30.0
+SEED = 7
+HORIZONS = ("5m", "15m", "30m", "60m")
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A model to train for a symbol as of the end of its data."""
+
+    model: str
+    symbol: str
+    as_of: dt.datetime
+
+
+class Demo:
+    """One run: its connections and where it prints."""
+
+    def __init__(self, console: Console, operator: Conn, loader: Conn) -> None:
+        self.console = console
+        self.operator = operator
+        self.loader = loader
+        self.step_number = 0
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Say what is being done, and how long it took."""
+        self.step_number += 1
+        self.console.print(f"[bold]{self.step_number}. {what}[/bold]")
+        begin = time.monotonic()
+        yield
+        self.console.print(f"   {time.monotonic() - begin:.1f} s")
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query, as the operator."""
+        return self.operator.execute(query, arguments).fetchall()  # type: ignore[arg-type]
+
+    def call(self, statement: str) -> None:
+        """Run a procedure as the operator."""
+        self.operator.execute(statement)  # type: ignore[arg-type]
+
+
+def run(data: Path | None) -> int:
+    """The whole demo; returns the exit status."""
+    console = Console()
+    with (
+        psycopg.connect(role_conninfo("alphaplus_operator"), autocommit=True) as operator,
+        psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as loader,
+    ):
+        demo = Demo(console, operator, loader)
+        return simulated(demo) if data is None else from_files(demo, data)
+
+
+def simulated(demo: Demo) -> int:
+    """Liquidation models on the built-in market simulator."""
+    with demo.step(
+        f"market data: no DATA given, so the built-in simulator ({', '.join(BASES)}, {DAYS:g} days,"
+        f" seed {SEED}); this is not a real market"
+    ):
+        have = {name for (name,) in demo.rows("select distinct symbol from market.simulation_runs")}
+        missing = [base for base in BASES if f"{base}USDT@sim" not in have]
+        for base in missing:
+            (name,) = simulator.run(demo.loader, [base], DAYS, SEED + BASES.index(base))
+            demo.console.print(f"   {name}")
+        for symbol, trades, books, events in demo.rows(
+            "select i.symbol, (select count(*) from market.trades t where t.symbol = i.symbol),"
+            " (select count(*) from market.order_book_snapshots b where b.symbol = i.symbol),"
+            " (select count(*) from market.liquidation_events l where l.symbol = i.symbol)"
+            " from market.instruments i where i.is_simulated order by 1"
+        ):
+            demo.console.print(
+                f"   {symbol}: {trades:,} trades, {books:,} order books, {events:,} liquidations"
+            )
+    prepare(demo)
+    symbols = [f"{base}USDT@sim" for base in BASES]
+    keys = [
+        Key(f"{kind}_{horizon}", symbol, data_end(demo, symbol))
+        for kind in ("liquidation", "liquidation_volume")
+        for horizon in HORIZONS
+        for symbol in symbols
+    ]
+    train(demo, keys)
+    metrics(demo, [key for key in keys if key.model.startswith("liquidation_volume") is False])
+    query = "select * from ml.predict_liquidation(%s, interval %s, as_of => %s)"
+    demo.console.print(
+        "\n[bold]select * from ml.predict_liquidation('BTC/USDT', '15 min', as_of => …)[/bold],"
+        " for each symbol and horizon:"
+    )
+    table = Table()
+    shown = (
+        "symbol", "horizon", "probability", "confidence", "risk_level", "expected_volume",
+        "model_version", "is_fallback", "feature_as_of", "staleness",
+    )  # fmt: skip
+    for name in shown:
+        table.add_column(name)
+    for symbol in symbols:
+        for minutes in (5, 15, 30, 60):
+            as_of = data_end(demo, symbol)
+            cursor = demo.operator.execute(
+                query.replace("interval %s", "%s::interval"), (symbol, f"{minutes} min", as_of)
+            )
+            names = [column.name for column in cursor.description or ()]
+            row = dict(zip(names, cursor.fetchone() or (), strict=True))
+            table.add_row(*(show(row[name]) for name in shown))
+    demo.console.print(table)
+    end = data_end(demo, symbols[0])
+    next_commands(
+        demo,
+        [
+            f"select * from ml.explain('liquidation_15m', 'BTC/USDT', '{end:%Y-%m-%d %H:%M}+00');",
+            f"select * from feature.liquidation('ETH/USDT', '{end:%Y-%m-%d %H:%M}+00');",
+            "select check_name, status, detail from ops.health;",
+        ],
+    )
+    return 0
+
+
+def prepare(demo: Demo) -> None:
+    """Aggregates and features, as the clock would."""
+    with demo.step("continuous aggregates: one-minute bars, books and liquidations, 5 min to 1 d"):
+        demo.call("call market.refresh_aggregates()")
+    with demo.step("features: every vector as it was known at its time"):
+        demo.call("call feature.refresh()")
+        for name, symbols, count in demo.rows(
+            "select s.name, count(distinct v.symbol), count(*) from feature.vectors v"
+            " join feature.sets s using (set_id) group by 1 order by 1"
+        ):
+            demo.console.print(f"   {name}: {count:,} vectors of {symbols} symbols")
+
+
+def data_end(demo: Demo, symbol: str) -> dt.datetime:
+    """The end of a symbol's newest bar."""
+    ((end,),) = demo.rows(
+        "select greatest("
+        " (select max(bucket) + interval '1 minute' from market.trades_1m where symbol = %s),"
+        " (select max(ts + timeframe) from market.candles where symbol = %s))",
+        symbol,
+        symbol,
+    )
+    return end  # type: ignore[no-any-return]
+
+
+def train(demo: Demo, keys: list[Key]) -> None:
+    """Ask for what is not trained as of its data's end, run a trainer, and show its progress."""
+    with demo.step(f"training: {len(keys)} models through the queue, walk-forward, then the gates"):
+        jobs = []
+        for key in keys:
+            done = demo.rows(
+                "select 1 from ml.model_versions where model = %s and symbol = %s and as_of = %s",
+                key.model,
+                key.symbol,
+                key.as_of,
+            )
+            if not done:
+                demo.operator.execute(
+                    "call ml.retrain(%s, %s, as_of => %s, options => %s)",
+                    (key.model, key.symbol, key.as_of, '{"auto_promote": true}'),
+                )
+                jobs.append(key)
+        if not jobs:
+            demo.console.print("   nothing to train: all are there")
+            return
+        trainer = subprocess.Popen(
+            [sys.executable, "-m", "alphaplus.trainer", "--drain"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        waiting = "select count(*) from ml.training_jobs where status in ('queued', 'running')"
+        with Progress(
+            TextColumn("   {task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:g} of {task.total:g}"),
+            TimeElapsedColumn(),
+            console=demo.console,
+            disable=not demo.console.is_terminal,
+        ) as progress:
+            bar = progress.add_task("training", total=len(jobs))
+            while trainer.poll() is None:
+                ((left,),) = demo.rows(waiting)
+                now = demo.rows(
+                    "select model, symbol from ml.training_jobs where status = 'running' limit 1"
+                )
+                what = f"{now[0][0]} {now[0][1]}" if now else "training"
+                progress.update(bar, completed=len(jobs) - left, description=what)
+                time.sleep(0.5)
+            progress.update(bar, completed=len(jobs))
+        _, errors = trainer.communicate()
+        if trainer.returncode:
+            demo.console.print(f"[red]the trainer ended with {trainer.returncode}[/red]\n{errors}")
+        for model, symbol, error in demo.rows(
+            "select model, symbol, error from ml.training_jobs where status = 'failed'"
+            " and finished_at > clock_timestamp() - interval '1 hour'"
+        ):
+            demo.console.print(f"   [red]failed[/red] {model} {symbol}: {error}")
+        ((promoted, trained),) = demo.rows(
+            "select count(*) filter (where exists (select from ml.aliases a where a.version_id ="
+            " v.version_id and a.alias = 'champion')), count(*) from ml.model_versions v"
+        )
+        demo.console.print(f"   {trained} versions trained, {promoted} passed the gates and serve")
+
+
+def metrics(demo: Demo, keys: list[Key]) -> None:
+    """Held-out metrics beside the base rate, as they came out; the best there is where known."""
+    demo.console.print(
+        "\n[bold]held-out metrics[/bold] (walk-forward, purged by the horizon; 95 % intervals by block"
+        " bootstrap; the base rate has an AUC of 0.5)"
+    )
+    table = Table()
+    for name in (
+        "model",
+        "symbol",
+        "AUC",
+        "best possible AUC",
+        "log loss",
+        "base rate's",
+        "ECE",
+        "served",
+    ):
+        table.add_column(name)
+    for key in keys:
+        found = demo.rows(
+            "select v.metrics, exists (select from ml.aliases a where a.version_id = v.version_id"
+            " and a.alias = 'champion') from ml.model_versions v where model = %s and symbol = %s"
+            " order by v.version_id desc limit 1",
+            key.model,
+            key.symbol,
+        )
+        if not found:
+            table.add_row(key.model, key.symbol, "not trained")
+            continue
+        m, served = found[0]
+        baseline = m.get("baseline", {})
+        table.add_row(
+            key.model,
+            key.symbol,
+            f"{m['auc']:.3f} [{m['auc_low']:.3f}, {m['auc_high']:.3f}]",
+            best_possible(demo, key),
+            f"{m['log_loss']:.4f}",
+            f"{baseline.get('log_loss', float('nan')):.4f}",
+            f"{m['ece']:.3f}",
+            "yes" if served else "no: gates",
+        )
+    demo.console.print(table)
+
+
+def best_possible(demo: Demo, key: Key) -> str:
+    """The simulator's own hazard scored on the same label: no model can do better on average."""
+    horizon = key.model.rsplit("_", 1)[1]
+    if not key.symbol.endswith("@sim") or not key.model.startswith("liquidation_"):
+        return ""
+    rows = demo.rows(
+        f"select t.hazard_{horizon}, l.target from ml.label_values(%s, %s, %s, %s, %s) l"
+        " join market.simulation_truth t on t.symbol = %s and t.ts = l.ts"
+        f" where t.hazard_{horizon} is not null",
+        key.model,
+        key.symbol,
+        key.as_of - dt.timedelta(days=0.6 * DAYS),
+        key.as_of,
+        key.as_of,
+        key.symbol,
+    )
+    score, target = np.array(rows, dtype=np.float64).T
+    return f"{roc_auc_score(target, score):.3f}"
+
+
+def show(value: Any) -> str:
+    """A value as the table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"  # noqa: PLR2004
+    if isinstance(value, dt.datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return str(value)
+
+
+def next_commands(demo: Demo, commands: list[str]) -> None:
+    """What to try next."""
+    demo.console.print("\n[bold]Try next[/bold], after `make psql`:")
+    for command in commands:
+        demo.console.print(f"   {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def from_files(demo: Demo, folder: Path) -> int:
+    """Direction and volatility-burst models on the user's own files."""
+    raise NotImplementedError(folder)

@@ -1,0 +1,476 @@
+"""File formats: how to tell one, and how its rows become columns.
+
+A :class:`Format` reads a block of rows (a pandas frame as parsed, columns by name) into the columns
+of one kind of market data. What cannot be read becomes NaN, and the loader decides what that means;
+a format drops nothing. Times become float64 microseconds since 1970 (exact until 2255).
+
+Sources: the exchanges' public archive and stream documentation (Binance data.binance.vision, Bybit
+public.bybit.com, OKX) and Tardis.dev's CSV schemas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from alphaplus.loaders.instruments import Instrument
+
+Floats = npt.NDArray[np.float64]
+BOOK_LEVELS = 20
+
+
+class UnknownFormat(Exception):
+    """No format fits the file; the message says what was seen."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the file's name and the user's options say where the rows do not."""
+
+    path: Path
+    exchange: str | None = None
+    symbol: str | None = None
+    timeframe: float | None = None
+    volume_unit: str = "auto"
+
+    def native(self) -> str:
+        """The native symbol: the user's, else the start of the file's name (BTCUSDT-1m-….csv)."""
+        if self.symbol:
+            return self.symbol.upper()
+        name = self.path.name.split(".")[0]
+        match = re.match(r"([a-z]{2,6})[-_]perp", name, re.IGNORECASE)
+        if match:
+            return f"{match[1].upper()}-PERP"
+        return re.split(r"[-_]", name)[0].upper()
+
+    def venue(self, fallback: str) -> str:
+        """The exchange: the user's, else what the format implies."""
+        return self.exchange or fallback
+
+
+@dataclass
+class Columns:
+    """A block of one kind: columns of equal length, NaN where a cell could not be read.
+
+    ``instrument`` is one for all rows, or ``instruments`` an object array of one a row.
+    """
+
+    ts: Floats
+    values: dict[str, Any]
+    instrument: Instrument | None = None
+    instruments: npt.NDArray[Any] | None = None
+    received: Floats | None = None
+    rows: npt.NDArray[np.int64] | None = None  # which input rows these are; None: one each
+
+
+Reader = Callable[[pd.DataFrame, Context], Columns]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    ``needs``: the header's column names that tell it. ``headless``: a test of the first row's cells
+    for files without a header, and the names to give them.
+    """
+
+    name: str
+    kind: str
+    needs: frozenset[str]
+    read: Reader
+    headless: Callable[[list[str], Context], bool] | None = None
+    names: Sequence[str] = field(default_factory=tuple)
+
+
+def number(column: Any) -> Floats:
+    """Floats; NaN for what is no number."""
+    if isinstance(column, pd.Series) and column.dtype.kind in "fiu":
+        return column.to_numpy(dtype=np.float64)
+    return pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(dtype=np.float64)
+
+
+def moment(column: Any) -> Floats:
+    """Microseconds since 1970 from s, ms, µs or ns (told by their size) or from ISO text."""
+    values = number(column)
+    if np.isnan(values).all() and len(values):
+        parsed = pd.to_datetime(pd.Series(column), errors="coerce", utc=True, format="ISO8601")
+        micros = parsed.dt.as_unit("us").astype("int64").to_numpy().astype(np.float64)
+        return np.where(parsed.isna().to_numpy(), np.nan, micros)
+    size = np.abs(values)
+    with np.errstate(invalid="ignore"):
+        scale = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
+    return values * scale
+
+
+def sign(column: Any, buy: set[str], sell: set[str]) -> Floats:
+    """+1 or -1 from words or flags; NaN for anything else."""
+    words = pd.Series(column).astype(str).str.strip().str.lower()
+    out = np.full(len(words), np.nan)
+    out[words.isin(buy).to_numpy()] = 1.0
+    out[words.isin(sell).to_numpy()] = -1.0
+    return out
+
+
+_WORDS = ({"buy", "b", "bid"}, {"sell", "s", "ask"})
+# The buyer was the maker: a seller hit the bid.
+_MAKER = ({"false", "0"}, {"true", "1"})
+
+
+def text(column: Any) -> npt.NDArray[np.str_]:
+    """Text of ids, without the .0 that a float column would give."""
+    series = pd.Series(column)
+    if series.dtype.kind == "f":
+        series = series.astype("Int64")
+    return series.astype(str).to_numpy(dtype=str)
+
+
+def _per_row(frame: pd.DataFrame, exchange: str, native: str, kind: str | None = None) -> Any:
+    """One instrument for the block when its rows agree, else one a row."""
+    venues = (
+        frame[exchange].astype(str) if exchange in frame else pd.Series([exchange] * len(frame))
+    )
+    pairs = list(zip(venues, frame[native].astype(str), strict=True))
+    known = {pair: Instrument.of(*pair, kind) for pair in set(pairs)}
+    if len(known) == 1:
+        return {"instrument": next(iter(known.values()))}
+    return {"instruments": np.array([known[pair] for pair in pairs], dtype=object)}
+
+
+_INTERVAL = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def _bar_length(context: Context, ts: Floats) -> float:
+    """Seconds: the user's, the file name's (…-1m-…), else the commonest distance of rows."""
+    if context.timeframe:
+        return context.timeframe
+    match = re.search(r"[-_](\d+)([smhdw])(?=[-_.])", context.path.name)
+    if match:
+        return int(match[1]) * _INTERVAL[match[2]]
+    steps = np.diff(np.unique(ts[np.isfinite(ts)]))
+    if len(steps) == 0:
+        return np.nan
+    lengths, counts = np.unique(steps, return_counts=True)
+    return float(lengths[np.argmax(counts)] / 1e6)
+
+
+def _klines(frame: pd.DataFrame, context: Context) -> Columns:
+    ts = moment(frame["open_time"])
+    return Columns(
+        ts,
+        {
+            **{name: number(frame[name]) for name in ("open", "high", "low", "close", "volume")},
+            "quote_volume": number(frame["quote_volume"]),
+            "trade_count": number(frame["count"]),
+            "taker_buy_volume": number(frame["taker_buy_volume"]),
+            "timeframe": np.full(len(ts), _bar_length(context, ts)),
+        },
+        Instrument.of(context.venue("binance-futures"), context.native()),
+    )
+
+
+def _plain_candles(frame: pd.DataFrame, context: Context) -> Columns:
+    stamp = next(name for name in ("timestamp", "time", "date", "ts") if name in frame)
+    ts = moment(frame[stamp])
+    values = {name: number(frame[name]) for name in ("open", "high", "low", "close", "volume")}
+    length = _bar_length(context, ts)
+    minutes = max(length / 60.0, 1.0) if np.isfinite(length) else 1.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        typical = np.nanmedian(values["volume"] * values["close"]) / minutes if len(ts) else 0.0
+        # A billion a minute traded is no base volume: such a file counts quote currency.
+        quote = context.volume_unit == "quote" or (context.volume_unit == "auto" and typical > 1e9)
+        if quote:
+            values["quote_volume"] = values["volume"]
+            values["volume"] = values["quote_volume"] / values["close"]
+    values["timeframe"] = np.full(len(ts), length)
+    return Columns(ts, values, Instrument.of(context.venue("local"), context.native()))
+
+
+def _venue_candles(frame: pd.DataFrame, context: Context) -> Columns:
+    ts = moment(frame["timestamp"])
+    names = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
+    values: dict[str, Any] = {name: number(frame[short]) for name, short in names.items()}
+    values["timeframe"] = np.full(len(ts), _bar_length(context, ts))
+    return Columns(ts, values, **_venue_instruments(frame))
+
+
+def _venue_instruments(frame: pd.DataFrame) -> Any:
+    pairs = list(zip(frame["venue"].astype(str), frame["coin"].astype(str), strict=True))
+    known = {
+        (venue, coin): Instrument(
+            venue, coin + ("USDT" if venue in ("binance", "bybit", "okx") else "USD")
+        )
+        for venue, coin in set(pairs)
+    }
+    return {"instruments": np.array([known[pair] for pair in pairs], dtype=object)}
+
+
+def _venue_funding(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    # Some stamps carry milliseconds of delay; funding is at whole minutes.
+    ts = np.round(moment(frame["timestamp"]) / 60e6) * 60e6
+    return Columns(ts, {"rate": number(frame["funding_rate"])}, **_venue_instruments(frame))
+
+
+def _venue_interest(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    return Columns(
+        moment(frame["timestamp"]), {"value": number(frame["oi_usd"])}, **_venue_instruments(frame)
+    )
+
+
+def _trades(
+    ids: str, price: str, size: str, stamp: str, side: str, words: Any, venue: str
+) -> Reader:
+    def read(frame: pd.DataFrame, context: Context) -> Columns:
+        return Columns(
+            moment(frame[stamp]),
+            {
+                "id": text(frame[ids]),
+                "price": number(frame[price]),
+                "size": number(frame[size]),
+                "sign": sign(frame[side], *words),
+            },
+            Instrument.of(context.venue(venue), context.native()),
+        )
+
+    return read
+
+
+def _named_trades(
+    ids: str, price: str, size: str, stamp: str, side: str, native: str, venue: str
+) -> Reader:
+    def read(frame: pd.DataFrame, context: Context) -> Columns:
+        return Columns(
+            moment(frame[stamp]),
+            {
+                "id": text(frame[ids]),
+                "price": number(frame[price]),
+                "size": number(frame[size]),
+                "sign": sign(frame[side], *_WORDS),
+            },
+            **_per_row(frame, context.venue(venue), native, "perpetual"),
+        )
+
+    return read
+
+
+def _tardis(frame: pd.DataFrame, values: dict[str, Any]) -> Columns:
+    received = moment(frame["local_timestamp"]) if "local_timestamp" in frame else None
+    return Columns(
+        moment(frame["timestamp"]),
+        values,
+        received=received,
+        **_per_row(frame, "exchange", "symbol"),
+    )
+
+
+def _tardis_trades(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    price, amount = number(frame["price"]), number(frame["amount"])
+    inverse = frame["exchange"].astype(str).isin({"bitmex", "deribit"}).to_numpy()
+    return _tardis(
+        frame,
+        {
+            "id": text(frame["id"]),
+            "price": price,
+            # BitMEX and Deribit count in dollars
+            "size": np.where(inverse, amount / price, amount),
+            "sign": sign(frame["side"], *_WORDS),
+        },
+    )
+
+
+def _tardis_liquidations(frame: pd.DataFrame, context: Context) -> Columns:
+    return _tardis_trades(frame, context)
+
+
+def _tardis_ticker(kind: str) -> Reader:
+    def read(frame: pd.DataFrame, context: Context) -> Columns:
+        del context
+        if kind == "funding":
+            stamp = frame.assign(timestamp=frame["funding_timestamp"])
+            return _tardis(stamp, {"rate": number(frame["funding_rate"])})
+        return _tardis(frame, {"open_interest": number(frame["open_interest"])})
+
+    return read
+
+
+def _tardis_snapshots(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    levels = sum(1 for name in frame.columns if re.fullmatch(r"asks\[\d+\]\.price", name))
+    values = {}
+    for side in ("bid", "ask"):
+        for what, column in (("prices", "price"), ("sizes", "amount")):
+            values[f"{side}_{what}"] = np.stack(
+                [number(frame[f"{side}s[{i}].{column}"]) for i in range(levels)], axis=1
+            )
+    return _tardis(frame, values)
+
+
+def _tardis_quotes(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    return _tardis(
+        frame,
+        {
+            f"{side}_{what}": number(frame[f"{side}_{column}"])[:, None]
+            for side in ("bid", "ask")
+            for what, column in (("prices", "price"), ("sizes", "amount"))
+        },
+    )
+
+
+def _binance_funding(frame: pd.DataFrame, context: Context) -> Columns:
+    return Columns(
+        np.round(moment(frame["calc_time"]) / 60e6) * 60e6,
+        {
+            "rate": number(frame["last_funding_rate"]),
+            "interval": number(frame["funding_interval_hours"]) * 3600.0,
+        },
+        Instrument.of(context.venue("binance-futures"), context.native()),
+    )
+
+
+def _binance_metrics(frame: pd.DataFrame, context: Context) -> Columns:
+    return Columns(
+        moment(frame["create_time"].astype(str).str.replace(" ", "T")),
+        {
+            "open_interest": number(frame["sum_open_interest"]),
+            "value": number(frame["sum_open_interest_value"]),
+        },
+        **_per_row(frame, context.venue("binance-futures"), "symbol", "perpetual"),
+    )
+
+
+def _binance_liquidations(frame: pd.DataFrame, context: Context) -> Columns:
+    ts = moment(frame["time"])
+    price = number(frame["average_price"])
+    price = np.where(price > 0, price, number(frame["price"]))
+    return Columns(
+        ts,
+        {
+            "id": np.char.add(
+                np.char.add(text(np.nan_to_num(ts).astype(np.int64)), "-"),
+                text(frame["accumulated_fill_quantity"]),
+            ),
+            "price": price,
+            "size": number(frame["accumulated_fill_quantity"]),
+            "sign": sign(frame["side"], *_WORDS),
+        },
+        Instrument.of(context.venue("binance-futures"), context.native()),
+    )
+
+
+_KLINES = (
+    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+    "taker_buy_volume", "taker_buy_quote_volume", "ignore",
+)  # fmt: skip
+_SPOT_TRADES = ("id", "price", "qty", "quote_qty", "time", "is_buyer_maker", "is_best_match")
+_AGG = (
+    "agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "transact_time",
+    "is_buyer_maker", "is_best_match",
+)  # fmt: skip
+
+
+def _flag(cell: str) -> bool:
+    return cell.strip().lower() in {"true", "false"}
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "binance klines", "candles", frozenset({"open_time", "taker_buy_volume", "close_time"}),
+        _klines, lambda cells, _: len(cells) == len(_KLINES), _KLINES,
+    ),
+    Format(
+        "binance aggTrades", "trades", frozenset({"agg_trade_id", "transact_time"}),
+        _trades("agg_trade_id", "price", "quantity", "transact_time", "is_buyer_maker", _MAKER, "binance-futures"),
+        lambda cells, _: len(cells) in (7, 8) and _flag(cells[6]), _AGG,
+    ),
+    Format(
+        "binance trades", "trades", frozenset({"quote_qty", "is_buyer_maker", "time"}),
+        _trades("id", "price", "qty", "time", "is_buyer_maker", _MAKER, "binance-futures"),
+        lambda cells, _: len(cells) in (6, 7) and _flag(cells[5]), _SPOT_TRADES,
+    ),
+    Format("binance fundingRate", "funding", frozenset({"calc_time", "last_funding_rate"}), _binance_funding),
+    Format("binance metrics", "open_interest", frozenset({"sum_open_interest", "create_time"}), _binance_metrics),
+    Format(
+        "binance liquidationSnapshot", "liquidations",
+        frozenset({"accumulated_fill_quantity", "average_price"}), _binance_liquidations,
+    ),
+    Format(
+        "bybit trades", "trades", frozenset({"trdMatchID", "tickDirection"}),
+        _named_trades("trdMatchID", "price", "size", "timestamp", "side", "symbol", "bybit"),
+    ),
+    Format(
+        "okx trades", "trades", frozenset({"instrument_name", "trade_id", "created_time"}),
+        _named_trades("trade_id", "price", "size", "created_time", "side", "instrument_name", "okx"),
+    ),
+    Format(
+        "tardis book_snapshot", "order_book",
+        frozenset({"local_timestamp", "asks[0].price", "bids[0].price"}), _tardis_snapshots,
+    ),
+    Format(
+        "tardis quotes", "order_book",
+        frozenset({"local_timestamp", "ask_amount", "bid_amount"}), _tardis_quotes,
+    ),
+    Format(
+        "tardis derivative_ticker", "open_interest",
+        frozenset({"local_timestamp", "funding_rate", "open_interest"}), _tardis_ticker("open_interest"),
+    ),
+    Format(
+        "tardis derivative_ticker (funding)", "funding",
+        frozenset({"local_timestamp", "funding_timestamp", "funding_rate"}), _tardis_ticker("funding"),
+    ),
+    Format(
+        "tardis trades", "trades",
+        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}), _tardis_trades,
+    ),
+    Format(
+        "tardis liquidations", "liquidations",
+        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}),
+        _tardis_liquidations,
+    ),
+    Format("venue candles", "candles", frozenset({"venue", "coin", "o", "h", "l", "c"}), _venue_candles),
+    Format("venue funding", "funding", frozenset({"venue", "coin", "funding_rate"}), _venue_funding),
+    Format("venue open interest", "open_interest", frozenset({"venue", "coin", "oi_usd"}), _venue_interest),
+    Format("candles", "candles", frozenset({"open", "high", "low", "close", "volume"}), _plain_candles),
+)  # fmt: skip
+
+
+def detect(cells: list[str], context: Context, kind: str | None) -> tuple[Format, bool]:
+    """The format of a table by its first row, and whether that row is a header.
+
+    Raises:
+        UnknownFormat: none fits; or the one that fits is of another kind than asked for.
+    """
+    names = {cell.strip() for cell in cells}
+    fits = [f for f in FORMATS if f.needs <= names and (f.name != "candles" or _stamped(names))]
+    wanted = [f for f in fits if kind in (None, f.kind)]
+    if kind is None and "liquidations" in str(context.path).lower():
+        wanted = [f for f in wanted if f.kind == "liquidations"] or wanted
+    if wanted:
+        return wanted[0], True
+    if not fits:
+        for f in FORMATS:
+            if f.headless and f.headless(cells, context) and kind in (None, f.kind):
+                return f, False
+    seen = ", ".join(cells[:8])
+    if fits:
+        raise UnknownFormat(
+            f"{context.path.name} looks like {fits[0].name} ({fits[0].kind}), not {kind}:"
+            f" load it with `alphaplus load {fits[0].kind}`"
+        )
+    raise UnknownFormat(
+        f"{context.path.name} has no format known here; its first row is: {seen}, …"
+        f" Known: {', '.join(f.name for f in FORMATS)}, book feeds and liquidation streams (JSON)"
+    )
+
+
+def _stamped(names: set[str]) -> bool:
+    return bool(names & {"timestamp", "time", "date", "ts"})

@@ -1,0 +1,210 @@
+-- Health. It reads what the runs themselves wrote (ops.runs) and the data, never pg_cron's log: a
+-- clock that has stopped writes no log.
+
+create or replace function ops._schedule_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        case
+            when at >= coalesce(r.started_at, s.updated_at) + 2 * s.expected_interval then 'red'
+            when r.status = 'running' and r.started_at < at - ops.setting_interval('ops.run_timeout', interval '30 minutes') then 'red'
+            when r.status = 'failed' and r.previous = 'failed' then 'red'
+            when r.status = 'failed' then 'yellow'
+            when at >= coalesce(r.started_at, s.updated_at) + 1.5 * s.expected_interval then 'yellow'
+            else 'green'
+        end,
+        'schedule',
+        s.name,
+        case
+            when r.started_at is null then format('never ran; expected every %s', s.expected_interval)
+            when at >= r.started_at + 1.5 * s.expected_interval
+                then format('last run began %s, expected every %s: has the clock stopped?', r.started_at, s.expected_interval)
+            when r.status = 'running' then format('running since %s', r.started_at)
+            when r.status = 'failed' then format('failed at %s: %s', r.started_at, r.detail)
+            else format('%s at %s', r.status, r.started_at)
+        end
+    from ops.schedules s
+    left join lateral (
+        select x.started_at, x.status, x.detail,
+            lead(x.status) over (order by x.started_at desc, x.run_id desc) as previous
+        from ops.runs x
+        where x.schedule = s.name and x.status <> 'skipped'
+        order by x.started_at desc, x.run_id desc
+        limit 1
+    ) r on true
+    where s.enabled
+$$;
+comment on function ops._schedule_health(timestamptz) is
+'One row per enabled schedule: red from two intervals without a run on, whatever the reason.';
+
+create or replace function ops._queue_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        case
+            when q.oldest < at - ops.setting_interval('ops.queue_lag', interval '15 minutes') then 'red'
+            when q.waiting > 0 and t.last_heartbeat is distinct from greatest(t.last_heartbeat, at - interval '1 minute') then 'yellow'
+            else 'green'
+        end,
+        'queue',
+        'training',
+        case
+            when q.waiting > 0 then format('%s jobs wait, the oldest since %s; %s', q.waiting, q.oldest,
+                case when t.last_heartbeat > at - interval '1 minute' then 'a trainer is at work'
+                    else 'no trainer is connected (start one: python -m alphaplus.trainer)' end)
+            else 'no job waits'
+        end
+    from (
+        select count(*) as waiting, min(j.requested_at) as oldest
+        from ml.training_jobs j
+        where j.status = 'queued'
+    ) q, (select max(w.last_heartbeat) as last_heartbeat from ops.trainers w) t
+    union all
+    select
+        case when j.heartbeat_at < at - 2 * ml._lease_timeout() then 'red' else 'green' end,
+        'trainer',
+        coalesce(j.worker, 'unknown'),
+        format('job %s (%s): last heard of at %s', j.job_id, j.model, j.heartbeat_at)
+    from ml.training_jobs j
+    where j.status = 'running'
+$$;
+comment on function ops._queue_health(timestamptz) is
+'How long training jobs wait, and when the trainers at work were last heard of.';
+
+create or replace function ops._data_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        case
+            when n.known_at > at - interval '1 day'
+                and n.known_at < at - ops.setting_interval('ops.stale_after', interval '15 minutes') then 'red'
+            else 'green'
+        end,
+        'data',
+        i.symbol,
+        case
+            when n.known_at is null then 'no data yet'
+            when n.known_at <= at - interval '1 day' then format('history up to %s; nothing arrives', n.known_at)
+            else format('last row arrived %s', n.known_at)
+        end
+    from market.instruments i
+    left join lateral (
+        select max(l.known_at) as known_at
+        from (
+            (select c.known_at from market.candles c
+             where c.symbol = i.symbol and c.timeframe = interval '1 minute' and c.known_at <= at
+             order by c.ts desc limit 1)
+            union all
+            (select t.known_at from market.trades t
+             where t.symbol = i.symbol and t.known_at <= at order by t.ts desc limit 1)
+            union all
+            (select b.known_at from market.order_book_snapshots b
+             where b.symbol = i.symbol and b.known_at <= at order by b.ts desc limit 1)
+        ) l
+    ) n on true
+$$;
+comment on function ops._data_health(timestamptz) is
+'Per symbol, when its last row arrived. Red where rows used to arrive within the last day and have
+stopped for longer than ops.stale_after; a symbol with history only is not stale.';
+
+create or replace function ops._aggregate_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_aggregate record;
+    v_limit bigint := (ops.setting('ops.dirty_buckets', '100000') #>> '{}')::bigint;
+    v_count bigint;
+begin
+    check_name := 'aggregate';
+    for v_aggregate in select a.name, a.native from market.aggregates a order by a.name loop
+        subject := substr(v_aggregate.name, 2);
+        if v_aggregate.native then
+            status := 'green';
+            detail := 'a continuous aggregate of TimescaleDB';
+        else
+            execute format('select count(*) from market.%I', v_aggregate.name || '_marks') into v_count;
+            status := case when v_count > v_limit then 'red' else 'green' end;
+            detail := format('%s changed buckets wait for the refresh', v_count);
+        end if;
+        return next;
+    end loop;
+    check_name := 'vectors';
+    subject := 'feature.pending';
+    select
+        case when min(p.created_at) < at - ops.setting_interval('ops.pending_lag', interval '30 minutes')
+            then 'red' else 'green' end,
+        format('%s stretches wait%s', count(*), coalesce(', the oldest since ' || min(p.created_at), ''))
+    into status, detail
+    from feature.pending p;
+    return next;
+end
+$$;
+comment on function ops._aggregate_health(timestamptz) is
+'How much that changed is not refreshed yet: buckets of aggregates, stretches of stored vectors.';
+
+create or replace function ops._system_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        case
+            when e.extversion is not null then 'green'
+            when n.name = 'pg_cron' then 'yellow'
+            else 'red'
+        end,
+        'extension',
+        n.name,
+        case
+            when e.extversion is not null then 'version ' || e.extversion
+            when n.name = 'pg_cron' then 'not in this database: something else has to call ops.tick() once a minute'
+            else 'missing'
+        end
+    from unnest(array['timescaledb', 'vector', 'plpython3u', 'pg_cron']) as n (name)
+    left join pg_extension e on e.extname = n.name
+    union all
+    select
+        case when c.finished_at is null or c.finished_at <= at then 'yellow' else 'green' end,
+        'model',
+        concat_ws(' ', a.model, a.symbol, a.regime),
+        format('version %s, data up to %s, expires %s', v.version, v.train_to, v.as_of + v.expires_after)
+    from ml.aliases a
+    join ml.model_versions v on v.version_id = a.version_id
+    cross join lateral (select v.as_of + v.expires_after as finished_at) c
+    where a.alias = 'champion'
+$$;
+comment on function ops._system_health(timestamptz) is
+'Extensions, and champions past their expires_after.';
+
+create or replace function ops.health_at(at timestamptz default clock_timestamp())
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select h.status, h.check_name, h.subject, h.detail
+    from (
+        select * from ops._schedule_health(at)
+        union all
+        select * from ops._queue_health(at)
+        union all
+        select * from ops._data_health(at)
+        union all
+        select * from ops._aggregate_health(at)
+        union all
+        select * from ops._system_health(at)
+    ) h
+    order by array_position(array['red', 'yellow', 'green'], h.status), h.check_name, h.subject
+$$;
+comment on function ops.health_at(timestamptz) is
+'Health as of a time, worst first: status red, yellow or green, check_name (schedule, queue, trainer,
+data, aggregate, vectors, extension, model), subject, detail in words. A schedule is red when two of
+its intervals passed without a run: it reads the rows that runs write themselves, so a stopped clock
+shows. ops.health is the same for now.';

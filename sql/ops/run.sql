@@ -1,0 +1,234 @@
+-- Running schedules. A run writes its own row, committed before the work begins, so that the row
+-- is there whatever becomes of the work. The advisory lock that says "still going" belongs to the
+-- session: when the session dies, so does the claim.
+
+create or replace function ops._run_key(schedule text)
+returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select hashtextextended('ops.run:' || current_database() || ':' || schedule, 0)
+$$;
+comment on function ops._run_key(text) is 'Key of the advisory lock that a run of a schedule holds.';
+
+create or replace function ops._is_running(schedule text)
+returns boolean
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pg_locks l
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+            and l.database = (select d.oid from pg_database d where d.datname = current_database())
+            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(schedule)
+    )
+$$;
+comment on function ops._is_running(text) is 'Whether a session holds the claim on a schedule.';
+
+create or replace function ops.begin_run(
+    schedule text,
+    at timestamptz default clock_timestamp(),
+    out run_id bigint,
+    out command text,
+    out after_crash boolean
+)
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_running record;
+    v_timeout interval := ops.setting_interval('ops.run_timeout', interval '30 minutes');
+begin
+    select s.command into command from ops.schedules s where s.name = begin_run.schedule;
+    if not found then
+        raise exception 'unknown schedule %', coalesce(quote_literal(schedule), 'null')
+        using errcode = 'AP711', hint = format(
+            'Schedules: %s.', (select string_agg(s.name, ', ' order by s.name) from ops.schedules s)
+        );
+    end if;
+    after_crash := false;
+    if not pg_try_advisory_lock(ops._run_key(schedule)) then
+        select r.run_id, r.started_at, r.backend_pid into v_running
+        from ops.runs r
+        where r.schedule = begin_run.schedule and r.status = 'running'
+        order by r.run_id desc
+        limit 1;
+        if v_running.started_at < at - v_timeout then
+            begin
+                perform pg_cancel_backend(v_running.backend_pid);
+            exception when insufficient_privilege then
+                raise warning 'run % of % is over its time, but belongs to another role',
+                    v_running.run_id, schedule;
+            end;
+        end if;
+        insert into ops.runs (schedule, status, started_at, finished_at, backend_pid, detail)
+        values (
+            schedule, 'skipped', at, at, pg_backend_pid(),
+            coalesce(
+                format('run %s is still going since %s', v_running.run_id, v_running.started_at),
+                'another session holds it'
+            )
+        );
+        return;
+    end if;
+    update ops.runs r
+    set status = 'failed', finished_at = at,
+        detail = case
+            when r.started_at < at - v_timeout then format('cancelled after %s', v_timeout)
+            else 'ended without a word: its session failed or was killed'
+        end,
+        sqlstate = case when r.started_at < at - v_timeout then '57014' end
+    where r.schedule = begin_run.schedule and r.status = 'running';
+    after_crash := found;
+    insert into ops.runs (schedule, status, started_at, backend_pid, backend_start)
+    values (
+        schedule, 'running', at, pg_backend_pid(),
+        (select a.backend_start from pg_stat_activity a where a.pid = pg_backend_pid())
+    )
+    returning runs.run_id into run_id;
+end
+$$;
+comment on function ops.begin_run(text, timestamptz) is
+'Claims a schedule for this session and writes its row in ops.runs; run_id is null, and the row
+says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
+after_crash: the run before ended without a word. For schedulers of one''s own; ops.run does it all.
+Errors: AP711 unknown schedule.';
+
+create or replace function ops.end_run(
+    run_id bigint, status text, detail text default null, sqlstate text default null
+)
+returns void
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_schedule text;
+begin
+    update ops.runs r
+    set status = end_run.status, finished_at = greatest(clock_timestamp(), r.started_at),
+        detail = left(end_run.detail, 10000), sqlstate = end_run.sqlstate
+    where r.run_id = end_run.run_id and r.status = 'running'
+    returning r.schedule into v_schedule;
+    if not found then
+        raise exception 'run % is not running', coalesce(run_id::text, 'null')
+        using errcode = 'AP712', hint = 'select * from ops.runs order by run_id desc limit 10';
+    end if;
+    perform pg_advisory_unlock(ops._run_key(v_schedule));
+end
+$$;
+comment on function ops.end_run(bigint, text, text, text) is
+'Ends a run begun with ops.begin_run in this session: status succeeded or failed, with the error''s
+text and SQLSTATE. Errors: AP712 that run is not running.';
+
+-- search_path: not pinned, because it commits.
+create or replace procedure ops.run(
+    schedule text, at timestamptz default clock_timestamp(), quiet boolean default false
+)
+language plpgsql
+as $$
+declare
+    v_run_id bigint;
+    v_command text;
+    v_after_crash boolean;
+    v_done boolean := false;
+    v_sqlstate text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+    -- Procedures that commit: an error cannot be caught around them, and EXECUTE cannot call them.
+    v_commits boolean;
+begin
+    select b.run_id, b.command, b.after_crash
+    into v_run_id, v_command, v_after_crash
+    from ops.begin_run(schedule, at) b;
+    commit;
+    if v_run_id is null then
+        if not quiet then
+            raise notice 'schedule % is still going; this run was skipped', schedule;
+        end if;
+        return;
+    end if;
+    v_commits := v_command in ('call market.refresh_aggregates()', 'call feature.refresh()');
+
+    -- A procedure that commits takes its error with it when it fails; after such a failure it runs
+    -- once within reach, so that the log gets the error's words, before it runs freely again.
+    if not v_commits or v_after_crash then
+        begin
+            execute v_command;
+            v_done := true;
+        exception when query_canceled or others then
+            get stacked diagnostics
+                v_sqlstate = returned_sqlstate, v_message = message_text,
+                v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+        end;
+        if v_commits and v_sqlstate = '2D000' then
+            v_sqlstate := null;
+        end if;
+    end if;
+    if not v_done and v_sqlstate is null then
+        case v_command
+            when 'call market.refresh_aggregates()' then call market.refresh_aggregates();
+            when 'call feature.refresh()' then call feature.refresh();
+        end case;
+    end if;
+    perform ops.end_run(
+        v_run_id, case when v_sqlstate is null then 'succeeded' else 'failed' end,
+        pg_catalog.concat_ws(e'\n', v_message, nullif(v_detail, ''), nullif(v_hint, '')), v_sqlstate
+    );
+    commit;
+    if v_sqlstate is not null and quiet then
+        raise warning 'schedule %: %', schedule, v_message using errcode = v_sqlstate;
+    elsif v_sqlstate is not null then
+        raise exception '%', v_message
+        using errcode = v_sqlstate, detail = v_detail, hint = v_hint;
+    end if;
+end
+$$;
+comment on procedure ops.run(text, timestamptz, boolean) is
+'Runs a schedule''s command now, once: a run that is still going is not started again (the row in
+ops.runs says skipped). The row is committed before the work begins and ends as succeeded or failed
+with the error''s words and SQLSTATE; the error itself is passed on, as a warning where quiet. A
+procedure that commits as it goes and fails leaves a row that the next run marks as failed. Commits:
+call it outside a transaction block. Errors: AP711 unknown schedule, and those of the command.';
+
+create or replace function ops.due(at timestamptz default clock_timestamp())
+returns table (schedule text, due_at timestamptz, last_started_at timestamptz)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select d.name, d.due_at, d.started_at
+    from (
+        select s.name, ops.cron_last_due(s.cron, $1) as due_at, r.started_at,
+            coalesce(r.started_at, s.updated_at) as since
+        from ops.schedules s
+        left join lateral (
+            select max(x.started_at) as started_at
+            from ops.runs x
+            where x.schedule = s.name and x.status <> 'skipped'
+        ) r on true
+        where s.enabled
+    ) d
+    where d.due_at > d.since
+    order by d.started_at nulls first, d.name
+$$;
+comment on function ops.due(timestamptz) is
+'The enabled schedules that were due since their last run, longest waiting first. However often one
+was missed, it is here once: overdue runs coalesce.';
+
+-- search_path: not pinned, because it commits.
+create or replace procedure ops.tick(at timestamptz default clock_timestamp())
+language plpgsql
+as $$
+declare
+    v_schedules text [];
+    v_schedule text;
+begin
+    select pg_catalog.array_agg(d.schedule) into v_schedules from ops.due(at) d;
+    foreach v_schedule in array coalesce(v_schedules, '{}') loop
+        call ops.run(v_schedule, at, true);
+    end loop;
+end
+$$;
+comment on procedure ops.tick(timestamptz) is
+'For any scheduler in place of pg_cron (cron, systemd, Kubernetes; once a minute): runs what is due,
+each schedule once. A failing schedule is a warning and does not keep the others from running.';

@@ -1,0 +1,387 @@
+"""The clock: runs write themselves down, none runs twice at once, health needs no one's log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Conn = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def clock(db_module: Conn) -> Conn:
+    """Schedules of the test's own, with procedures that work, fail and wait; no runs, no data."""
+    db_module.execute(
+        """
+        create table if not exists public.calls (at timestamptz default clock_timestamp());
+        truncate public.calls, ops.runs, market.trades, market.quarantine;
+        delete from ml.training_jobs;
+        delete from market.instruments;
+        select pg_advisory_unlock_all();
+        create or replace procedure ops.works() language sql as 'insert into public.calls default values';
+        create or replace procedure ops.fails() language plpgsql as $$
+        begin
+            raise exception 'nothing to eat' using errcode = 'AP799', detail = 'empty', hint = 'shop';
+        end $$;
+        create or replace procedure ops.waits() language sql as 'select pg_sleep(600)';
+        delete from ops.schedules where true;
+        insert into ops.schedules (name, cron, command, expected_interval, description, updated_at)
+        values
+        ('works', '* * * * *', 'call ops.works()', '1 minute', '', '2026-01-01'),
+        ('fails', '*/5 * * * *', 'call ops.fails()', '5 minutes', '', '2026-01-01'),
+        ('waits', '0 2 * * *', 'call ops.waits()', '1 day', '', '2026-01-01');
+        """
+    )
+    return db_module
+
+
+def runs(conn: Conn, schedule: str) -> list[tuple[str, str | None]]:
+    return conn.execute(
+        "select status, sqlstate from ops.runs where schedule = %s order by run_id", (schedule,)
+    ).fetchall()
+
+
+def health(conn: Conn, at: datetime) -> dict[str, str]:
+    rows = conn.execute(
+        "select subject, status from ops.health_at(%s) where check_name = 'schedule'", (at,)
+    )
+    return dict(rows.fetchall())
+
+
+def test_a_run_is_written_down(clock: Conn) -> None:
+    clock.execute("call ops.run('works')")
+    assert runs(clock, "works") == [("succeeded", None)]
+    assert clock.execute("select count(*) from public.calls").fetchone() == (1,)
+
+
+def test_a_failure_is_written_down_and_passed_on(clock: Conn) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        clock.execute("call ops.run('fails')")
+    assert caught.value.diag.sqlstate == "AP799"
+    assert caught.value.diag.message_hint == "shop"
+    assert runs(clock, "fails") == [("failed", "AP799")]
+    assert clock.execute("select detail from ops.runs").fetchone() == (
+        "nothing to eat\nempty\nshop",
+    )
+
+
+def test_unknown_schedule(clock: Conn) -> None:
+    with pytest.raises(psycopg.Error, match="unknown schedule") as caught:
+        clock.execute("call ops.run('nap')")
+    assert caught.value.diag.sqlstate == "AP711"
+    assert "works" in str(caught.value.diag.message_hint)
+
+
+def test_a_run_still_going_is_not_started_again(
+    clock: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    other = connect_as("postgres", clock.info.dbname)
+    row = other.execute("select run_id from ops.begin_run('works')").fetchone()
+    assert row is not None
+    clock.execute("call ops.run('works')")
+    assert runs(clock, "works") == [("running", None), ("skipped", None)]
+    assert clock.execute("select count(*) from public.calls").fetchone() == (0,)
+    status = clock.execute(
+        "select last_status, skipped_last_day from ops.schedule_status where schedule = 'works'"
+    ).fetchone()
+    assert status == ("running", 1)
+    other.execute("select ops.end_run(%s, 'succeeded')", row)
+    clock.execute("call ops.run('works')")
+    assert runs(clock, "works")[-1] == ("succeeded", None)
+
+
+def test_a_killed_run_is_known_as_failed(
+    clock: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    other = connect_as("postgres", clock.info.dbname)
+    other.execute("select ops.begin_run('works')")
+    clock.execute("select pg_terminate_backend(%s, 5000)", (other.info.backend_pid,))
+    clock.execute("call ops.run('works')")
+    assert runs(clock, "works") == [("failed", None), ("succeeded", None)]
+
+
+def test_a_run_over_its_time_is_cancelled(
+    clock: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    other = connect_as("alphaplus_owner", clock.info.dbname)
+    clock.execute("alter procedure ops.waits() owner to alphaplus_owner")
+    errors: list[psycopg.Error] = []
+
+    def wait() -> None:
+        try:
+            other.execute("call ops.run('waits')")
+        except psycopg.Error as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not runs(clock, "waits"):
+        clock.execute("select pg_sleep(0.02)")
+    clock.execute("call ops.run('waits', clock_timestamp() + interval '31 minutes')")
+    thread.join(30)
+    assert [error.sqlstate for error in errors] == ["57014"]
+    assert runs(clock, "waits")[0] == ("failed", "57014")
+
+
+def test_committing_procedures_run_and_their_errors_are_found(clock: Conn) -> None:
+    clock.execute(
+        "insert into ops.schedules (name, cron, command, expected_interval, description)"
+        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '')"
+    )
+    clock.execute("call ops.run('refresh')")
+    clock.execute(
+        "create or replace procedure market.refresh_aggregates() language plpgsql as $$"
+        " begin commit; raise exception 'no' using errcode = 'AP199'; end $$"
+    )
+    with pytest.raises(psycopg.Error, match="no"):
+        clock.execute("call ops.run('refresh')")
+    clock.execute(
+        "create or replace procedure market.refresh_aggregates() language plpgsql as $$"
+        " begin raise exception 'no' using errcode = 'AP199'; end $$"
+    )
+    with pytest.raises(psycopg.Error, match="no"):
+        clock.execute("call ops.run('refresh')")
+    assert runs(clock, "refresh") == [("succeeded", None), ("failed", None), ("failed", "AP199")]
+
+
+def test_overdue_runs_coalesce_and_a_failing_one_does_not_stop_the_others(clock: Conn) -> None:
+    clock.execute("update ops.schedules set enabled = false where name = 'waits'")
+    at = datetime(2026, 1, 3, 12, 0, 30, tzinfo=UTC)
+    clock.execute("call ops.tick(%s)", (at,))
+    assert runs(clock, "works") == [("succeeded", None)]
+    assert runs(clock, "fails") == [("failed", "AP799")]
+    clock.execute("call ops.tick(%s)", (at + timedelta(seconds=20),))
+    assert len(runs(clock, "works")) == 1
+    clock.execute("call ops.tick(%s)", (at + timedelta(minutes=1),))
+    assert len(runs(clock, "works")) == 2
+    assert len(runs(clock, "fails")) == 1
+
+
+def test_health_turns_red_when_the_clock_has_stopped(clock: Conn) -> None:
+    at = datetime(2026, 1, 3, 12, 0, 0, tzinfo=UTC)
+    for schedule in ("works", "waits"):
+        clock.execute(
+            "insert into ops.runs (schedule, status, started_at, finished_at)"
+            " values (%s, 'succeeded', %s, %s)",
+            (schedule, at, at),
+        )
+    second = timedelta(seconds=1)
+    minute = timedelta(minutes=1)
+    assert health(clock, at + minute)["works"] == "green"
+    assert health(clock, at + 2 * minute - second)["works"] == "yellow"
+    late = health(clock, at + 2 * minute)
+    assert late["works"] == "red"
+    assert late["waits"] == "green"
+    assert late["fails"] == "red"  # never ran since it was made, two days ago
+    assert health(clock, at + timedelta(days=2))["waits"] == "red"
+    # A skipped run is no run.
+    clock.execute(
+        "insert into ops.runs (schedule, status, started_at) values ('works', 'skipped', %s)",
+        (at + 2 * minute,),
+    )
+    assert health(clock, at + 2 * minute + second)["works"] == "red"
+
+
+def test_health_of_failures_and_queue(clock: Conn) -> None:
+    at = datetime(2026, 1, 3, 12, 0, 0, tzinfo=UTC)
+    for minutes, status in ((0, "succeeded"), (1, "failed")):
+        clock.execute(
+            "insert into ops.runs (schedule, status, started_at) values ('works', %s, %s)",
+            (status, at + timedelta(minutes=minutes)),
+        )
+    assert health(clock, at + timedelta(minutes=1))["works"] == "yellow"
+    clock.execute(
+        "insert into ops.runs (schedule, status, started_at) values ('works', 'failed', %s)",
+        (at + timedelta(minutes=2),),
+    )
+    assert health(clock, at + timedelta(minutes=2))["works"] == "red"
+
+
+def test_health_of_data(clock: Conn) -> None:
+    clock.execute(
+        """
+        insert into market.instruments (symbol, exchange, native_symbol, base, quote)
+        values ('AAA', 'x', 'AAA', 'A', 'A'), ('OLD', 'x', 'OLD', 'O', 'O'), ('NEW', 'x', 'NEW', 'N', 'N');
+        insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)
+        values
+        ('AAA', '2026-01-03 11:00Z', '1', '2026-01-03 11:00Z', 1, 1, 'buy'),
+        ('OLD', '2025-01-03 11:00Z', '1', '2025-01-03 11:00Z', 1, 1, 'buy'),
+        ('NEW', '2026-01-03 11:59Z', '1', '2026-01-03 11:59Z', 1, 1, 'buy');
+        """
+    )
+    rows = clock.execute(
+        "select subject, status from ops.health_at('2026-01-03 12:00Z') where check_name = 'data'"
+    ).fetchall()
+    assert dict(rows) == {"AAA": "red", "OLD": "green", "NEW": "green"}
+
+
+def test_health_is_readable_by_every_reader(
+    db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    for role in ("alphaplus_reader", "alphaplus_app", "alphaplus_operator"):
+        conn = connect_as(role, db.info.dbname)
+        assert conn.execute("select * from ops.health").fetchall()
+        assert conn.execute("select * from ops.schedule_status").fetchall()
+
+
+def test_the_operator_runs_every_schedule_by_hand(
+    db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    for (name,) in db.execute("select name from ops.schedules").fetchall():
+        operator.execute("call ops.run(%s)", (name,))
+        assert runs(db, name) == [("succeeded", None)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "call ops.works(); drop table ml.models",
+        "call ops.works((select 1))",
+        "call ops.works(pg_sleep(1))",
+        "call ops.works('a' || 'b')",
+        "drop table ml.models",
+        "call ops.works()\n; select 1",
+    ],
+)
+def test_a_schedule_holds_one_plain_call(clock: Conn, command: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        clock.execute("update ops.schedules set command = %s where name = 'works'", (command,))
+
+
+def test_a_bad_cron_expression_is_refused(clock: Conn) -> None:
+    for cron in ("* * * *", "60 * * * *", "a b c d e", "*/0 * * * *", "5-1 * * * *"):
+        with pytest.raises(psycopg.Error, match="no cron expression") as caught:
+            clock.execute("update ops.schedules set cron = %s where name = 'works'", (cron,))
+        assert caught.value.diag.sqlstate == "AP703"
+
+
+@pytest.mark.parametrize(
+    ("cron", "at", "due"),
+    [
+        ("* * * * *", "2026-01-03 12:00:30", "2026-01-03 12:00"),
+        ("*/5 * * * *", "2026-01-03 12:04:59", "2026-01-03 12:00"),
+        ("0 2 * * *", "2026-01-03 01:59", "2026-01-02 02:00"),
+        ("15,45 8-10 * * *", "2026-01-03 12:00", "2026-01-03 10:45"),
+        ("0 0 * * 0", "2026-01-07 00:00", "2026-01-04 00:00"),
+        ("0 0 * * 7", "2026-01-07 00:00", "2026-01-04 00:00"),
+        ("0 0 1 * *", "2026-03-31 00:00", "2026-03-01 00:00"),
+        ("0 0 13 * 5", "2026-01-10 00:00", "2026-01-09 00:00"),
+        ("0 0 29 2 *", "2026-06-01 00:00", None),
+    ],
+)
+def test_cron_last_due(db_module: Conn, cron: str, at: str, due: str | None) -> None:
+    row = db_module.execute(
+        "select to_char(ops.cron_last_due(%s, %s::timestamptz) at time zone 'UTC', 'YYYY-MM-DD HH24:MI')",
+        (cron, at + "Z"),
+    ).fetchone()
+    assert row == (due,)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    minute=st.integers(0, 59),
+    step=st.integers(1, 30),
+    at=st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+)
+def test_cron_last_due_is_the_last_match(
+    db_module: Conn, minute: int, step: int, at: datetime
+) -> None:
+    row = db_module.execute(
+        "select ops.cron_last_due(%s, %s)", (f"{minute}-59/{step} * * * *", at)
+    ).fetchone()
+    probe = at.replace(second=0, microsecond=0)
+    while not (probe.minute >= minute and (probe.minute - minute) % step == 0):
+        probe -= timedelta(minutes=1)
+    assert row == (probe,)
+
+
+def test_settings(db: Conn) -> None:
+    assert db.execute("select ops.setting('ops.run_timeout')").fetchone() == ("30 minutes",)
+    assert db.execute("select ops.setting('no.such', '7')").fetchone() == (7,)
+    db.execute("""select ops.set_setting('ops.run_timeout', '"1 hour"')""")
+    assert db.execute("select ops.setting('ops.run_timeout')").fetchone() == ("1 hour",)
+    for call, state in (
+        ("select ops.setting('no.such')", "AP701"),
+        ("select ops.set_setting('no.such', '1')", "AP701"),
+        ("select ops.set_setting('ops.run_timeout', '1')", "AP702"),
+        ("select ops.set_setting('ops.run_timeout', null)", "AP702"),
+    ):
+        with pytest.raises(psycopg.Error) as caught:
+            db.execute(call)
+        assert caught.value.diag.sqlstate == state
+    db.execute("select ops.set_setting('my.own', '1', 'mine')")
+    assert db.execute("select ops.setting('my.own')").fetchone() == (1,)
+
+
+def test_housekeeping_keeps_what_health_reads(clock: Conn) -> None:
+    clock.execute(
+        """
+        insert into ops.runs (schedule, status, started_at, finished_at)
+        select 'works', 'succeeded', t, t from generate_series(
+            timestamptz '2026-01-01', '2026-01-02', '1 hour') t;
+        insert into market.quarantine (kind, file, line, reason, created_at)
+        values ('trades', 'a', 1, 'old', '2025-01-01'), ('trades', 'a', 2, 'new', '2026-05-30');
+        call ops.housekeeping('2026-06-01');
+        """
+    )
+    assert clock.execute("select started_at from ops.runs").fetchall() == [
+        (datetime(2026, 1, 2, tzinfo=UTC),)
+    ]
+    assert clock.execute("select reason from market.quarantine").fetchall() == [("new",)]
+
+
+def test_schedule_retraining(clock: Conn) -> None:
+    clock.execute(
+        """
+        insert into market.instruments (symbol, exchange, native_symbol, base, quote)
+        values ('BTCUSDT', 'x', 'BTCUSDT', 'BTC', 'USDT'), ('ETHUSDT', 'x', 'ETHUSDT', 'ETH', 'USDT');
+        call ops.schedule_retraining('liquidation_5m', 'btcusdt');
+        call ops.schedule_retraining('liquidation_5m', 'ETHUSDT');
+        call ops.schedule_retraining('liquidation_15m', null, '0 */6 * * *');
+        """
+    )
+    rows = clock.execute(
+        "select name, cron, command from ops.schedules where name like 'retrain:%' order by name"
+    ).fetchall()
+    assert [name for name, _, _ in rows] == [
+        "retrain:liquidation_15m",
+        "retrain:liquidation_5m:BTCUSDT",
+        "retrain:liquidation_5m:ETHUSDT",
+    ]
+    assert rows[0][1] == "0 */6 * * *"
+    assert rows[1][1].split()[1] == "2"
+    assert rows[2][1].split()[1] == "3"
+    clock.execute("call ops.run('retrain:liquidation_5m:BTCUSDT')")
+    assert clock.execute("select model, symbol from ml.training_jobs").fetchall() == [
+        ("liquidation_5m", "BTCUSDT")
+    ]
+
+
+def test_pg_cron_calls_what_the_table_says(
+    server: Any, connect_as: Callable[[str, str], Conn]
+) -> None:
+    """On the server's main database, if it is migrated: one entry per enabled schedule."""
+    try:
+        conn = psycopg.connect(server.conninfo("alphaplus"), autocommit=True)
+    except psycopg.OperationalError:
+        pytest.skip("the main database is not there (make migrate); its pg_cron is not tested")
+    with conn:
+        if conn.execute("select to_regprocedure('ops.sync_schedules()')").fetchone() == (None,):
+            pytest.skip("the main database is not migrated; its pg_cron is not tested")
+        listed = conn.execute(
+            "select substr(jobname, 11), schedule, command, username from cron.job"
+            " where jobname like 'alphaplus %' order by 1"
+        ).fetchall()
+        wanted = conn.execute(
+            "select name, cron, format('call ops.run(%L)', name), 'alphaplus_owner'"
+            " from ops.schedules where enabled order by 1"
+        ).fetchall()
+    assert listed == wanted
