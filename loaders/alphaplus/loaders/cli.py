@@ -73,7 +73,6 @@ def simulate(
     import datetime as dt
 
     import psycopg
-
     from alphaplus.loaders import simulator
 
     if to == "now":
@@ -140,6 +139,10 @@ def load(
     every: Annotated[
         float, typer.Option(min=0.05, help="seconds between snapshots made of feeds")
     ] = 1.0,
+    instrument_kind: Annotated[
+        str | None, typer.Option(help="spot or perpetual, where the file does not say")
+    ] = None,
+    again: Annotated[bool, typer.Option(help="read a file that was loaded before")] = False,
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: format detected, streamed, checked, idempotent, resumable."""
@@ -157,6 +160,8 @@ def load(
         "max_bad": max_bad,
         "levels": levels,
         "every": every,
+        "instrument_kind": instrument_kind,
+        "again": again,
     }
     raise typer.Exit(loading.run(files, options, refresh=refresh))
 

@@ -67,7 +67,7 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
             fields.append((value, [("micros", ">i8"), ("days", ">i4"), ("months", ">i4")]))
             values[size], values[value] = 16, _interval(column.micros)
             _leave_out(column.micros, 16, size, value, values, used)
-        elif column.ndim == 2:  # noqa: PLR2004
+        elif column.ndim == 2:
             k = column.shape[1]
             count = np.isfinite(column).sum(axis=1)
             fields.append((f"head{i}", ">i4", (5,)))  # type: ignore[arg-type]
@@ -86,7 +86,10 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
             _leave_out(column, width, size, value, values, used)
     out = np.zeros(n, dtype=fields)
     for name, content in values.items():
-        if out.dtype[name].names == ("size", "value") or out.dtype[name].base.names == ("size", "value"):
+        if out.dtype[name].names == ("size", "value") or out.dtype[name].base.names == (
+            "size",
+            "value",
+        ):
             out[name]["size"] = 8
             out[name]["value"] = content
         else:
