@@ -8,7 +8,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH=/usr/lib/postgresql/17/bin:$PATH
 export PGDATA=$ALPHAPLUS_STATE/data
 export PYTHONPATH=/opt/alphaplus/plpython:/opt/alphaplus/site PYTHONNOUSERSITE=1
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Compiled once for all backends: without it each would compile numpy anew, which takes a second.
+export PYTHONPYCACHEPREFIX=$ALPHAPLUS_STATE/pycache
 umask 077
 roles="alphaplus_owner alphaplus_loader alphaplus_trainer alphaplus_app alphaplus_reader alphaplus_operator"
 

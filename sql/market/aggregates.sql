@@ -1,23 +1,45 @@
 -- Refreshing the aggregates. These procedures commit, so they cannot pin search_path: every name
 -- in them is qualified.
+--
+-- On the Community edition the last ten minutes stay with the real-time tail: what is materialised
+-- is not looked at again before the next refresh, so a bucket still filling would lack rows.
 create or replace procedure market.refresh_aggregate(name text, batch integer default 20000)
 language plpgsql
 as $$
 declare
     v_native boolean;
+    v_source text;
     v_width interval;
     v_definition text;
     v_columns text;
     v_symbols text [];
     v_buckets timestamptz [];
 begin
-    select a.native, a.width, a.definition into strict v_native, v_width, v_definition
+    select a.native, a.source::text, a.width, a.definition
+    into strict v_native, v_source, v_width, v_definition
     from market.aggregates a where a.name = refresh_aggregate.name;
     if v_native then
+        -- TimescaleDB lets nobody but the owner refresh, and not from a definer's procedure.
+        if not pg_catalog.pg_has_role((
+            select c.relowner from pg_catalog.pg_class c
+            where c.oid = pg_catalog.format('market.%I', name)::pg_catalog.regclass
+        ), 'usage') then
+            raise notice '% is left to the clock, which runs as its owner', name;
+            return;
+        end if;
         call public.refresh_continuous_aggregate(
-            pg_catalog.format('market.%I', name)::pg_catalog.regclass, null, null
+            pg_catalog.format('market.%I', name)::pg_catalog.regclass, null,
+            public.time_bucket(v_width, pg_catalog.now() - interval '10 minutes')
         );
         return;
+    end if;
+    if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'aggregates are refreshed under read committed only'
+        using errcode = 'AP103',
+        detail = pg_catalog.format(
+            'This transaction is %s.', pg_catalog.current_setting('transaction_isolation')
+        ),
+        hint = 'set default_transaction_isolation = ''read committed''';
     end if;
     select pg_catalog.string_agg(
         case when a.attname in ('symbol', 'bucket') then 'd.' else 'a.' end
@@ -31,11 +53,15 @@ begin
         exit when not pg_catalog.pg_try_advisory_xact_lock(
             pg_catalog.hashtextextended('market.' || name, 0)
         );
-        -- A mark commits together with the rows it stands for. So the rows of the marks deleted
-        -- here are visible to the next statement, and a mark not visible yet is left for later.
+        -- A truncation of the source locks the source, then the marks: so do we.
+        execute pg_catalog.format('lock table only %s in access share mode', v_source);
+        -- A mark commits together with the rows it stands for, and whoever relies on a mark of
+        -- another holds its lock until he commits. So all rows of the marks deleted here are
+        -- visible to the next statement; a mark not visible yet, or held, is left for later.
         execute pg_catalog.format(
             'with gone as (delete from market.%1$I where ctid = any(array('
-            '    select m.ctid from market.%1$I m limit $1)) returning symbol, bucket),'
+            '    select m.ctid from market.%1$I m limit $1 for update skip locked))'
+            ' returning symbol, bucket),'
             ' pairs as (select distinct symbol, bucket from gone)'
             ' select pg_catalog.array_agg(symbol), pg_catalog.array_agg(bucket) from pairs',
             name || '_marks'
@@ -59,7 +85,7 @@ end
 $$;
 
 comment on procedure market.refresh_aggregate(text, integer) is
-'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates.';
+'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates. Errors: AP103 the transaction is not read committed.';
 
 create or replace procedure market.refresh_aggregates()
 language plpgsql
@@ -75,4 +101,92 @@ begin
 end
 $$;
 comment on procedure market.refresh_aggregates() is
-'Bring every aggregate up to date with what was inserted, corrected or deleted since the last time; only changed buckets are recomputed. Commits as it goes; a second call while one runs returns at once. On the Apache edition reads are right before it too, only slower.';
+'Bring every aggregate up to date with what was inserted, corrected or deleted since the last time; only changed buckets are recomputed. Commits as it goes; a second call while one runs returns at once. On the Apache edition reads are right before it too, only slower; on Community a row more than ten minutes late shows after it, and only the owner (so the clock) can refresh: others get a notice. Errors: AP103 the transaction is not read committed.';
+
+-- Reading a stretch of one symbol. What is refreshed comes from an index; the hypertable is only
+-- touched, and planned for the marked stretch alone, where there are marks: the cost of a read
+-- does not grow with the number of chunks. The reader is not pinned, so that it is inlined.
+do $do$
+declare
+    v_aggregate record;
+    v_columns text;
+begin
+    for v_aggregate in select * from market.aggregates a loop
+        if v_aggregate.native then
+            execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns setof market.%2$I
+language sql stable parallel safe
+as $$
+    select a.* from market.%2$I a where a.symbol = $1 and a.bucket >= $2 and a.bucket < $3
+$$
+$body$, v_aggregate.name || '_between', v_aggregate.name);
+            -- The clock refreshes too, and more often: this is for a server without one.
+            perform public.add_continuous_aggregate_policy(
+                format('market.%I', v_aggregate.name)::regclass, start_offset => null,
+                end_offset => interval '10 minutes', schedule_interval => interval '15 minutes',
+                if_not_exists => true
+            );
+            continue;
+        end if;
+        select string_agg('a.' || quote_ident(a.attname), ', ' order by a.attnum) into v_columns
+        from pg_attribute a
+        where a.attrelid = format('market.%I', v_aggregate.name)::regclass and a.attnum > 0;
+        execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns setof market.%2$I
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+declare
+    v_first timestamptz;
+    v_last timestamptz;
+    v_count bigint;
+    v_range text;
+begin
+    select min(m.bucket), max(m.bucket), count(distinct m.bucket) into v_first, v_last, v_count
+    from market.%3$I m
+    where m.symbol = $1 and m.bucket >= $2 and m.bucket < $3;
+    if v_count = 0 then
+        return;
+    end if;
+    v_range := format(
+        's.symbol = %%1$L and s.ts >= %%2$L and s.ts < %%3$L', $1, v_first, v_last + interval %4$L
+    );
+    -- Few marks far apart are looked up one by one, many in one pass.
+    if extract(epoch from v_last - v_first) / extract(epoch from interval %4$L) > 4 * v_count then
+        v_range := v_range || ' and s.ts >= d.bucket and s.ts < d.bucket + interval ''%5$s''';
+    end if;
+    return query execute format(
+        'select %6$s from (select distinct m.bucket from market.%3$I m'
+        ' where m.symbol = %%1$L and m.bucket >= %%2$L and m.bucket <= %%3$L) d'
+        ' join lateral (%7$s) a on a.bucket = d.bucket',
+        $1, v_first, v_last, v_range
+    );
+end
+$$
+$body$,
+            v_aggregate.name || '_marked', v_aggregate.name, v_aggregate.name || '_marks',
+            v_aggregate.width, v_aggregate.width, v_columns,
+            replace(replace(v_aggregate.definition, '''', ''''''), '{range}', '%4$s')
+        );
+        execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns setof market.%2$I
+language sql stable parallel safe
+as $$
+    select r.* from market.%3$I r
+    where r.symbol = $1 and r.bucket >= $2 and r.bucket < $3
+        and not exists (
+            select from market.%4$I m where m.symbol = r.symbol and m.bucket = r.bucket
+        )
+    union all
+    select m.* from market.%5$I($1, $2, $3) m
+$$
+$body$,
+            v_aggregate.name || '_between', v_aggregate.name, v_aggregate.name || '_rows',
+            v_aggregate.name || '_marks', v_aggregate.name || '_marked'
+        );
+    end loop;
+end
+$do$;

@@ -191,12 +191,14 @@ create or replace function ml._regime(symbol text, as_of timestamptz) returns te
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_classify regproc := to_regproc('regime.classify');
     v_regime text;
 begin
-    if to_regproc('regime.classify') is null then
+    if v_classify is null then
         return null;
     end if;
-    execute 'select c.regime from regime.classify($1, $2) c' into v_regime using symbol, as_of;
+    execute format('select c.regime from %s($1, $2) c', v_classify)
+    into v_regime using symbol, as_of;
     return v_regime;
 exception when others then
     if sqlstate like 'AP%' then

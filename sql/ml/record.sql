@@ -9,13 +9,10 @@ declare
     v_start timestamptz := clock_timestamp();
     v_p record := ml._predict(model, symbol, as_of);
     v_latency interval := clock_timestamp() - v_start;
-    v_details jsonb := '{}';
-    v_label ml.labels;
+    v_details jsonb := '{}'::jsonb;
     v_risk text;
     v_id bigint;
 begin
-    select l.* into strict v_label
-    from ml.models m join ml.labels l on l.label = m.label where m.model = v_p.served_model;
     if v_p.prediction is null then
         raise exception 'there is no prediction to record for % at %', v_p.canonical, v_p.asked_as_of
         using errcode = 'AP509', detail = v_p.reason,

@@ -77,6 +77,13 @@ begin
     if symbol is not null then
         v_symbol := market.resolve(symbol);
     end if;
+    if regime is not null then
+        -- A line of versions may have a regime (ml.register_version); training for one needs rows
+        -- chosen by regime, which the training sets do not offer.
+        raise exception 'training for regime % alone is not offered', quote_literal(regime)
+        using errcode = 'AP305',
+            hint = 'Train for all regimes: call ml.retrain(model, symbol)';
+    end if;
     if as_of > clock_timestamp() then
         raise exception 'as_of % is in the future', as_of
         using errcode = 'AP303', hint = 'Leave as_of out to train on all that is known now.';
@@ -127,7 +134,8 @@ training happens outside, when this transaction is committed and a trainer is fr
 ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: now). options
 override ml.models.training and .params for this job: algorithm, params, folds, lookback, seed,
 auto_promote, reader, threads. A job that already waits for the same is returned instead of a second one.
-Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option.';
+Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option,
+AP305 a regime is given: training sets are not cut by regime, as yet.';
 
 create or replace function ml._training_options()
 returns text []
@@ -218,7 +226,7 @@ begin
         select v.model, v.symbol, v.regime
         from ml.model_versions v
         join ml.models m on m.model = v.model
-        where v.archived_at is null
+        where v.archived_at is null and v.regime is null
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')

@@ -11,15 +11,13 @@ on conflict (name) do nothing;
 
 insert into ml.models (model, label, feature_set, feature_version, params, description)
 select
-    l.label, l.label, s.name, s.version,
-    case
-        -- Minutely rows with labels of many minutes overlap, so a month holds few independent ones:
-        -- small, strongly regularised trees. The trainer's own defaults are the seeds'.
-        when d.family like 'liquidation%' then '{"num_leaves": 7, "learning_rate": 0.03,
-            "min_data_in_leaf": 300, "lambda_l2": 10, "feature_fraction": 0.6,
-            "bagging_fraction": 0.6, "bagging_freq": 1, "rounds": 250}'::jsonb
-        else '{}'::jsonb
-    end || case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
+    l.label as model, l.label, s.name as feature_set, s.version,
+    -- Small trees, many and slow: labels that overlap and events that cluster leave far fewer
+    -- independent observations than rows, and LightGBM's own defaults fit their noise.
+    -- The trainer's defaults are the seeds'.
+    '{"num_leaves": 4, "learning_rate": 0.02, "feature_fraction": 0.5, "lambda_l2": 50,
+        "rounds": 600, "min_rounds": 150}'::jsonb
+    || case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
     format(d.description, l.horizon)
 from (
     values
@@ -32,7 +30,7 @@ from (
 ) as d (family, feature_set, description)
 join ml.labels l on l.label ~ ('^' || d.family || '_\d+[mh]$')
     and (d.feature_set = 'technical_1h') = (l.horizon > interval '1 hour')
-join feature.sets s on s.name = d.feature_set
+join feature.sets s on d.feature_set = s.name
     and s.version = (select max(m.version) from feature.sets m where m.name = d.feature_set)
 on conflict (model) do nothing;
 

@@ -65,6 +65,8 @@ create function ml.training_matrix(
     from t
 $$;
 revoke all on function ml.training_set, ml.training_matrix from public;
+alter function ml.training_set owner to alphaplus_owner;
+alter function ml.training_matrix owner to alphaplus_owner;
 """
 
 

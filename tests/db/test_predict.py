@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def data() -> tuple[Array, Array, Array]:
         train = np.loadtxt(folder / "binary.train")
         test = np.loadtxt(folder / "binary.test")
         return train[:, 1:], train[:, 0], test[:, 1:]
+    warnings.warn(f"REAL DATA ABSENT: {folder} is not there; rows like it are used", stacklevel=1)
     x, y = w.synthetic(7500)
     return x[:7000], y[:7000], x[7000:]
 

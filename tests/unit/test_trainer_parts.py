@@ -155,8 +155,9 @@ def test_backward_scores_become_the_base_rate() -> None:
     rng = np.random.default_rng(6)
     y = (rng.random(1000) < 0.2).astype(float)
     found = calibrate.calibration("platt", -5 * y + rng.normal(size=1000), y)
+    assert found["a"] == 0
     assert spec.probability({"calibration": found}, np.array([-9.0, 9.0])) == pytest.approx(
-        [y.mean()] * 2
+        [y.mean()] * 2, rel=0.05
     )
     one = calibrate.calibration("isotonic", np.zeros(50), np.zeros(50))
     assert 0 < spec.probability({"calibration": one}, np.zeros(1))[0] < 0.02

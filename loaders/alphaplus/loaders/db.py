@@ -351,19 +351,19 @@ def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -
 
 
 # Creating or replacing an object writes its catalogue row, so the rows of this transaction are
-# exactly what sql/ made.
+# exactly what sql/ made; what PL/Python made carries the younger number of a subtransaction.
 _MADE_HERE: LiteralString = """
 select 'function', p.oid::pg_catalog.regprocedure::text
 from pg_catalog.pg_proc p
 join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-where p.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid
+where pg_catalog.age(p.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics')
   and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
 union all
 select 'view', c.oid::pg_catalog.regclass::text
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid
+where pg_catalog.age(c.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   and c.relkind = 'v'
   and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics')
 """

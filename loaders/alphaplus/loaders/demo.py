@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from alphaplus.loaders import simulator
+from alphaplus.loaders.db import role_conninfo
+from alphaplus.loaders.formats import UnknownFormat
+from alphaplus.loaders.load import Loader
+from alphaplus.loaders.loading import summary
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
-
-from alphaplus.loaders import simulator
-from alphaplus.loaders.db import role_conninfo
 
 BASES = ["BTC", "ETH", "SOL"]
 DAYS = 30.0
@@ -63,11 +65,11 @@ class Demo:
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """All rows of a query, as the operator."""
-        return self.operator.execute(query, arguments).fetchall()  # type: ignore[arg-type]
+        return self.operator.execute(query, arguments).fetchall()
 
     def call(self, statement: str) -> None:
         """Run a procedure as the operator."""
-        self.operator.execute(statement)  # type: ignore[arg-type]
+        self.operator.execute(statement)
 
 
 def run(data: Path | None) -> int:
@@ -233,8 +235,8 @@ def train(demo: Demo, keys: list[Key]) -> None:
 def metrics(demo: Demo, keys: list[Key]) -> None:
     """Held-out metrics beside the base rate, as they came out; the best there is where known."""
     demo.console.print(
-        "\n[bold]held-out metrics[/bold] (walk-forward, purged by the horizon; 95 % intervals by block"
-        " bootstrap; the base rate has an AUC of 0.5)"
+        "\n[bold]held-out metrics[/bold] (walk-forward, purged by the horizon; 95 % intervals by"
+        " block bootstrap; the base rate has an AUC of 0.5)"
     )
     table = Table()
     for name in (
@@ -314,4 +316,119 @@ def next_commands(demo: Demo, commands: list[str]) -> None:
 
 def from_files(demo: Demo, folder: Path) -> int:
     """Direction and volatility-burst models on the user's own files."""
-    raise NotImplementedError(folder)
+    if not folder.is_dir():
+        demo.console.print(f"alphaplus demo: {folder} is no folder")
+        return 1
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_data(path))
+    with demo.step(f"market data: {len(files)} files under {folder}"):
+        load_files(demo, files)
+    prepare(demo)
+    ((liquidated, booked),) = demo.rows(
+        "select count(distinct l.symbol), (select count(distinct symbol) from"
+        " market.order_book_snapshots where symbol not like '%%@sim')"
+        " from market.liquidation_events l where symbol not like '%%@sim'"
+    )
+    if not liquidated:
+        demo.console.print(
+            "   These data hold no forced liquidations, so no liquidation model is trained; they"
+            " support direction and volatility-burst models on candles."
+        )
+    if booked:
+        demo.console.print(
+            f"   Order books of {booked} symbols are loaded, minutes or samples only: too short to"
+            " train on."
+        )
+    minutes = candle_symbols(demo, "1 minute", dt.timedelta(days=14), MINUTE_SYMBOLS)
+    hours = candle_symbols(demo, "1 hour", dt.timedelta(days=180), HOUR_SYMBOLS)
+    for name, found in (("one-minute", minutes), ("hourly", hours)):
+        listed = ", ".join(found) or "none long enough to train on"
+        demo.console.print(f"   {name} candles: {listed}")
+    keys = [
+        Key(f"{kind}_{horizon}", symbol, candle_end(demo, symbol, width))
+        for symbols, horizons, width in (
+            (minutes, ("15m", "60m"), "1 minute"),
+            (hours, ("4h", "24h"), "1 hour"),
+        )
+        for kind in ("direction", "volatility")
+        for horizon in horizons
+        for symbol in symbols
+    ]
+    if not keys:
+        demo.console.print("   Nothing here is long enough to train on.")
+        return 1
+    train(demo, keys)
+    metrics(demo, keys)
+    demo.console.print(
+        "\n[bold]select * from ml.predict('volatility_4h', 'BTCUSDT', as_of => …)[/bold]:"
+    )
+    table = Table()
+    shown = (
+        "model", "symbol", "probability", "lower", "upper", "version_id", "partition_used",
+        "is_fallback", "feature_as_of", "out_of_support",
+    )  # fmt: skip
+    for name in shown:
+        table.add_column(name)
+    for key in keys:
+        cursor = demo.operator.execute(
+            "select * from ml.predict(%s, %s, %s)", (key.model, key.symbol, key.as_of)
+        )
+        names = [column.name for column in cursor.description or ()]
+        row = dict(zip(names, cursor.fetchone() or (), strict=True))
+        table.add_row(*(show(row[name]) for name in shown))
+    demo.console.print(table)
+    first = keys[0]
+    as_of = f"{first.as_of:%Y-%m-%d %H:%M}+00"
+    next_commands(
+        demo,
+        [
+            f"select * from ml.explain('{first.model}', '{first.symbol}', '{as_of}');",
+            f"select ts, close from market.candles_1d where symbol = '{first.symbol}' order by ts;",
+            "select model, symbol, metrics ->> 'auc' as auc from ml.model_versions;",
+        ],
+    )
+    return 0
+
+
+MINUTE_SYMBOLS, HOUR_SYMBOLS = 2, 6
+
+
+def is_data(path: Path) -> bool:
+    """Does the name look like market data (the loader decides by content)?"""
+    return any(path.name.lower().endswith(end) for end in (".csv", ".parquet", ".gz", ".zip"))
+
+
+def load_files(demo: Demo, files: list[Path]) -> None:
+    """Load what has a known format, and say what has none."""
+    reports = []
+    for path in files:
+        try:
+            reports.append(Loader(demo.loader).load(path))
+        except UnknownFormat as error:
+            demo.console.print(f"   not loaded: {error}", markup=False)
+    demo.console.print(summary(reports))
+
+
+def candle_symbols(demo: Demo, width: str, least: dt.timedelta, most: int) -> list[str]:
+    """Symbols with loaded candles of a length over a long enough span, the longest first."""
+    return [
+        symbol
+        for (symbol,) in demo.rows(
+            "select symbol from market.candles where timeframe = %s::interval"
+            " group by symbol having max(ts) - min(ts) >= %s"
+            " order by count(*) desc, symbol limit %s",
+            width,
+            least,
+            most,
+        )
+    ]
+
+
+def candle_end(demo: Demo, symbol: str, width: str) -> dt.datetime:
+    """The close of a symbol's newest candle of a length."""
+    ((end,),) = demo.rows(
+        "select max(ts + timeframe) from market.candles where symbol = %s"
+        " and timeframe = %s::interval",
+        symbol,
+        width,
+    )
+    return end  # type: ignore[no-any-return]

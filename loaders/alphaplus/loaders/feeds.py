@@ -7,10 +7,10 @@ incremental_book_L2 and Binance's depth snapshots in CSV).
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from alphaplus.loaders.formats import Columns, Context, moment, number, sign
 from alphaplus.loaders.instruments import Instrument
+from sortedcontainers import SortedDict
 
 Ints = npt.NDArray[np.int64]
 Levels = Sequence[tuple[float, float]]
@@ -42,8 +43,8 @@ class Book:
     book ticker, with its update id. recent: the latest updates, for a snapshot that is older.
     """
 
-    bids: dict[float, float] = field(default_factory=dict)
-    asks: dict[float, float] = field(default_factory=dict)
+    bids: SortedDict = field(default_factory=SortedDict)
+    asks: SortedDict = field(default_factory=SortedDict)
     last_id: int = -1
     gap: bool = False
     due: float = 0.0
@@ -71,14 +72,21 @@ class Book:
 
         A book ticker newer than the last update says what is best: levels beyond it are gone.
         """
-        bids, asks = self.bids, self.asks
-        if self.ticker is not None and self.ticker[0] > self.last_id:
-            _, bid, bid_size, ask, ask_size = self.ticker
-            bids = {p: s for p, s in bids.items() if p < bid} | {bid: bid_size}
-            asks = {p: s for p, s in asks.items() if p > ask} | {ask: ask_size}
-        best_bids = heapq.nlargest(n, bids)
-        best_asks = heapq.nsmallest(n, asks)
-        return best_bids, [bids[p] for p in best_bids], best_asks, [asks[p] for p in best_asks]
+        if self.ticker is None or self.ticker[0] <= self.last_id:
+            bids = list(islice(reversed(self.bids), n))
+            asks = list(islice(self.asks, n))
+            return bids, [self.bids[p] for p in bids], asks, [self.asks[p] for p in asks]
+        _, bid, bid_size, ask, ask_size = self.ticker
+        bids = list(
+            islice(self.bids.irange(maximum=bid, inclusive=(True, False), reverse=True), n - 1)
+        )
+        asks = list(islice(self.asks.irange(minimum=ask, inclusive=(False, True)), n - 1))
+        return (
+            [bid, *bids],
+            [bid_size, *(self.bids[p] for p in bids)],
+            [ask, *asks],
+            [ask_size, *(self.asks[p] for p in asks)],
+        )
 
 
 class Feed:

@@ -10,10 +10,10 @@ Source: https://lightgbm.readthedocs.io/en/stable/C-API.html
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import math
+import os
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1
@@ -31,12 +31,14 @@ def library() -> ctypes.CDLL:
     """The shared library of the installed lightgbm package, without importing the package."""
     global _library  # noqa: PLW0603
     if _library is None:
-        found = importlib.util.find_spec("lightgbm")
-        if found is None or not found.submodule_search_locations:
+        for folder in sys.path:
+            path = os.path.join(folder, "lightgbm", "lib", "lib_lightgbm.so")  # noqa: PTH118
+            if os.path.exists(path):  # noqa: PTH110  (importing pathlib takes 5 ms)
+                _library = ctypes.CDLL(path)
+                _library.LGBM_GetLastError.restype = ctypes.c_char_p
+                break
+        else:
             raise BoosterError("the package lightgbm is not installed")
-        folder = Path(found.submodule_search_locations[0])
-        _library = ctypes.CDLL(str(folder / "lib" / "lib_lightgbm.so"))
-        _library.LGBM_GetLastError.restype = ctypes.c_char_p
     return _library
 
 

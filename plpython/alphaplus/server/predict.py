@@ -6,7 +6,6 @@ to 1e-6 (a test says so).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from bisect import bisect_right
@@ -155,7 +154,8 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
     plan = cache.get("alphaplus.load")
     if plan is None:
         plan = cache["alphaplus.load"] = plpy.prepare(
-            "select version_id, task, format, artifact, sha256, features, spec"
+            "select version_id, task, format, artifact, features, spec,"
+            " sha256 = pg_catalog.sha256(artifact) as intact"
             " from ml.model_versions where version_id = $1",
             ["int8"],
         )
@@ -167,7 +167,7 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
             hint="List them with: select version_id, model, symbol from ml.registry",
         )
     row = rows[0]
-    if hashlib.sha256(row["artifact"]).digest() != bytes(row["sha256"]):
+    if not row["intact"]:
         plpy.error(
             f"the artifact of model version {version_id} is not the one that was registered",
             sqlstate="AP502",

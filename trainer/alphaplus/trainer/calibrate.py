@@ -7,28 +7,38 @@ from typing import Any
 import numpy as np
 from alphaplus.trainer import spec
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 LEVEL = 0.9
 
 
-def platt(raw: Array, y: Array) -> dict[str, Any]:
-    """Platt's sigmoid on log odds, with his prior-smoothed targets by a light ridge."""
-    fitted = LogisticRegression(C=1e3).fit(raw.reshape(-1, 1), y)
-    a = float(fitted.coef_[0, 0])
-    if a <= 0:
-        # Scores that rank backwards carry nothing: the base rate is the honest answer.
-        base = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
-        return {"method": "platt", "a": 0.0, "b": float(np.log(base / (1 - base)))}
-    return {"method": "platt", "a": a, "b": float(fitted.intercept_[0])}
+def platt(raw: Array, y: Array, effect: float = 1.0) -> dict[str, Any]:
+    """Platt's sigmoid on log odds, drawn towards leaving them as they are (a = 1, b = 0).
+
+    The prior (standard deviation 0.5 of both) decides where events are few: with overlapping labels
+    the rows count ``effect`` times less. a is at least 0: scores that rank backwards carry nothing.
+    """
+
+    def loss(at: Array) -> tuple[float, Array]:
+        z = at[0] * raw + at[1]
+        p = spec.sigmoid(z)
+        gap = (p - y) / effect
+        likelihood = float((np.logaddexp(0, z) - y * z).sum()) / effect
+        gradient = np.array([float(gap @ raw) + 4 * (at[0] - 1), float(gap.sum()) + 4 * at[1]])
+        return likelihood + 2 * float((at[0] - 1) ** 2 + at[1] ** 2), gradient
+
+    fitted = optimize.minimize(
+        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
+    )
+    return {"method": "platt", "a": float(fitted.x[0]), "b": float(fitted.x[1])}
 
 
-def isotonic(raw: Array, y: Array, knots: int = 100) -> dict[str, Any]:
+def isotonic(raw: Array, y: Array, effect: float = 1.0, knots: int = 100) -> dict[str, Any]:
     """Isotonic regression on sigmoid(raw), thinned to at most ``knots`` knots, never 0 or 1."""
+    del effect
     p = spec.sigmoid(raw)
     fitted = IsotonicRegression(out_of_bounds="clip").fit(p, y)
     edge = 1 / (2 * len(y) + 2)
@@ -40,15 +50,28 @@ def isotonic(raw: Array, y: Array, knots: int = 100) -> dict[str, Any]:
     return {"method": "isotonic", "x": x.tolist(), "y": level.tolist()}
 
 
-METHODS = {"platt": platt, "isotonic": isotonic}
+def none(raw: Array, y: Array, effect: float = 1.0) -> dict[str, Any]:
+    """The scores as they are."""
+    del raw, y, effect
+    return {"method": "platt", "a": 1.0, "b": 0.0}
 
 
-def calibration(method: str, raw: Array, y: Array) -> dict[str, Any]:
-    """Fit a calibration; with one class only, the base rate with a pseudo-count."""
+METHODS = {"none": none, "platt": platt, "isotonic": isotonic}
+
+
+def calibration(method: str, raw: Array, y: Array, effect: float = 1.0) -> dict[str, Any]:
+    """Fit a calibration; with one class only, the base rate with a pseudo-count.
+
+    Args:
+        method: a key of ``METHODS``.
+        raw: log odds of rows that the model was not fitted on.
+        y: what became of them.
+        effect: design effect of overlapping labels, about the rows in a horizon.
+    """
     if y.min() == y.max():
         base = (float(y.sum()) + 0.5) / (len(y) + 1)
         return {"method": "platt", "a": 0.0, "b": float(np.log(base / (1 - base)))}
-    return METHODS[method](raw, y)
+    return METHODS[method](raw, y, effect)
 
 
 def design_effect(residual: Array, variance: Array, block: Ints) -> float:

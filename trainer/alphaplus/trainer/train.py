@@ -133,6 +133,7 @@ def walk_forward(  # noqa: PLR0915
     task: str,
     *,
     calibration: str = "auto",
+    effect: float = 1.0,
     progress: Progress,
     **settings: Any,
 ) -> WalkForward:
@@ -161,22 +162,30 @@ def walk_forward(  # noqa: PLR0915
         model = algorithm(task, params, **settings)
         split = _early(train)
         if split is None:
-            fitted, valid = train, train
             model.fit(train.x, train.y, rounds=100, progress=part)
         else:
-            fitted, valid = split
-            model.fit(fitted.x, fitted.y, valid=(valid.x, valid.y), progress=part)
+            # How long to train is found on later rows; then all rows train.
+            early, late = split
+            probe = algorithm(task, params, **settings)
+            probe.fit(early.x, early.y, valid=(late.x, late.y), progress=part)
+            model.fit(train.x, train.y, rounds=probe.rounds, progress=part)
         raw = model.raw(test.x)
         if is_class:
-            known_raw = np.concatenate([*raws, model.raw(valid.x)])
-            known_y = np.concatenate([*(rows.y[i] for i in where), valid.y])
+            # What earlier folds and the later rows have shown corrects this fold.
+            known_raw, known_y = list(raws), [rows.y[i] for i in where]
+            if split is not None:
+                known_raw.append(probe.raw(late.x))
+                known_y.append(late.y)
+            seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
             for method in methods:
-                fit = {"calibration": calibrate.calibration(method, known_raw, known_y)}
+                fit: dict[str, Any] = {}
+                line = float(train.y.mean())
+                if len(seen_y):
+                    fit = {"calibration": calibrate.calibration(method, seen_raw, seen_y, effect)}
+                    line = metrics.best_threshold(seen_y, spec.probability(fit, seen_raw))
                 p = spec.probability(fit, raw)
                 calibrated[method].append(p)
-                chosen[method].append(
-                    p >= metrics.best_threshold(known_y, spec.probability(fit, known_raw))
-                )
+                chosen[method].append(p >= line)
         else:
             values.append(spec.value({"output": model.output()}, raw))
         raws.append(raw)
@@ -244,6 +253,11 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def overlap(job: dict[str, Any]) -> float:
+    """Rows per horizon: how many neighbouring labels tell of the same events."""
+    return max(1.0, float(job["horizon"]) / float(job["grid"]))
+
+
 def train(  # noqa: PLR0915
     job: dict[str, Any],
     matrix: Matrix,
@@ -279,11 +293,13 @@ def train(  # noqa: PLR0915
         "seed": seed,
         "threads": int(training.get("threads", threads)),
         "features": list(job["features"]),
+        "overlap": overlap(job),
     }
     algorithm = estimator(name)
     sample = algorithm(task, params, **settings)
     rows = inputs(matrix, sample.sequence_length, round(job["grid"] * 1e6))
     horizon = round(job["horizon"] * 1e6)
+    effect = overlap(job)
     least = int(training.get("min_rows", MIN_ROWS))
     if len(rows) < least:
         raise TrainingError(
@@ -305,7 +321,8 @@ def train(  # noqa: PLR0915
 
     found = walk_forward(
         algorithm, params, rows, folds, task,
-        calibration=training.get("calibration", "auto"), progress=share(0.05, 0.70), **settings,
+        calibration=training.get("calibration", "auto"), effect=effect,
+        progress=share(0.05, 0.70), **settings,
     )  # fmt: skip
     y = rows.y[found.rows]
     block = metrics.blocks(rows.ts[found.rows], horizon)
@@ -358,7 +375,7 @@ def train(  # noqa: PLR0915
     }
     if is_class:
         assert found.calibration is not None
-        whole["calibration"] = calibrate.calibration(found.calibration, found.raw, y)
+        whole["calibration"] = calibrate.calibration(found.calibration, found.raw, y, effect)
         p = spec.probability(whole, found.raw)
         whole["confidence"] = calibrate.confidence(y, p, block)
         whole["operating_point"] = metrics.best_threshold(y, p)
@@ -479,7 +496,7 @@ def compare(
     again = walk_forward(
         estimator(champion["algorithm"]), their_params,
         inputs(matrix, theirs_sample.sequence_length, round(job["grid"] * 1e6)),
-        folds, task, progress=progress, **settings,
+        folds, task, effect=overlap(job), progress=progress, **settings,
     )  # fmt: skip
     if len(again.rows) != len(found.rows):
         return known | {"method": "none", "reason": "its recipe does not cover the same rows"}

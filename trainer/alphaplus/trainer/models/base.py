@@ -20,7 +20,7 @@ class TrainingError(Exception):
     """Training cannot succeed with this job as it is; trying again would not help."""
 
 
-class Stopped(Exception):  # noqa: N818 it is no error
+class Stopped(Exception):
     """The job was cancelled, its lease was lost, or the trainer is shutting down."""
 
     def __init__(self, kind: str) -> None:
@@ -56,6 +56,7 @@ class Estimator(ABC):
         seed: all randomness comes from it.
         threads: cores to use; 0: all.
         features: names of the columns.
+        overlap: rows per label horizon: how many neighbouring rows tell of the same events.
     """
 
     algorithm: ClassVar[str]
@@ -70,12 +71,14 @@ class Estimator(ABC):
         seed: int = 1,
         threads: int = 0,
         features: list[str] | None = None,
+        overlap: float = 1.0,
     ) -> None:
         self.task = task
         self.params = dict(params or {})
         self.seed = seed
         self.threads = threads
         self.features = features
+        self.overlap = overlap
         # How long training went on: rounds or epochs; None where the algorithm has no such thing.
         self.rounds: int | None = None
 

@@ -19,16 +19,18 @@ DEFAULTS: dict[str, Any] = {
     "bagging_freq": 5,
     "rounds": 400,
     "early_stopping": 50,
+    "min_rounds": 1,
 }
 # Ours, not LightGBM's.
-_OWN = {"rounds", "early_stopping", "transform"}
+_OWN = {"rounds", "min_rounds", "early_stopping", "transform"}
 
 
 class LightGBM(Estimator):
     """LightGBM, binary or regression.
 
     Own parameters besides LightGBM's: ``rounds`` (at most that many trees), ``early_stopping``
-    (rounds without gain on the later rows), ``transform`` ("log1p": regression on log1p of the
+    (rounds without gain on the later rows), ``min_rounds`` (at least that many, as later rows with
+    few events are a poor judge), ``transform`` ("log1p": regression on log1p of the
     target, which predicts near the median; objective "tweedie" predicts the mean of a target with
     many zeros and a heavy tail).
     """
@@ -94,13 +96,18 @@ class LightGBM(Estimator):
 
         callbacks: list[Any] = [tick]
         parameters = self._parameters()
+        # Overlapping labels repeat: twenty rows of one event are no twenty rows.
+        parameters.setdefault("min_data_in_leaf", max(20, int(min(20 * self.overlap, len(y) / 10))))
         names = [f"f{i}" for i in range(x.shape[1])] if self.features is None else self.features
         train = lightgbm.Dataset(x, self._target(y), feature_name=names, params=parameters)
         sets: list[lightgbm.Dataset] = []
         if valid is not None and rounds is None:
             sets = [lightgbm.Dataset(valid[0], self._target(valid[1]), reference=train)]
             callbacks.append(
-                lightgbm.early_stopping(int(self.options["early_stopping"]), verbose=False)
+                lightgbm.early_stopping(
+                    max(int(self.options["early_stopping"]), int(self.options["min_rounds"])),
+                    verbose=False,
+                )
             )
         try:
             self.booster = lightgbm.train(
@@ -108,7 +115,12 @@ class LightGBM(Estimator):
             )
         except lightgbm.basic.LightGBMError as error:
             raise TrainingError(f"LightGBM: {error}") from error
-        self.rounds = self.booster.best_iteration if sets else self.booster.current_iteration()
+        done = self.booster.current_iteration()
+        self.rounds = (
+            min(done, max(self.booster.best_iteration, int(self.options["min_rounds"])))
+            if sets
+            else done
+        )
         return self
 
     def raw(self, x: Array) -> Array:

@@ -1,0 +1,187 @@
+-- What bars were known when: loaded, made from loaded minutes, made from trades. How the spans of
+-- time work is said in versions.sql. search_path: not pinned where the function is to be inlined.
+
+-- Bars as loaded, of any length.
+create or replace function market._loaded_versions(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+)
+returns table (
+    ts timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision
+)
+language sql stable parallel safe
+as $$
+    select
+        s.ts,
+        market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.known_at),
+        timestamptz 'infinity',
+        s.open, s.high, s.low, s.close, s.volume, s.quote_volume, s.trade_count, s.taker_buy_volume
+    from market.candles s
+    where s.symbol = $1 and s.timeframe = $2 and s.ts >= $3 and s.ts < $4
+    union all
+    select
+        s.ts,
+        market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.known_at),
+        market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.superseded_at),
+        s.open, s.high, s.low, s.close, s.volume, s.quote_volume, s.trade_count, s.taker_buy_volume
+    from market.candles_history s
+    where s.symbol = $1 and s.timeframe = $2 and s.ts >= $3 and s.ts < $4
+        and market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.known_at)
+        < market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.superseded_at)
+$$;
+
+-- One function a bar length made from one-minute bars: current partials, and what history adds.
+do $do$
+declare
+    v_bar record;
+begin
+    for v_bar in select a.name, a.width from market.aggregates a where a.name ~ '^_candles_' loop
+        execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language sql stable parallel safe
+as $$
+    select
+        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
+        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+    from market.%2$I($1, $2, $3) a
+    union all
+    select
+        h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high), min(h.low),
+        public.last(h.close, h.ts), sum(h.volume), sum(h.quote_volume), sum(h.trade_count)::bigint,
+        sum(h.taker_buy_volume), min(h.ts), max(h.ts)
+    from (
+        select
+            s.*, public.time_bucket(interval %3$L, s.ts) as bucket,
+            market.usable_at(interval %3$L, s.ts, s.known_at) as usable_at,
+            market.usable_at(interval %3$L, s.ts, s.superseded_at) as expires_at
+        from market.candles_history s
+        where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2 and s.ts < $3
+    ) h
+    where h.usable_at < h.expires_at
+    group by 1, 2, 3
+$$
+$body$, v_bar.name || '_versions', v_bar.name || '_between', v_bar.width);
+    end loop;
+end
+$do$;
+
+create or replace function market.candle_versions(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    priority integer,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    taker_buy_quote_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz,
+    tie text
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+        select
+            v.ts, v.usable_at, v.expires_at, 0, v.open, v.high, v.low, v.close, v.volume,
+            v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision, v.ts, v.ts,
+            ''
+        from market._loaded_versions($1, $2, $3, $4) v;
+    if timeframe = interval '1 minute' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 2, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.buy_volume, v.buy_quote_volume,
+                v.first_ts, v.last_ts, v.first_id
+            from market.trades_1m_versions($1, $3, $4) v;
+        return;
+    elsif timeframe = interval '5 minutes' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+                v.first_ts, v.last_ts, ''
+            from market._candles_5m_versions($1, $3, $4) v;
+    elsif timeframe = interval '15 minutes' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+                v.first_ts, v.last_ts, ''
+            from market._candles_15m_versions($1, $3, $4) v;
+    elsif timeframe = interval '1 hour' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+                v.first_ts, v.last_ts, ''
+            from market._candles_1h_versions($1, $3, $4) v;
+    elsif timeframe = interval '4 hours' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+                v.first_ts, v.last_ts, ''
+            from market._candles_4h_versions($1, $3, $4) v;
+    elsif timeframe = interval '1 day' then
+        return query
+            select
+                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+                v.first_ts, v.last_ts, ''
+            from market._candles_1d_versions($1, $3, $4) v;
+    else
+        return;
+    end if;
+    -- Bars from trades, of the longer lengths: the one-minute partials moved to the longer bucket.
+    return query
+        select
+            t.bar, greatest(t.bar + $2, t.usable_at), t.expires_at, 2,
+            public.first(t.open, row(t.first_ts, t.first_id)), max(t.high), min(t.low),
+            public.last(t.close, row(t.last_ts, t.last_id)), sum(t.volume order by t.first_ts, t.first_id),
+            sum(t.quote_volume order by t.first_ts, t.first_id), sum(t.trade_count)::bigint,
+            sum(t.buy_volume order by t.first_ts, t.first_id),
+            sum(t.buy_quote_volume order by t.first_ts, t.first_id),
+            min(t.first_ts), max(t.last_ts), ''
+        from (
+            select v.*, public.time_bucket($2, v.bucket) as bar
+            from market.trades_1m_versions($1, $3, $4) v
+        ) t
+        where greatest(t.bar + $2, t.usable_at) < t.expires_at
+        group by 1, 2, 3;
+end
+$$;
+comment on function market.candle_versions(text, interval, timestamptz, timestamptz) is
+'Bars of a length, opening in [from, to), with the span in which they were known, as partial rows to be merged per bucket. Where several sources have a bucket the lowest priority counts: 0 loaded at this length, 1 made from loaded one-minute bars, 2 made from trades. Prices in quote currency, volumes in base units, quote volumes in quote currency.';

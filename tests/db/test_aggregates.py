@@ -1,0 +1,325 @@
+"""Every aggregate equals the plain GROUP BY, whatever was inserted, corrected and deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.db import market_rows as rows
+from tests.db.market_rows import BASE, KINDS, MINUTE, STATES, WIDTHS, Connection, Row
+
+SAME_DATABASE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+def stored(conn: Connection, name: str) -> Row:
+    """A public view as {(symbol, bucket): state}."""
+    bucket = "ts" if name in WIDTHS else "bucket"
+    found = rows.fetch(conn, f"select * from market.{name}")
+    if name in WIDTHS:
+        found = [row for row in found if row["source"] == "minutes"]
+    if name == "book_1m":
+        partial = rows.fetch(
+            conn,
+            "select symbol, bucket, sum(two_sided_count)::bigint as two_sided_count,"
+            " sum(spread_sum) as spread_sum, sum(mid_sum) as mid_sum,"
+            " sum(imbalance_sum) as imbalance_sum from market._book_1m group by 1, 2",
+        )
+        sums = {(row["symbol"], row["bucket"]): row for row in partial}
+        found = [{**sums[row["symbol"], row["bucket"]], **row} for row in found]
+    return {(row["symbol"], row[bucket]): row for row in found}
+
+
+def assert_plain(conn: Connection) -> None:
+    """The views say what the rows say, and each partial aggregate what its declaration says."""
+    tables = {
+        name: rows.fetch(conn, f"select * from market.{kind.table}") for name, kind in KINDS.items()
+    }
+    for name, (kind, state) in STATES.items():
+        plain = rows.by_bucket(tables[kind], WIDTHS.get(name, MINUTE), state)
+        assert rows.close_to(plain, stored(conn, name)), name
+    declared = conn.execute("select name, definition from market.aggregates").fetchall()
+    for name, definition in declared:
+        query = definition.replace("{range}", "true")
+        differing = rows.fetch(
+            conn,
+            f"(select * from market.{name} except select * from ({query}) d)"
+            f" union all (select * from ({query}) d except select * from market.{name})",
+        )
+        # The order of a sum of quotients may differ by a bit; the rest may not.
+        for row in differing:
+            for column in ("imbalance_sum", "relative_spread_sum"):
+                row.pop(column, None)
+        assert all(differing.count(row) % 2 == 0 for row in differing), name
+
+
+def assert_stretches(conn: Connection) -> None:
+    """Reading a stretch of one symbol gives what the aggregate holds there."""
+    for (name,) in conn.execute("select name from market.aggregates").fetchall():
+        for start, minutes in ((0, 3), (0, 2000), (4, 9)):
+            begin = BASE + start * MINUTE
+            where = {"begin": begin, "end": begin + minutes * MINUTE}
+            wide = rows.fetch(
+                conn,
+                f"select * from market.{name} where symbol = 'AAA'"
+                " and bucket >= %(begin)s and bucket < %(end)s order by bucket, usable_at",
+                where,
+            )
+            narrow = rows.fetch(
+                conn,
+                f"select * from market.{name}_between('AAA', %(begin)s, %(end)s)"
+                " order by bucket, usable_at",
+                where,
+            )
+            for row in (*wide, *narrow):
+                for column in ("imbalance_sum", "relative_spread_sum"):
+                    if row.get(column) is not None:
+                        row[column] = round(row[column], 12)
+            assert wide == narrow, name
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=SAME_DATABASE)
+@given(done=rows.operations())
+def test_aggregates_equal_the_plain_group_by(
+    db_module: Connection, done: list[tuple[str, str, Row]]
+) -> None:
+    rows.clear(db_module)
+    for operation in done:
+        rows.apply(db_module, operation)
+    if not rows.is_native(db_module):
+        assert_plain(db_module)
+        assert_stretches(db_module)
+    db_module.execute("call market.refresh_aggregates()")
+    assert_plain(db_module)
+    assert_stretches(db_module)
+
+
+@pytest.fixture
+def market(db_module: Connection) -> Connection:
+    """The module's database, with no market data in it."""
+    rows.clear(db_module)
+    return db_module
+
+
+def trade(minute: int = 0, trade_id: str = "1", **changes: Any) -> Row:
+    ts = BASE + minute * MINUTE
+    return {
+        "symbol": "AAA",
+        "ts": ts,
+        "trade_id": trade_id,
+        "known_at": ts + timedelta(seconds=1),
+        "price": 2.0,
+        "size": 1.0,
+        "side": "buy",
+        **changes,
+    }
+
+
+def count_trades(conn: Connection) -> int:
+    row = conn.execute("select coalesce(sum(trade_count), 0) from market.trades_1m").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.fixture
+def another(market: Connection) -> Any:
+    with psycopg.connect(market.info.dsn, password=market.info.password, autocommit=True) as conn:
+        yield conn
+
+
+def marks(conn: Connection) -> int:
+    row = conn.execute("select count(*) from market._trades_1m_marks").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def apache_only(conn: Connection) -> None:
+    if rows.is_native(conn):
+        pytest.skip("the Community edition keeps its own invalidation log")
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_a_row_committed_after_the_refresh_looked_is_not_lost(
+    market: Connection, another: Connection, isolation: str
+) -> None:
+    """Both rows share a bucket: the second relies on the first one's mark, or writes its own."""
+    rows.insert(market, "trades", trade(trade_id="1"))
+    rows.execute(another, f"begin isolation level {isolation}")
+    another.execute("select 1")
+    rows.insert(another, "trades", trade(trade_id="2"))
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 1
+    another.execute("commit")
+    if not rows.is_native(market):
+        assert count_trades(market) == 2
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 2
+
+
+def test_a_rolled_back_row_leaves_nothing(market: Connection, another: Connection) -> None:
+    rows.insert(market, "trades", trade(trade_id="1"))
+    another.execute("begin")
+    rows.insert(another, "trades", trade(trade_id="2"))
+    rows.insert(another, "trades", trade(minute=5, trade_id="3"))
+    another.execute("rollback")
+    if not rows.is_native(market):
+        assert count_trades(market) == 1
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 1
+
+
+def test_inserters_corrections_and_refreshes_at_once(market: Connection) -> None:
+    """Two writers and two refreshers work at the same buckets; nothing is lost or doubled."""
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[Connection], None]) -> None:
+        try:
+            with psycopg.connect(
+                market.info.dsn, password=market.info.password, autocommit=True
+            ) as conn:
+                work(conn)
+        except BaseException as error:
+            errors.append(error)
+
+    def write(writer: int) -> Callable[[Connection], None]:
+        def work(conn: Connection) -> None:
+            for n in range(150):
+                with conn.transaction():
+                    rows.insert(conn, "trades", trade(n % 3, f"{writer}-{n}"))
+                    if n % 5 == 4:
+                        rows.execute(
+                            conn,
+                            "update market.trades set size = 2 where trade_id = %s",
+                            (f"{writer}-{n - 2}",),
+                        )
+                    if n % 7 == 6:
+                        rows.execute(
+                            conn,
+                            "delete from market.trades where trade_id = %s",
+                            (f"{writer}-{n - 3}",),
+                        )
+
+        return work
+
+    def refresh(conn: Connection) -> None:
+        while not stop.is_set():
+            conn.execute("call market.refresh_aggregate('_trades_1m')")
+
+    writers = [threading.Thread(target=run, args=(write(n),)) for n in range(2)]
+    refreshers = [threading.Thread(target=run, args=(refresh,)) for _ in range(2)]
+    for thread in (*writers, *refreshers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in refreshers:
+        thread.join()
+    assert not errors
+    if not rows.is_native(market):
+        assert_plain(market)
+    market.execute("call market.refresh_aggregates()")
+    assert_plain(market)
+
+
+def test_marks_do_not_pile_up(market: Connection) -> None:
+    apache_only(market)
+    for n in range(30):
+        rows.insert(market, "trades", trade(trade_id=str(n)))
+    assert marks(market) == 1
+    market.execute("call market.refresh_aggregates()")
+    assert marks(market) == 0
+
+
+def test_truncation_empties_the_aggregates(market: Connection) -> None:
+    rows.insert(market, "trades", trade(trade_id="1"))
+    market.execute("call market.refresh_aggregates()")
+    rows.insert(market, "trades", trade(trade_id="2"))
+    market.execute("truncate market.trades")
+    if not rows.is_native(market):
+        assert count_trades(market) == 0
+    market.execute("call market.refresh_aggregates()")
+    assert count_trades(market) == 0
+
+
+def test_open_and_close_on_equal_times_follow_the_key(market: Connection) -> None:
+    for trade_id, price in (("b", 3.0), ("a", 2.0), ("c", 1.0)):
+        known_at = BASE + timedelta(seconds=90 if trade_id == "a" else 1)
+        rows.insert(market, "trades", trade(trade_id=trade_id, price=price, known_at=known_at))
+    market.execute("call market.refresh_aggregates()")
+    assert market.execute("select open, close from market.trades_1m").fetchall() == [(2.0, 1.0)]
+
+
+@pytest.mark.parametrize("role", ["loader", "operator"])
+def test_loader_and_operator_may_refresh(market: Connection, role: str) -> None:
+    """On the Community edition they are told that it is left to the clock."""
+    rows.insert(market, "trades", trade())
+    rows.execute(market, f"set role alphaplus_{role}")
+    market.execute("call market.refresh_aggregates()")
+    market.execute("reset role")
+    if not rows.is_native(market):
+        assert marks(market) == 0
+
+
+def test_refreshing_needs_read_committed(market: Connection) -> None:
+    apache_only(market)
+    market.execute("set default_transaction_isolation = 'repeatable read'")
+    with pytest.raises(psycopg.Error) as raised:
+        market.execute("call market.refresh_aggregates()")
+    market.execute("reset default_transaction_isolation")
+    assert raised.value.sqlstate == "AP103"
+
+
+def test_bars_come_from_the_best_source(market: Connection) -> None:
+    """Loaded bars win over bars made of loaded minutes, these over bars made of trades."""
+    for minute in (0, 5, 10):
+        rows.insert(market, "trades", trade(minute, price=1.0))
+    bar: Row = {"symbol": "AAA", "open": 9, "high": 9, "low": 9, "close": 9, "volume": 1}
+    for minute in (5, 10):
+        ts = BASE + minute * MINUTE
+        rows.insert(
+            market, "candles", {**bar, "timeframe": MINUTE, "ts": ts, "known_at": ts + MINUTE}
+        )
+    ts = BASE + 10 * MINUTE
+    rows.insert(
+        market,
+        "candles",
+        {**bar, "timeframe": 5 * MINUTE, "ts": ts, "known_at": ts + 5 * MINUTE},
+    )
+    market.execute("call market.refresh_aggregates()")
+    found = market.execute("select ts, source from market.candles_5m order by ts").fetchall()
+    assert [source for _, source in found] == ["trades", "minutes", "loaded"]
+    found = market.execute("select ts, source from market.candles_1m order by ts").fetchall()
+    assert [source for _, source in found] == ["trades", "loaded", "loaded"]
+
+
+def test_resolve(market: Connection) -> None:
+    market.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, base, quote, aliases,"
+        " priority) values"
+        " ('BTCUSDT', 'binance', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT}', 10),"
+        " ('BTCUSDT@bybit', 'bybit', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT,BTC-PERP}', 20),"
+        " ('BTCUSD@okx', 'okx', 'BTC-USD', 'BTC', 'USD', '{BTC-PERP}', 20)"
+    )
+
+    def resolve(name: str) -> str:
+        row = market.execute("select market.resolve(%s)", (name,)).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    assert resolve("BTCUSDT") == "BTCUSDT"
+    assert resolve("btcusdt") == "BTCUSDT"
+    assert resolve("btc/usdt:usdt") == "BTCUSDT"
+    assert resolve("btcusdt@BYBIT") == "BTCUSDT@bybit"
+    with pytest.raises(psycopg.Error) as raised:
+        resolve("btc-perp")
+    assert raised.value.sqlstate == "AP102"
+    with pytest.raises(psycopg.Error) as raised:
+        resolve("BTCUSDX")
+    assert raised.value.sqlstate == "AP101"
+    assert "BTCUSDT" in (raised.value.diag.message_hint or "")
