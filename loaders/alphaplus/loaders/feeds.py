@@ -77,10 +77,9 @@ class Book:
             asks = list(islice(self.asks, n))
             return bids, [self.bids[p] for p in bids], asks, [self.asks[p] for p in asks]
         _, bid, bid_size, ask, ask_size = self.ticker
-        bids = list(
-            islice(self.bids.irange(maximum=bid, inclusive=(True, False), reverse=True), n - 1)
-        )
-        asks = list(islice(self.asks.irange(minimum=ask, inclusive=(False, True)), n - 1))
+        below = self.bids.irange(maximum=bid, inclusive=(True, False), reverse=True)
+        above = self.asks.irange(minimum=ask, inclusive=(False, True))
+        bids, asks = list(islice(below, n - 1)), list(islice(above, n - 1))
         return (
             [bid, *bids],
             [bid_size, *(self.bids[p] for p in bids)],
@@ -113,8 +112,8 @@ class Feed:
             ]:
                 self._last = Instrument(exchange, native, kind)
                 self.books[self._last] = Book(
-                    {float(p): s for p, s in bids},
-                    {float(p): s for p, s in asks},
+                    SortedDict(bids),
+                    SortedDict(asks),
                     last_id,
                     gap,
                     due,
@@ -128,7 +127,7 @@ class Feed:
         """The books and counters, for a load that goes on later."""
         return {
             "counters": self.counters,
-            "last": [self._last.exchange, self._last.native, self._last.kind] if self._last else None,
+            "last": self._last and [self._last.exchange, self._last.native, self._last.kind],
             "books": [
                 [i.exchange, i.native, i.kind, list(b.bids.items()), list(b.asks.items()),
                  b.last_id, b.gap, b.due, b.ticker, b.recent]
@@ -212,7 +211,7 @@ class Feed:
         book.recent = [*book.recent[1 - KEPT_UPDATES :], (first, last, bids, asks)]
 
     def _whole_book(self, data: dict[str, Any]) -> None:
-        """A snapshot, which is fetched beside the stream: updates newer than it are applied again."""
+        """A snapshot, fetched beside the stream: updates newer than it are applied again."""
         instrument = self._last
         if "s" in data or self.context.symbol:
             spot = "T" not in data and "E" not in data
@@ -409,8 +408,8 @@ class RowBooks:
             self.counters = state["counters"]
             for exchange, native, bids, asks, last_id, gap, due in state["books"]:
                 self.books[exchange, native] = Book(
-                    {float(p): s for p, s in bids},
-                    {float(p): s for p, s in asks},
+                    SortedDict(bids),
+                    SortedDict(asks),
                     last_id,
                     gap,
                     due,
@@ -458,8 +457,8 @@ class RowBooks:
                 (~np.isfinite(size), "unparsable size"),
                 (size < 0, "negative size"),
             ):
-                for i in np.flatnonzero(mask):
-                    refused.setdefault(int(i), reason)
+                for bad in np.flatnonzero(mask):
+                    refused.setdefault(int(bad), reason)
         natives = frame["symbol"].astype(str).to_numpy()
         for i in range(len(frame)):
             if i in refused:

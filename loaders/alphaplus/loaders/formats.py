@@ -118,7 +118,7 @@ def moment(column: Any) -> Floats:
     size = np.abs(values)
     with np.errstate(invalid="ignore"):
         scale = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
-    return values * scale
+    return np.asarray(values * scale, dtype=np.float64)
 
 
 def sign(column: Any, buy: set[str], sell: set[str]) -> Floats:
@@ -453,63 +453,121 @@ def _flag(cell: str) -> bool:
 
 FORMATS: tuple[Format, ...] = (
     Format(
-        "binance klines", "candles", frozenset({"open_time", "taker_buy_volume", "close_time"}),
-        _klines, lambda cells, _: len(cells) == len(_KLINES), _KLINES,
+        "binance klines",
+        "candles",
+        frozenset({"open_time", "taker_buy_volume", "close_time"}),
+        _klines,
+        lambda cells, _: len(cells) == len(_KLINES),
+        _KLINES,
     ),
     Format(
-        "binance aggTrades", "trades", frozenset({"agg_trade_id", "transact_time"}),
-        _trades("agg_trade_id", "price", "quantity", "transact_time", "is_buyer_maker", _MAKER, "binance-futures"),
-        lambda cells, _: len(cells) in (7, 8) and _flag(cells[6]), _AGG,
+        "binance aggTrades",
+        "trades",
+        frozenset({"agg_trade_id", "transact_time"}),
+        _trades(
+            "agg_trade_id",
+            "price",
+            "quantity",
+            "transact_time",
+            "is_buyer_maker",
+            _MAKER,
+            "binance-futures",
+        ),
+        lambda cells, _: len(cells) in (7, 8) and _flag(cells[6]),
+        _AGG,
     ),
     Format(
-        "binance trades", "trades", frozenset({"quote_qty", "is_buyer_maker", "time"}),
+        "binance trades",
+        "trades",
+        frozenset({"quote_qty", "is_buyer_maker", "time"}),
         _trades("id", "price", "qty", "time", "is_buyer_maker", _MAKER, "binance-futures"),
-        lambda cells, _: len(cells) in (6, 7) and _flag(cells[5]), _SPOT_TRADES,
-    ),
-    Format("binance fundingRate", "funding", frozenset({"calc_time", "last_funding_rate"}), _binance_funding),
-    Format("binance metrics", "open_interest", frozenset({"sum_open_interest", "create_time"}), _binance_metrics),
-    Format(
-        "binance liquidationSnapshot", "liquidations",
-        frozenset({"accumulated_fill_quantity", "average_price"}), _binance_liquidations,
+        lambda cells, _: len(cells) in (6, 7) and _flag(cells[5]),
+        _SPOT_TRADES,
     ),
     Format(
-        "bybit trades", "trades", frozenset({"trdMatchID", "tickDirection"}),
+        "binance fundingRate",
+        "funding",
+        frozenset({"calc_time", "last_funding_rate"}),
+        _binance_funding,
+    ),
+    Format(
+        "binance metrics",
+        "open_interest",
+        frozenset({"sum_open_interest", "create_time"}),
+        _binance_metrics,
+    ),
+    Format(
+        "binance liquidationSnapshot",
+        "liquidations",
+        frozenset({"accumulated_fill_quantity", "average_price"}),
+        _binance_liquidations,
+    ),
+    Format(
+        "bybit trades",
+        "trades",
+        frozenset({"trdMatchID", "tickDirection"}),
         _named_trades("trdMatchID", "price", "size", "timestamp", "side", "symbol", "bybit"),
     ),
     Format(
-        "okx trades", "trades", frozenset({"instrument_name", "trade_id", "created_time"}),
-        _named_trades("trade_id", "price", "size", "created_time", "side", "instrument_name", "okx"),
+        "okx trades",
+        "trades",
+        frozenset({"instrument_name", "trade_id", "created_time"}),
+        _named_trades(
+            "trade_id", "price", "size", "created_time", "side", "instrument_name", "okx"
+        ),
     ),
     Format(
-        "tardis book_snapshot", "order_book",
-        frozenset({"local_timestamp", "asks[0].price", "bids[0].price"}), _tardis_snapshots,
+        "tardis book_snapshot",
+        "order_book",
+        frozenset({"local_timestamp", "asks[0].price", "bids[0].price"}),
+        _tardis_snapshots,
     ),
     Format(
-        "tardis quotes", "order_book",
-        frozenset({"local_timestamp", "ask_amount", "bid_amount"}), _tardis_quotes,
+        "tardis quotes",
+        "order_book",
+        frozenset({"local_timestamp", "ask_amount", "bid_amount"}),
+        _tardis_quotes,
     ),
     Format(
-        "tardis derivative_ticker", "open_interest",
-        frozenset({"local_timestamp", "funding_rate", "open_interest"}), _tardis_interest,
+        "tardis derivative_ticker",
+        "open_interest",
+        frozenset({"local_timestamp", "funding_rate", "open_interest"}),
+        _tardis_interest,
     ),
     Format(
-        "tardis derivative_ticker (funding)", "funding",
-        frozenset({"local_timestamp", "funding_timestamp", "funding_rate"}), tardis_funding,
+        "tardis derivative_ticker (funding)",
+        "funding",
+        frozenset({"local_timestamp", "funding_timestamp", "funding_rate"}),
+        tardis_funding,
     ),
     Format(
-        "tardis trades", "trades",
-        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}), _tardis_trades,
+        "tardis trades",
+        "trades",
+        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}),
+        _tardis_trades,
     ),
     Format(
-        "tardis liquidations", "liquidations",
+        "tardis liquidations",
+        "liquidations",
         frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}),
         _tardis_liquidations,
     ),
-    Format("venue candles", "candles", frozenset({"venue", "coin", "o", "h", "l", "c"}), _venue_candles),
-    Format("venue funding", "funding", frozenset({"venue", "coin", "funding_rate"}), _venue_funding),
-    Format("venue open interest", "open_interest", frozenset({"venue", "coin", "oi_usd"}), _venue_interest),
-    Format("candles", "candles", frozenset({"open", "high", "low", "close", "volume"}), _plain_candles),
-)  # fmt: skip
+    Format(
+        "venue candles", "candles", frozenset({"venue", "coin", "o", "h", "l", "c"}), _venue_candles
+    ),
+    Format(
+        "venue funding", "funding", frozenset({"venue", "coin", "funding_rate"}), _venue_funding
+    ),
+    Format(
+        "venue open interest",
+        "open_interest",
+        frozenset({"venue", "coin", "oi_usd"}),
+        _venue_interest,
+    ),
+    Format(
+        "candles", "candles", frozenset({"open", "high", "low", "close", "volume"}), _plain_candles
+    ),
+)
 
 
 def detect(cells: list[str], context: Context, kind: str | None) -> tuple[Format, bool]:

@@ -49,7 +49,7 @@ class Instrument:
         if len(parts) > 1 and parts[1]:
             base, quote = name, parts[1]
         else:
-            quotes = _QUOTES
+            quotes: tuple[str, ...] = _QUOTES
             if self.exchange == "binance" and not self.native.endswith("_PERP"):
                 quotes = (*_BINANCE_QUOTES, *_QUOTES)
             quote = next((q for q in quotes if name.endswith(q) and name != q), "USD")

@@ -1,9 +1,9 @@
 """Files into ``market.*``: streamed, checked, idempotent, resumable.
 
-A file is read in blocks. Each block is parsed, its bad rows go to ``market.quarantine`` with line and
-reason, its good ones into their table, and how far the file is loaded is written down, all in one
-transaction: a load that is killed goes on where its last committed block ended, with nothing lost or
-doubled. Memory does not grow with the file.
+A file is read in blocks. Each block is parsed, its bad rows go to ``market.quarantine`` with line
+and reason, its good ones into their table, and how far the file is loaded is written down, all in
+one transaction: a load that is killed goes on where its last committed block ended, with nothing
+lost or doubled. Memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -47,8 +47,15 @@ PARQUET_ROWS = 50_000
 EPOCH_2000 = 946_684_800 * 1_000_000
 FUTURE = 60 * 1_000_000  # clocks differ; a minute ahead is not yet the future
 KINDS = (
-    "auto", "candles", "trades", "order_book", "book_feed", "liquidations", "funding", "open_interest",
-)  # fmt: skip
+    "auto",
+    "candles",
+    "trades",
+    "order_book",
+    "book_feed",
+    "liquidations",
+    "funding",
+    "open_interest",
+)
 
 
 class TooManyBad(Exception):
@@ -142,7 +149,7 @@ TABLES = {
 
 @dataclass
 class Block:
-    """Some rows of a file: as a frame, their line numbers (from 1), their text for the quarantine."""
+    """Some rows of a file: a frame, their line numbers (from 1), their text for the quarantine."""
 
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64]
@@ -247,6 +254,8 @@ def parse_lines(lines: list[bytes], first: int, names: list[str]) -> Block:
 class Loader:
     """Loads files through one connection."""
 
+    lock_wait = 10.0  # seconds until a file that another session loads is given up
+
     def __init__(
         self, conn: psycopg.Connection[Any], options: Options | None = None, progress: Any = None
     ) -> None:
@@ -277,11 +286,7 @@ class Loader:
     def _load(self, source: Source, digest: bytes) -> Report:
         report = Report(source.name)
         lock = f"alphaplus.load:{source.name}"
-        row = self.conn.execute(
-            "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
-        ).fetchone()
-        if row != (True,):
-            raise LoadRunning(f"{source.name} is being loaded by another session")
+        self._lock(lock, source)
         try:
             load_id, resume, state = self._begin(source, digest, report)
             if load_id is None:
@@ -302,6 +307,16 @@ class Loader:
         finally:
             with contextlib.suppress(psycopg.OperationalError):
                 self.conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
+
+    def _lock(self, lock: str, source: Source) -> None:
+        """Waits a little: the session of a load just killed takes a moment to end."""
+        deadline = time.monotonic() + self.lock_wait
+        while self.conn.execute(
+            "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
+        ).fetchone() != (True,):
+            if time.monotonic() > deadline:
+                raise LoadRunning(f"{source.name} is being loaded by another session")
+            time.sleep(0.1)
 
     # --- the log of loads ----------------------------------------------------------------------
 
@@ -728,8 +743,8 @@ def check(kind: str, columns: Columns) -> list[str]:
     v = columns.values
     reasons = np.full(n, "", dtype=object)
 
-    def refuse(mask: npt.NDArray[np.bool_], reason: str) -> None:
-        reasons[mask & (reasons == "")] = reason
+    def refuse(mask: Any, reason: str) -> None:
+        reasons[np.asarray(mask) & (reasons == "")] = reason
 
     now = time.time() * 1e6
     end = columns.ts + (v["timeframe"] * 1e6 if kind == "candles" else 0.0)
