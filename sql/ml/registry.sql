@@ -229,7 +229,7 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_stack bigint [] := '{}';
+    v_stack bigint [] := array[]::bigint [];
     v_row record;
 begin
     for v_row in
@@ -251,7 +251,7 @@ begin
         elsif v_row.action in ('promote', 'challenge', 'shadow') then
             v_stack := v_stack || v_row.version_id;
         elsif v_row.action = 'clear' then
-            v_stack := '{}';
+            v_stack := array[]::bigint [];
         end if;
     end loop;
     return v_stack;
@@ -398,7 +398,7 @@ as $$
 declare
     v_symbol text;
     v_stack bigint [];
-    v_targets bigint [] := '{}';
+    v_targets bigint [] := array[]::bigint [];
     v_target bigint;
     v_below integer;
 begin

@@ -20,6 +20,7 @@ LATE = {2000: 7, 2001: 6, 2500: 300}  # minutes late
 HOURS = 200
 SETS = ("technical_1m", "technical_1h", "patterns_1m")
 MINUTE = dt.timedelta(minutes=1)
+DAY = dt.timedelta(days=1)
 
 Connection = psycopg.Connection[Any]
 
@@ -59,7 +60,7 @@ def put(
 @pytest.fixture(scope="module")
 def market(db_module: Connection) -> Iterator[Connection]:
     db = db_module
-    for symbol in ("AAA", "HRS", "ONE"):
+    for symbol in ("AAA", "HRS", "ONE", "DAYS"):
         db.execute(
             "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
             " values (%s, 'test', %s, %s, 'USD')",
@@ -68,6 +69,7 @@ def market(db_module: Connection) -> Iterator[Connection]:
     put(db, "AAA", MINUTE, candles(1, MINUTES), START)
     put(db, "HRS", 60 * MINUTE, candles(2, HOURS), START)
     put(db, "ONE", MINUTE, candles(3, 1), START)
+    put(db, "DAYS", DAY, candles(4, 100), START)
     db.execute("call market.refresh_aggregates()")
     yield db
 
@@ -285,3 +287,49 @@ def test_the_operator_may_store_vectors(market: Connection) -> None:
             market.execute("copy pg_temp.x from '/etc/hostname'")
     finally:
         market.execute("reset role")
+
+
+def test_bars_of_other_lengths_than_a_minute_leave_no_marks(market: Connection) -> None:
+    market.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+        " values ('DAYS', '1 day', %s, %s, 1, 1, 1, 1, 1)",
+        (START - 9 * DAY, START - 8 * DAY),
+    )
+    native = market.execute("select bool_or(native) from market.aggregates").fetchone()
+    if native == (False,):
+        marks = market.execute("select count(*) from market._candles_1d_marks").fetchone()
+        assert marks == (0,)
+
+
+def test_a_set_of_many_symbols_as_columns(market: Connection) -> None:
+    def matrix() -> dict[str, tuple[list[int], np.ndarray[Any, Any]]]:
+        with market.cursor(binary=True) as cursor:
+            return {
+                symbol: (
+                    np.frombuffer(ts, ">i8").tolist(),
+                    np.stack([np.frombuffer(column, ">f8") for column in columns]).T,
+                )
+                for symbol, n, ts, columns in cursor.execute(
+                    "select symbol, n, ts, columns from feature.matrix('factors_1d',"
+                    " array['DAYS', 'AAA'], %s, %s)",
+                    (START, START + 101 * DAY),
+                )
+            }
+
+    computed = matrix()
+    assert list(computed) == ["AAA", "DAYS"]
+    times, values = computed["DAYS"]
+    assert len(times) == 100
+    epoch = dt.datetime(2000, 1, 1, tzinfo=UTC)
+    assert times[0] == (START + DAY - epoch) // dt.timedelta(microseconds=1)
+    assert len(computed["AAA"][0]) == 3  # its days are made from its minutes
+    for row in (0, 30, 99):
+        live = vector(market, "factors_1d", "DAYS", START + (row + 1) * DAY)
+        np.testing.assert_array_equal(live, values[row])
+    market.execute(
+        "call feature.materialise('factors_1d', 'DAYS', %s, %s)", (START, START + 101 * DAY)
+    )
+    stored = matrix()
+    for symbol, (stamps, numbers) in computed.items():
+        assert stored[symbol][0] == stamps
+        np.testing.assert_array_equal(stored[symbol][1], numbers)

@@ -18,7 +18,7 @@ OURS = ("loader", "trainer", "app", "reader", "operator", "owner")
 
 
 def test_no_connection_without_tls(server: Server) -> None:
-    with pytest.raises(psycopg.OperationalError, match="no encryption|pg_hba"):
+    with pytest.raises(psycopg.OperationalError, match=r"no encryption|pg_hba"):
         psycopg.connect(pq.make_conninfo(server.superuser, sslmode="disable"), connect_timeout=5)
 
 

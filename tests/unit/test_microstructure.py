@@ -1,7 +1,7 @@
 """Microstructure estimators: against plain per-window definitions, and known parameters."""
 
 import math
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def stream(seed: int, minutes: int = 200, per_minute: float = 20.0) -> tuple[Tra
     grid = np.arange(61, minutes + 1) * MINUTE
     edges = np.searchsorted(ts, np.arange(minutes + 1) * MINUTE)
     rows = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         p, s, q = trades.price[a:b], trades.size[a:b], sign[a:b] > 0
         value = p * s
         rows.append(

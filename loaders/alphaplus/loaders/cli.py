@@ -172,5 +172,25 @@ def demo(
     raise typer.Exit(steps.run(data))
 
 
+@app.command()
+def docs(
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; exit 1 if the page is stale")
+    ] = False,
+) -> None:
+    """Write docs/reference.md from the database's own comments."""
+    import psycopg
+    from alphaplus.loaders import db, reference
+
+    with psycopg.connect(db.superuser_conninfo()) as conn:
+        if check:
+            if reference.PATH.read_text() == reference.page(conn):
+                return
+            typer.echo(f"{reference.PATH} is stale: run make docs", err=True)
+            raise typer.Exit(1)
+        changed = reference.write(conn)
+    typer.echo(f"{reference.PATH}: {'written' if changed else 'unchanged'}")
+
+
 if __name__ == "__main__":
     app()

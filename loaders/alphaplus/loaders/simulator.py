@@ -171,7 +171,7 @@ def simulate(
         for name in names[:6]:
             path[name][m] = getattr(state, name)
         path["rate"][m], path["count"][m] = rate, count
-        _excite(config, state, np.float64(count))
+        _excite(config, state, np.asarray(count, dtype=np.float64))
     shift = np.arange(minutes) >= config.drift_at * minutes
     path["log_vol"] = path["log_vol"] + np.where(shift, np.log(config.drift_volatility), 0.0)
     path["flow"] = path["flow"] + np.where(shift, config.drift_flow, 0.0)
@@ -281,7 +281,7 @@ def _liquidations(
 
 
 def _notional(rng: np.random.Generator, config: Config, n: Any) -> Floats:
-    return config.notional * rng.lognormal(-0.32, 0.8, n)
+    return np.asarray(config.notional * rng.lognormal(-0.32, 0.8, n))
 
 
 def _funding(
@@ -386,9 +386,9 @@ def write(conn: psycopg.Connection[Any], base: str, seed: int, market: Market) -
         "simulation_truth",
     ):
         # A simulation made anew is not a correction of the old one: no history is kept of it.
-        conn.execute(f"delete from market.{table} where symbol = %s", (symbol,))  # type: ignore[arg-type]
+        conn.execute(f"delete from market.{table} where symbol = %s", (symbol,))
         if table != "simulation_truth":
-            conn.execute(f"delete from market.{table}_history where symbol = %s", (symbol,))  # type: ignore[arg-type]
+            conn.execute(f"delete from market.{table}_history where symbol = %s", (symbol,))
     late = round(market.config.latency * 1e6)
 
     def text_ids(n: int) -> npt.NDArray[np.bytes_]:

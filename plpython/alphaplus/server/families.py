@@ -31,6 +31,7 @@ MODULES: dict[str, str] = {
     "technical_1m": "alphaplus.server.technical",
     "technical_1h": "alphaplus.server.technical",
     "patterns_1m": "alphaplus.server.patterns",
+    "factors_1d": "alphaplus.server.factors",
 }
 
 CHUNK = 4096  # grid times computed at once
@@ -140,7 +141,8 @@ def get(name: str) -> Family:
     """
     module = importlib.import_module(MODULES[name])
     if hasattr(module, "FAMILIES"):
-        return next(family for family in module.FAMILIES if family.name == name)
+        families: tuple[Family, ...] = module.FAMILIES
+        return next(family for family in families if family.name == name)
     family: Family = module.FAMILY
     return family
 

@@ -1,7 +1,7 @@
 """The 25 liquidation features, as one function of windows.
 
-All look back from the grid time ``t`` over one-minute buckets closed by ``t`` and known by ``t``. Up to
-five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a hole.
+All look back from the grid time ``t`` over one-minute buckets closed by ``t`` and known by ``t``.
+Up to five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a hole.
 Notional is in quote currency. A value is NaN where it cannot be known: its window is not full, no
 book within five minutes, no funding or open interest within a day, no liquidation feed yet. No
 liquidations while the feed is covering is 0.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
 from alphaplus.server.families import Family, Feature, Inputs, Needs
 from alphaplus.server.microstructure import vpin
 from alphaplus.server.windows import fill_quiet

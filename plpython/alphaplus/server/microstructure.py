@@ -86,7 +86,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "amihud_illiquidity",
-        "mean of |return| / quote volume over the one-minute bars with volume, 60 bars, per million",
+        "mean of |return| / quote volume over one-minute bars with volume, 60 bars, per million",
         "bp per million",
         "Amihud (2002), Journal of Financial Markets 5(1)",
     ),
@@ -386,7 +386,7 @@ def _spreads(grid: Times, trades: Trades, mids: Mids) -> tuple[Floats, Floats]:
 
 
 def _full(bars: Floats) -> npt.NDArray[np.bool_]:
-    return np.isfinite(bars).all(axis=1)
+    return np.asarray(np.isfinite(bars).all(axis=1))
 
 
 def _returns(bars: Bars) -> Floats:

@@ -3,9 +3,9 @@
 A pattern's value at t is TA-Lib's answer for the last bar closed and known by t, over 100: the sign
 is its direction, the size its strength (1; 0.8 where two edges are equal; 2 for a confirmed
 Hikkake), 0 no pattern. TA-Lib compares a candle with running means of those before it; as with the
-indicators (:mod:`alphaplus.server.technical`) a run starts at a fixed time before t's block, so that
-history and the live edge give the same. Some shapes say nothing of direction (a doji is always +1, a
-spinning top has the sign of its colour): they are ``neutral`` in ``feature.patterns``.
+indicators (:mod:`alphaplus.server.technical`) a run starts at a fixed time before t's block, so
+that history and the live edge give the same. Some shapes say nothing of direction (a doji is always
++1, a spinning top has the sign of its colour): they are ``neutral`` in ``feature.patterns``.
 """
 
 from __future__ import annotations

@@ -607,11 +607,13 @@ def _relative(kind: str, values: Floats, bars: Bars) -> Floats:
 
 
 class Stretch(NamedTuple):
-    """Length of a bar in microseconds; bars before a block, and in one."""
+    """Length of a bar in microseconds; bars before a block, and in one; the age in bars at which
+    the last bar is no answer any more."""
 
     width: int
     warmup: int
     block: int
+    max_age: int = MAX_AGE
 
 
 def series_matrix(
@@ -628,7 +630,7 @@ def series_matrix(
     out = np.full((len(grid), columns), np.nan)
     if len(grid) == 0:
         return out
-    width, warmup, block = stretch
+    width, warmup, block, max_age = stretch
     span = block * width
     anchors = grid // span
     start = int(anchors[0]) * span - warmup * width
@@ -644,7 +646,7 @@ def series_matrix(
         if last > first:
             rows_ = slice(low, high)
             out[rows_] = _block(
-                series, grid[rows_], closed[rows_], (first, last), (compute, columns)
+                series, grid[rows_], closed[rows_], (first, last), (compute, columns, max_age)
             )
     return out
 
@@ -653,8 +655,13 @@ class _Run:
     """One run of ``compute`` over the bars of a stretch that are there."""
 
     def __init__(
-        self, channels: dict[str, Floats], compute: Callable[[Bars], Floats], columns: int
+        self,
+        channels: dict[str, Floats],
+        compute: Callable[[Bars], Floats],
+        columns: int,
+        max_age: int,
     ) -> None:
+        self.max_age = max_age
         self.known = np.isfinite(channels["close"])
         self.count = np.concatenate([[0], np.cumsum(self.known)])
         self.places = np.flatnonzero(self.known)
@@ -671,7 +678,7 @@ class _Run:
         there = rows >= 0
         if not len(self.places):
             return np.full((len(closed), self.columns), np.nan)
-        there &= closed - self.places[rows] <= MAX_AGE
+        there &= closed - self.places[rows] <= self.max_age
         out: Floats = self.values[np.maximum(rows, 0)]
         out[~there] = np.nan
         return out
@@ -682,13 +689,12 @@ def _block(
     grid: Times,
     closed: Times,
     places_of: tuple[int, int],
-    how: tuple[Callable[[Bars], Floats], int],
+    how: tuple[Callable[[Bars], Floats], int, int],
 ) -> Floats:
     first, last = places_of
-    compute, columns = how
     channels = {name: series.final[name][first:last] for name in CHANNELS}
     closed = np.maximum(closed - first, 0)
-    run = _Run(channels, compute, columns)
+    run = _Run(channels, *how)
     out = run.at(closed, closed)
     odd = series.odd
     touched = np.flatnonzero(
@@ -719,7 +725,7 @@ def _block(
         state = {name: values[:limit].copy() for name, values in channels.items()}
         for name, values in state.items():
             values[places] = odd.values[name][touched[holds]]
-        out[row] = _Run(state, compute, columns).at(here, here)[0]
+        out[row] = _Run(state, *how).at(here, here)[0]
     return out
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from alphaplus.server import families, labels, noise
 from alphaplus.server import windows as w
 
@@ -189,8 +188,8 @@ def folds(
 ) -> list[tuple[int, int, int, int, int]]:
     """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
 
-    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on the
-    rows whose label interval [t, end] had ended before its first test time, so no training
+    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on
+    the rows whose label interval [t, end] had ended before its first test time, so no training
     interval meets the span from the first test time to the last test label's end; training lies
     wholly before the test, so nothing after it needs an embargo.
 
@@ -206,7 +205,7 @@ def folds(
     if len(t) == 0:
         return []
     cuts = np.linspace(int(len(t) * min_train), len(t), count + 1).astype(int)
-    out = []
+    out: list[tuple[int, int, int, int, int]] = []
     for fold in range(count):
         low, high = cuts[fold], cuts[fold + 1]
         if high <= low:
@@ -218,3 +217,21 @@ def folds(
             continue
         out.append((len(out) + 1, int(t[0]), test_from - 1, test_from, test_to))
     return out
+
+
+def columns(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbols: list[str], span: tuple[float, float]
+) -> Iterator[tuple[str, int, bytes, list[bytes]]]:
+    """``(symbol, rows, times, columns)`` of a feature set at the grid times of span at which
+    anything is known, each as known then; big-endian, times in microseconds since 2000.
+
+    ``spec`` is a row with set_id, definition, set_kind, k, step.
+    """
+    width = round(spec["step"] * w.SECOND)
+    for symbol in symbols:
+        grid = _grid(span[0], span[1], width)
+        values = vectors(plpy, cache, spec, symbol, grid)
+        seen = np.isfinite(values).any(axis=1)
+        grid, values = grid[seen], values[seen]
+        turned = values.T.astype(">f8")
+        yield symbol, len(grid), grid.astype(">i8").tobytes(), [row.tobytes() for row in turned]

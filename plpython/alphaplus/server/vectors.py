@@ -82,7 +82,7 @@ def _sync_family(plpy: Any, family: families.Family) -> None:
                 " has changed",
                 sqlstate="AP201",
                 detail="Vectors or models made with the old definition exist.",
-                hint="Raise Family.version in the code; the old version's models keep their meaning.",
+                hint="Raise Family.version in the code; the old version's models stay as they are.",
             )
     plpy.execute(
         plpy.prepare(
@@ -152,8 +152,8 @@ def _create_functions(plpy: Any, family: families.Family) -> None:
     plpy.execute(
         f"comment on function feature.{history}(text, timestamptz, timestamptz) is "
         + plpy.quote_literal(
-            f"The columns of feature.{family.name} at each grid time in [from, to), each as known at"
-            " its own time: the numbers the live function gave then."
+            f"The columns of feature.{family.name} at each grid time in [from, to), each as known"
+            " at its own time: the numbers the live function gave then."
         )
     )
 

@@ -5,9 +5,9 @@ for ``n`` grid times and ``w`` trailing buckets, arrays of shape (n, w) that hol
 known at the row's time**. History is many rows, the live edge is one, and both run the same code on
 contiguous copies, so a value does not depend on how many were asked for at once.
 
-Times are integers: microseconds since 2000-01-01 UTC. A *version* is a partial row of a bucket with
-the span ``[usable, expires)`` in which it holds (see ``market.*_versions``); the state of a bucket at
-``t`` is the merge of its versions with ``usable <= t < expires``.
+Times are integers: microseconds since 2000-01-01 UTC. A *version* is a partial row of a bucket
+with the span ``[usable, expires)`` in which it holds (see ``market.*_versions``); the state of a
+bucket at ``t`` is the merge of its versions with ``usable <= t < expires``.
 """
 
 from __future__ import annotations
@@ -251,8 +251,8 @@ QUIET = 5
 def fill_quiet(bars: dict[str, Floats], limit: int = QUIET) -> None:
     """Fill, in place, minutes in which nothing was traded: volume 0, prices the last close.
 
-    A stretch of more than ``limit`` buckets without a bar is a hole in the feed and stays NaN, as do
-    the prices of buckets before the window's first bar. Looks at each row's own window only.
+    A stretch of more than ``limit`` buckets without a bar is a hole in the feed and stays NaN, as
+    do the prices of buckets before the window's first bar. Looks at each row's own window only.
     """
     missing = ~np.isfinite(bars["volume"])
     rows = np.flatnonzero(missing.any(axis=1))
@@ -265,7 +265,7 @@ def fill_quiet(bars: dict[str, Floats], limit: int = QUIET) -> None:
     after = np.minimum.accumulate(np.where(gap, width, place)[:, ::-1], axis=1)[:, ::-1]
     quiet = gap & (after - before - 1 <= limit)
     # A window that is empty altogether is not a quiet one.
-    quiet &= ~gap.all(axis=1)[:, None]
+    quiet &= ~gap.all(axis=1, keepdims=True)
     priced = quiet & (before >= 0)
     last_close = np.take_along_axis(bars["close"][rows], np.maximum(before, 0), axis=1)
     for name, values in bars.items():

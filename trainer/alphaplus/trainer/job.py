@@ -28,11 +28,11 @@ _TOO_LARGE = (
 )
 
 
-class TryAgain(Exception):  # noqa: N818 it is a request, not an error
+class TryAgain(Exception):
     """The job goes back to the queue for a while."""
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """The job has failed for good; the database knows."""
 
 
@@ -187,9 +187,7 @@ def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Eve
         heartbeat.stop()
 
 
-def _kind_of(  # noqa: PLR0911
-    error: BaseException, heartbeat: Heartbeat
-) -> tuple[str, str]:
+def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
     """How ``ml._fail_job`` is to take an error, and its words."""
     if isinstance(error, Stopped):
         return error.kind, error.kind

@@ -20,7 +20,7 @@ class TrainingError(Exception):
     """Training cannot succeed with this job as it is; trying again would not help."""
 
 
-class Stopped(Exception):  # noqa: N818 it is no error
+class Stopped(Exception):
     """The job was cancelled, its lease was lost, or the trainer is shutting down."""
 
     def __init__(self, kind: str) -> None:
