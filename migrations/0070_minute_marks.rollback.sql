@@ -5,19 +5,35 @@ declare
     v_name text;
     v_width interval;
     v_changed text;
+    v_insert text;
 begin
     v_changed := case tg_op
-        when 'INSERT' then 'select * from new_rows'
-        when 'DELETE' then 'select * from old_rows'
-        else 'select * from old_rows union all select * from new_rows'
+        when 'INSERT' then 'select symbol, ts from new_rows'
+        when 'DELETE' then 'select symbol, ts from old_rows'
+        else 'select symbol, ts from old_rows union all select symbol, ts from new_rows'
+    end;
+    -- Under a snapshot of the whole transaction a mark seen may be gone: then never rely on it.
+    v_insert := case current_setting('transaction_isolation')
+        when 'read committed' then
+            'with changed as materialized ('
+            '    select distinct c.symbol, public.time_bucket(%2$L::interval, c.ts) as bucket'
+            '    from (%3$s) c'
+            '), held as materialized ('
+            '    select m.symbol, m.bucket from changed d'
+            '    join market.%1$I m on m.symbol = d.symbol and m.bucket = d.bucket'
+            '    for key share of m skip locked'
+            ')'
+            ' insert into market.%1$I (symbol, bucket)'
+            ' select d.symbol, d.bucket from changed d'
+            ' where not exists ('
+            '    select from held h where h.symbol = d.symbol and h.bucket = d.bucket)'
+        else
+            'insert into market.%1$I (symbol, bucket)'
+            ' select distinct c.symbol, public.time_bucket(%2$L::interval, c.ts) from (%3$s) c'
     end;
     foreach v_name in array tg_argv loop
         select a.width into strict v_width from market.aggregates a where a.name = v_name;
-        execute format(
-            'insert into market.%I (symbol, bucket)'
-            ' select distinct c.symbol, public.time_bucket(%L::interval, c.ts) from (%s) c',
-            v_name || '_marks', v_width, v_changed
-        );
+        execute format(v_insert, v_name || '_marks', v_width, v_changed);
     end loop;
     return null;
 end

@@ -79,10 +79,10 @@ as $$
             else format(
                 '%s %s%s, %s %s %s', j.metric, round(j.value::numeric, 5),
                 case when j.against <> 'absolute' then format(
-                    ' against the %s''s %s', j.against, round(j.reference_value::numeric, 5)) else '' end,
-                case when p.passed then 'as needed' else 'needed' end, j.comparison,
-                case when j.against = 'absolute' then j.threshold::text
-                    else 'its own ' || to_char(j.threshold, 'SG0.0999') end
+                    ' against the %s''s %s: difference %s', j.against,
+                    round(j.reference_value::numeric, 5), round(j.difference::numeric, 5)
+                ) else '' end,
+                case when p.passed then 'as needed' else 'needed' end, j.comparison, j.threshold
             )
         end),
         j.champion_id

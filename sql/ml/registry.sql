@@ -251,7 +251,7 @@ begin
         elsif v_row.action in ('promote', 'challenge', 'shadow') then
             v_stack := v_stack || v_row.version_id;
         elsif v_row.action = 'clear' then
-            v_stack := '{}';
+            v_stack := array[]::bigint [];
         end if;
     end loop;
     return v_stack;

@@ -77,6 +77,13 @@ begin
     if symbol is not null then
         v_symbol := market.resolve(symbol);
     end if;
+    if regime is not null then
+        -- A line of versions may have a regime (ml.register_version); training for one needs rows
+        -- chosen by regime, which the training sets do not offer.
+        raise exception 'training for regime % alone is not offered', quote_literal(regime)
+        using errcode = 'AP305',
+            hint = 'Train for all regimes: call ml.retrain(model, symbol)';
+    end if;
     if as_of > clock_timestamp() then
         raise exception 'as_of % is in the future', as_of
         using errcode = 'AP303', hint = 'Leave as_of out to train on all that is known now.';
@@ -127,7 +134,8 @@ training happens outside, when this transaction is committed and a trainer is fr
 ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: now). options
 override ml.models.training and .params for this job: algorithm, params, folds, lookback, seed,
 auto_promote, reader, threads. A job that already waits for the same is returned instead of a second one.
-Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option.';
+Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option,
+AP305 a regime is given: training sets are not cut by regime, as yet.';
 
 create or replace function ml._training_options()
 returns text []
@@ -218,10 +226,21 @@ begin
         select v.model, v.symbol, v.regime
         from ml.model_versions v
         join ml.models m on m.model = v.model
-        where v.archived_at is null
+        where v.archived_at is null and v.regime is null
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')
+            -- where vectors are stored, some must be younger than what the newest version saw
+            and coalesce(
+                (
+                    select max(w.through - s.grid)
+                    from feature.watermarks w
+                    join feature.sets s on s.set_id = w.set_id
+                    join ml.models x on x.feature_set = s.name and x.feature_version = s.version
+                    where x.model = v.model and (w.symbol = v.symbol or v.symbol is null)
+                ) > max(v.as_of),
+                true
+            )
         order by max(v.as_of)
     loop
         if not exists (
@@ -243,4 +262,5 @@ $$;
 comment on procedure ml.retrain_due() is
 'For the clock: asks for training of every line of versions (model, symbol, regime) whose newest
 version''s as_of is older than the model''s training ->> ''every'' (1 day where it says nothing).
-Lines with a job waiting, running, or failed within the last hour are left alone.';
+Lines with a job waiting, running, or failed within the last hour, or without data newer than their
+newest version, are left alone.';

@@ -11,7 +11,7 @@ on conflict (name) do nothing;
 
 insert into ml.models (model, label, feature_set, feature_version, params, description)
 select
-    l.label, l.label, s.name, s.version,
+    l.label as model, l.label, s.name as feature_set, s.version,
     -- Small trees, many and slow: labels that overlap and events that cluster leave far fewer
     -- independent observations than rows, and LightGBM's own defaults fit their noise.
     -- The trainer's defaults are the seeds'.
@@ -30,7 +30,7 @@ from (
 ) as d (family, feature_set, description)
 join ml.labels l on l.label ~ ('^' || d.family || '_\d+[mh]$')
     and (d.feature_set = 'technical_1h') = (l.horizon > interval '1 hour')
-join feature.sets s on s.name = d.feature_set
+join feature.sets s on d.feature_set = s.name
     and s.version = (select max(m.version) from feature.sets m where m.name = d.feature_set)
 on conflict (model) do nothing;
 

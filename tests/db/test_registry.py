@@ -325,6 +325,7 @@ def test_unknown_things_have_their_own_sqlstate(world: Connection) -> None:
     assert sqlstate(world, "call ml.retrain('toy', 'NONE')") == "AP101"
     assert sqlstate(world, "call ml.retrain('toy', 'AAA', as_of => '2999-01-01')") == "AP303"
     assert sqlstate(world, "call ml.retrain('toy', 'AAA', options => '{\"fold\": 1}')") == "AP304"
+    assert sqlstate(world, "call ml.retrain('toy', 'AAA', 'calm')") == "AP305"
     assert sqlstate(world, "select ml.cancel_job(-1)") == "AP306"
 
 

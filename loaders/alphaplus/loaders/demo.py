@@ -67,14 +67,27 @@ class Demo:
         """All rows of a query, as the operator."""
         return self.operator.execute(query, arguments).fetchall()
 
-    def call(self, statement: str) -> None:
-        """Run a procedure as the operator."""
-        self.operator.execute(statement)
+    def clock(self, schedule: str) -> None:
+        """Run a schedule as the clock does; while the clock is at it, wait for a turn of our own."""
+        while True:
+            self.operator.execute("call ops.run(%s, quiet => true)", (schedule,))
+            ((status, detail),) = self.rows(
+                "select status, detail from ops.runs where schedule = %s"
+                " and backend_pid = pg_backend_pid() order by run_id desc limit 1",
+                schedule,
+            )
+            if status == "failed":
+                raise RuntimeError(f"{schedule}: {detail}")
+            if status == "succeeded":
+                return
+            time.sleep(1)
 
 
 def run(data: Path | None) -> int:
     """The whole demo; returns the exit status."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     with (
         psycopg.connect(role_conninfo("alphaplus_operator"), autocommit=True) as operator,
         psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as loader,
@@ -150,9 +163,9 @@ def simulated(demo: Demo) -> int:
 def prepare(demo: Demo) -> None:
     """Aggregates and features, as the clock would."""
     with demo.step("continuous aggregates: one-minute bars, books and liquidations, 5 min to 1 d"):
-        demo.call("call market.refresh_aggregates()")
+        demo.clock("refresh aggregates")
     with demo.step("features: every vector as it was known at its time"):
-        demo.call("call feature.refresh()")
+        demo.clock("refresh features")
         for name, symbols, count in demo.rows(
             "select s.name, count(distinct v.symbol), count(*) from feature.vectors v"
             " join feature.sets s using (set_id) group by 1 order by 1"
