@@ -103,28 +103,33 @@ $$;
 -- history; rows 1: enough for a question about one time.
 create or replace function feature._liquidation_cover(symbol text, as_of timestamptz, rows integer)
 returns bytea
-language sql stable parallel safe
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-    select feature._seconds(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
-    from (
-        (
-            select a.bucket, a.usable_at
-            from market._liquidations_1m a
-            where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
-            order by a.bucket
-            limit $3
-        )
-        union all
-        (
-            select
-                public.time_bucket(interval '1 minute', h.ts),
-                market.usable_at(interval '1 minute', h.ts, h.known_at)
-            from market.liquidation_events_history h
-            where h.symbol = $1 and h.known_at <= $2 and h.ts < $2
-            order by h.ts
-            limit $3
-        )
-    ) f
+begin
+    -- plpgsql keeps its plan; an SQL function that is not inlined would plan anew at each call.
+    return (
+        select feature._seconds(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
+        from (
+            (
+                select a.bucket, a.usable_at
+                from market._liquidations_1m a
+                where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
+                order by a.bucket
+                limit $3
+            )
+            union all
+            (
+                select
+                    public.time_bucket(interval '1 minute', h.ts),
+                    market.usable_at(interval '1 minute', h.ts, h.known_at)
+                from market.liquidation_events_history h
+                where h.symbol = $1 and h.known_at <= $2 and h.ts < $2
+                order by h.ts
+                limit $3
+            )
+        ) f
+    );
+end
 $$;
 
 create or replace function feature._funding(symbol text, "from" timestamptz, "to" timestamptz)
