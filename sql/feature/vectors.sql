@@ -143,6 +143,10 @@ declare
 begin
     while v_at < "to" loop
         v_stop := least("to", v_at + v_set.grid * 20000);
+        -- Two at once (the clock's and one by hand) take turns, stretch by stretch.
+        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+            'feature.materialise:' || v_set.set_id || ':' || v_symbol, 0
+        ));
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
         perform feature._store(

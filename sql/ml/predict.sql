@@ -118,21 +118,16 @@ language sql stable parallel restricted
 rows 1
 as $$
     -- search_path: not pinned, so that it is inlined into the caller's plan; every name is
-    -- qualified. The joins are ml.champion's chain, which as a scalar function is not inlined.
-    select
-        ml.predict_version(coalesce(own.version_id, pooled.version_id), v.values),
-        coalesce(own.version_id, pooled.version_id)
-    from ml.models m
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    join feature.vectors v on v.set_id = s.set_id
-    left join ml.aliases own
-        on own.model = m.model and own.symbol = v.symbol
-        and own.regime is null and own.alias = 'champion'
-    left join ml.aliases pooled
-        on pooled.model = m.model and pooled.symbol is null
-        and pooled.regime is null and pooled.alias = 'champion'
-    where m.model = $1 and v.symbol = $2 and v.ts = $3
-        and coalesce(own.version_id, pooled.version_id) is not null
+    -- qualified. ml.serving is ml.champion's chain without regimes, in one row.
+    select ml.predict_version(s.version_id, v.values), s.version_id
+    from (
+        select c.set_id, c.version_id
+        from ml.serving c
+        where c.model = $1 and (c.symbol = $2 or c.symbol is null)
+        order by c.symbol
+        limit 1
+    ) s
+    join feature.vectors v on v.set_id = s.set_id and v.symbol = $2 and v.ts = $3
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is
 'The champion''s prediction (of the symbol, else pooled) from the vector stored at exactly (symbol, ts): the quickest way, inlined into the calling plan; symbol is the canonical one. For models that take one vector, not a sequence. No row where no vector is stored or no version promoted.';
@@ -208,22 +203,50 @@ exception when others then
 end
 $$;
 
--- How old the newest market row behind a vector is.
-create or replace function ml._data_until(symbol text, grid interval, ts timestamptz)
+-- The newest market row behind a vector. Within the stretch first: a lower bound lets all but the
+-- last chunks be left out, which is most of the time this takes on a long history.
+create or replace function ml._data_until(
+    symbol text, grid interval, ts timestamptz, within interval
+)
 returns timestamptz
-language sql stable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-    select greatest(
+declare
+    v_until timestamptz;
+begin
+    v_until := greatest(
         (
             select t.ts from market.trades t
-            where t.symbol = $1 and t.ts < $3 and t.known_at <= $3 order by t.ts desc limit 1
+            where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
+                and t.ts < _data_until.ts and t.ts > _data_until.ts - within
+            order by t.ts desc limit 1
         ),
         (
             select c.ts + c.timeframe from market.candles c
-            where c.symbol = $1 and c.timeframe = $2 and c.ts <= $3 - $2 and c.known_at <= $3
+            where c.symbol = _data_until.symbol and c.timeframe = grid
+                and c.known_at <= _data_until.ts
+                and c.ts <= _data_until.ts - grid and c.ts > _data_until.ts - grid - within
             order by c.ts desc limit 1
         )
-    )
+    );
+    if v_until is null then
+        v_until := greatest(
+            (
+                select t.ts from market.trades t
+                where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
+                    and t.ts < _data_until.ts
+                order by t.ts desc limit 1
+            ),
+            (
+                select c.ts + c.timeframe from market.candles c
+                where c.symbol = _data_until.symbol and c.timeframe = grid
+                    and c.known_at <= _data_until.ts and c.ts <= _data_until.ts - grid
+                order by c.ts desc limit 1
+            )
+        );
+    end if;
+    return v_until;
+end
 $$;
 
 create or replace function ml._base_rate(label text, symbol text, grid interval, as_of timestamptz)
@@ -254,6 +277,7 @@ declare
     v_version record;
     v_score record;
     v_until timestamptz;
+    v_most interval;
     v_policy text;
 begin
     select
@@ -272,9 +296,10 @@ begin
     served_model := v_model.model;
     horizon := v_model.horizon;
     feature_as_of := public.time_bucket(v_model.grid, asked_as_of);
-    v_until := ml._data_until(canonical, v_model.grid, feature_as_of);
+    v_most := ops.setting_interval('ml.max_staleness', interval '1 hour') + v_model.grid;
+    v_until := ml._data_until(canonical, v_model.grid, feature_as_of, v_most);
     staleness := asked_as_of - v_until;
-    if v_until is null or staleness > ops.setting_interval('ml.max_staleness', interval '1 hour') + v_model.grid then
+    if v_until is null or staleness > v_most then
         raise exception 'no data for % at %', canonical, asked_as_of
         using errcode = 'AP506',
         detail = coalesce(

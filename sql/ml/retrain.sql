@@ -230,6 +230,17 @@ begin
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')
+            -- where vectors are stored, some must be younger than what the newest version saw
+            and coalesce(
+                (
+                    select max(w.through - s.grid)
+                    from feature.watermarks w
+                    join feature.sets s on s.set_id = w.set_id
+                    join ml.models x on x.feature_set = s.name and x.feature_version = s.version
+                    where x.model = v.model and (w.symbol = v.symbol or v.symbol is null)
+                ) > max(v.as_of),
+                true
+            )
         order by max(v.as_of)
     loop
         if not exists (
@@ -251,4 +262,5 @@ $$;
 comment on procedure ml.retrain_due() is
 'For the clock: asks for training of every line of versions (model, symbol, regime) whose newest
 version''s as_of is older than the model''s training ->> ''every'' (1 day where it says nothing).
-Lines with a job waiting, running, or failed within the last hour are left alone.';
+Lines with a job waiting, running, or failed within the last hour, or without data newer than their
+newest version, are left alone.';

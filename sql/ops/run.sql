@@ -163,6 +163,9 @@ begin
         end;
         if v_commits and v_sqlstate = '2D000' then
             v_sqlstate := null;
+            v_message := null;
+            v_detail := null;
+            v_hint := null;
         end if;
     end if;
     if not v_done and v_sqlstate is null then

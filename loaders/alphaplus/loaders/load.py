@@ -36,7 +36,7 @@ from alphaplus.loaders.formats import (
     tardis_funding,
 )
 from alphaplus.loaders.instruments import Instrument, Register
-from alphaplus.loaders.pgcopy import Interval, Text
+from alphaplus.loaders.pgcopy import Interval, Ragged, Text
 from psycopg import sql
 
 Floats = npt.NDArray[np.float64]
@@ -884,7 +884,9 @@ def _encoded(values: dict[str, Any]) -> dict[str, Any]:
             out[name] = None
         elif name in ("timeframe", "funding_interval"):
             out[name] = Interval(value)
-        elif value.ndim == 1 and value.dtype.kind == "f":
+        elif value.ndim == 2:
+            out[name] = Ragged(value)
+        elif value.dtype.kind == "f":
             missing = ~np.isfinite(value)
             if name == "trade_count":
                 value = np.where(missing, 0, value).astype(np.int64)

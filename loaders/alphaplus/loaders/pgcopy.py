@@ -33,14 +33,21 @@ class Interval:
     micros: int | npt.NDArray[np.int64]
 
 
-Column = npt.NDArray[Any] | Text | Interval | None
+@dataclass(frozen=True)
+class Ragged:
+    """float64 (n, k): rows of at most k numbers, NaN after a row's last one."""
+
+    value: npt.NDArray[np.float64]
+
+
+Column = npt.NDArray[Any] | Text | Interval | Ragged | None
 
 
 def rows(columns: Sequence[Column], n: int) -> bytes:
     """``n`` rows as COPY wants them, without header and trailer.
 
     int64 and float64 (n,) become int8/timestamptz (microseconds since 2000-01-01 UTC) and float8,
-    float64 (n, k) becomes float8[] (a row's NaNs at its end are left out), bool boolean,
+    float64 (n, k) becomes float8[k], :class:`Ragged` float8[] of up to k, bool boolean,
     :class:`Text` text or an enum, :class:`Interval` interval, None null. A masked array's masked
     values become null.
     """
@@ -67,15 +74,18 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
             fields.append((value, [("micros", ">i8"), ("days", ">i4"), ("months", ">i4")]))
             values[size], values[value] = 16, _interval(column.micros)
             _leave_out(column.micros, 16, size, value, values, used)
-        elif column.ndim == 2:
-            k = column.shape[1]
-            count = np.isfinite(column).sum(axis=1)
+        elif isinstance(column, Ragged) or column.ndim == 2:
+            array = column.value if isinstance(column, Ragged) else column
+            k = array.shape[1]
+            count = np.full(n, k)
+            if isinstance(column, Ragged):
+                count = np.isfinite(array).sum(axis=1)
             fields.append((f"head{i}", ">i4", (5,)))  # type: ignore[arg-type]
             fields.append((value, [("size", ">i4"), ("value", ">f8")], (k,)))  # type: ignore[arg-type]
             head = np.tile(np.array([1, 0, FLOAT8_OID, k, 1]), (n, 1))
             head[:, 3] = count
             values[size] = 20 + 12 * count
-            values[f"head{i}"], values[value] = head, column
+            values[f"head{i}"], values[value] = head, array
             if (count != k).any():
                 used[value] = 12 * count
         else:

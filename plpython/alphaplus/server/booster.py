@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import struct
 import sys
 from collections.abc import Sequence
 
@@ -62,6 +63,7 @@ class Booster:
         count = ctypes.c_int()
         _check(lib.LGBM_BoosterGetNumFeature(self._handle, ctypes.byref(count)))
         self.features = self.width = count.value
+        self._pack = struct.Struct(f"{self.features}d").pack_into
         self._row = (ctypes.c_double * self.features)()
         self._out = (ctypes.c_double * 1)()
         self._length = ctypes.c_int64()
@@ -94,8 +96,10 @@ class Booster:
             ValueError: another number of values.
         """
         try:
-            self._row[:] = row  # type: ignore[call-overload]  # None is caught below
-        except TypeError:
+            self._pack(self._row, 0, *row)
+        except (struct.error, TypeError):
+            if len(row) != self.features:
+                raise ValueError("another number of values") from None
             self._row[:] = [math.nan if value is None else value for value in row]
         if self._predict(*self._arguments):
             _check(-1)
