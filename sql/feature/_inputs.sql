@@ -56,6 +56,68 @@ as $$
     from market.candle_versions($1, $2, $3, $4) v
 $$;
 
+-- The bars of many symbols, of those that have nothing but bars loaded at this length.
+create or replace function feature._bars_of_many(
+    symbols text [], timeframe interval, "from" timestamptz, "to" timestamptz
+)
+returns table (
+    symbol text, bucket bytea, usable bytea, expires bytea,
+    open bytea, high bytea, low bytea, close bytea, volume bytea
+)
+language sql stable parallel safe
+as $$
+    with bare as materialized (
+        select u.symbol
+        from unnest($1) as u (symbol)
+        where not exists (select from market.trades t where t.symbol = u.symbol)
+            and not exists (
+                select from market.candles c where c.symbol = u.symbol and c.timeframe < $2
+            )
+            and not exists (
+                select from market.candles c where c.symbol = u.symbol and c.timeframe > $2
+            )
+            and not exists (
+                select from market.candles_history h
+                where h.symbol = u.symbol and h.timeframe <> $2
+            )
+            and not exists (select from market.trades_history h where h.symbol = u.symbol)
+    ),
+    versions as (
+        select
+            s.symbol, s.ts, s.known_at, timestamptz 'infinity' as superseded_at,
+            s.open, s.high, s.low, s.close, s.volume
+        from market.candles s
+        where s.symbol = any (array(select b.symbol from bare b))
+            and s.timeframe = $2 and s.ts >= $3 and s.ts < $4
+        union all
+        select
+            h.symbol, h.ts, h.known_at,
+            market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.superseded_at),
+            h.open, h.high, h.low, h.close, h.volume
+        from market.candles_history h
+        where h.symbol = any (array(select b.symbol from bare b))
+            and h.timeframe = $2 and h.ts >= $3 and h.ts < $4
+            and market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.known_at)
+            < market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.superseded_at)
+    )
+    select
+        v.symbol,
+        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.known_at),
+        string_agg(
+            feature._seconds(
+                market.usable_at(interval '1 minute', v.ts + $2 - interval '1 minute', v.known_at)
+            ), ''::bytea order by v.ts, v.known_at
+        ),
+        string_agg(feature._expires(v.superseded_at), ''::bytea order by v.ts, v.known_at),
+        string_agg(float8send(v.open), ''::bytea order by v.ts, v.known_at),
+        string_agg(float8send(v.high), ''::bytea order by v.ts, v.known_at),
+        string_agg(float8send(v.low), ''::bytea order by v.ts, v.known_at),
+        string_agg(float8send(v.close), ''::bytea order by v.ts, v.known_at),
+        string_agg(float8send(v.volume), ''::bytea order by v.ts, v.known_at)
+    from versions v
+    group by v.symbol
+$$;
+
 create or replace function feature._book(symbol text, "from" timestamptz, "to" timestamptz)
 returns table (
     bucket bytea, usable bytea, expires bytea, last_ts bytea, two_sided_count bytea,

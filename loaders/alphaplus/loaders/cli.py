@@ -25,7 +25,7 @@ def migrate(
     down: Annotated[
         str | None,
         typer.Option(
-            help="undo migrations, newest first, down to but not including this one ('all': every one)"
+            help="undo migrations, newest first, down to but not including this one ('all': all)"
         ),
     ] = None,
 ) -> None:
@@ -103,7 +103,8 @@ def load(
     kind: Annotated[
         str,
         typer.Argument(
-            help="auto, candles, trades, order_book, book_feed, liquidations, funding, open_interest"
+            help="auto, candles, trades, order_book, book_feed, liquidations, funding,"
+            " open_interest"
         ),
     ],
     files: Annotated[

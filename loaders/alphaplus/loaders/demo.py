@@ -68,7 +68,7 @@ class Demo:
         return self.operator.execute(query, arguments).fetchall()
 
     def clock(self, schedule: str) -> None:
-        """Run a schedule as the clock does; while the clock is at it, wait for a turn of our own."""
+        """Run a schedule as the clock does; while the clock is at it, wait for our turn."""
         while True:
             self.operator.execute("call ops.run(%s, quiet => true)", (schedule,))
             ((status, detail),) = self.rows(
@@ -314,7 +314,7 @@ def show(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"  # noqa: PLR2004
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
     if isinstance(value, dt.datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     return str(value)

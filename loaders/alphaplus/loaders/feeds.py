@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -359,9 +359,10 @@ def _incremental_rows(frame: pd.DataFrame, context: Context) -> Columns:
     books: dict[tuple[str, str], Book] = {}
     starts, rows = [], []
     is_snapshot = frame["is_snapshot"].astype(str).str.lower().eq("true").to_numpy()
-    for (exchange, symbol, _), index in frame.groupby(
+    for key, index in frame.groupby(
         ["exchange", "symbol", "local_timestamp"], sort=False
     ).indices.items():
+        exchange, symbol, _ = cast(tuple[str, str, Any], key)
         book = books.setdefault((exchange, symbol), Book())
         if is_snapshot[index].all() and not book.gap:
             book.gap = True  # here: a snapshot has been seen

@@ -105,7 +105,7 @@ def moment(column: Any) -> Floats:
     size = np.abs(values)
     with np.errstate(invalid="ignore"):
         scale = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
-    return values * scale
+    return np.asarray(values * scale, dtype=np.float64)
 
 
 def sign(column: Any, buy: set[str], sell: set[str]) -> Floats:

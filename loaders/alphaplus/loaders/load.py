@@ -1,9 +1,9 @@
 """Files into ``market.*``: streamed, checked, idempotent, resumable.
 
-A file is read in blocks. Each block is parsed, its bad rows go to ``market.quarantine`` with line and
-reason, its good ones into their table, and how far the file is loaded is written down, all in one
-transaction: a load that is killed goes on where its last committed block ended, with nothing lost or
-doubled. Memory does not grow with the file.
+A file is read in blocks. Each block is parsed, its bad rows go to ``market.quarantine`` with line
+and reason, its good ones into their table, and how far the file is loaded is written down, all in
+one transaction: a load that is killed goes on where its last committed block ended, with nothing
+lost or doubled. Memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ PARQUET_ROWS = 50_000
 EPOCH_2000 = 946_684_800 * 1_000_000
 FUTURE = 60 * 1_000_000  # clocks differ; a minute ahead is not yet the future
 KINDS = (
-    "auto", "candles", "trades", "order_book", "book_feed", "liquidations", "funding", "open_interest",
+    "auto", "candles", "trades", "order_book", "book_feed", "liquidations", "funding",
+    "open_interest",
 )  # fmt: skip
 
 
@@ -121,7 +122,7 @@ TABLES = {
 
 @dataclass
 class Block:
-    """Some rows of a file: as a frame, their line numbers (from 1), their text for the quarantine."""
+    """Some rows of a file: as a frame, their line numbers (from 1), their text for quarantine."""
 
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64]
@@ -467,7 +468,7 @@ class Loader:
     ) -> list[tuple[int, str, str, str]]:
         table = TABLES[kind]
         n = len(lines)
-        names = [name for name in (*table.key, "known_at", "received_at", *table.content)]
+        names = [*table.key, "known_at", "received_at", *table.content]
         values["symbol"] = Text(symbol)
         # Rows after all that is there can go straight in; the rest has to look for its like.
         newest = self.conn.execute(
@@ -650,7 +651,7 @@ def check(kind: str, columns: Columns, lines: npt.NDArray[np.int64]) -> list[str
             refuse(~np.isfinite(v["timeframe"]), "bar length not known (--timeframe)")
             prices = np.stack([v[name] for name in ("open", "high", "low", "close")])
             refuse(~np.isfinite(prices).all(axis=0), "unparsable price")
-            refuse((prices <= 0).any(axis=0), "price not positive")
+            refuse(np.asarray((prices <= 0).any(axis=0)), "price not positive")
             refuse(v["high"] < v["low"], "high below low")
             refuse(
                 (v["open"] > v["high"])

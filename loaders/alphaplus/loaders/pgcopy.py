@@ -61,7 +61,7 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
             fields.append((value, "V16"))
             values[size] = 16
             values[value] = np.void(column.micros.to_bytes(8, "big", signed=True) + bytes(8))
-        elif column.ndim == 2:  # noqa: PLR2004
+        elif column.ndim == 2:
             k = column.shape[1]
             head = np.array([1, 0, FLOAT8_OID, k, 1], dtype=">i4").tobytes()
             fields.append((f"head{i}", f"V{len(head)}"))

@@ -218,9 +218,53 @@ def _read_bars(
     return w.Series(versions, start, end, width)
 
 
+def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], grid: Times) -> None:
+    """Read at once, into ``local``, the bars that a family of series will ask for.
+
+    Of the symbols that have nothing but bars loaded at the length of its grid (an hour or more);
+    of the others it asks one by one. ``local`` is no backend's cache: what is in it grows old.
+    """
+    local.pop("alphaplus.bars", None)
+    family = get(name) if name in MODULES else None
+    if family is None or family.series is None or family.grid <= w.MINUTE or not symbols:
+        return
+    width, end = family.grid, int(grid[-1])
+    start = int(grid[0]) - family.needs.lookback * width
+    plan = plpy.prepare(
+        "select * from feature._bars_of_many($1, make_interval(secs => $2), to_timestamp($3),"
+        " to_timestamp($4))",
+        ["text[]", "float8", "float8", "float8"],
+    )
+    ends = [start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH]
+    found = {}
+    for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends]):
+        bars = dict(row)
+        count = len(bars["bucket"]) // 8
+        bars["priority"] = bytes(8 * count)
+        bars["first_ts"] = bars["last_ts"] = bars["bucket"]
+        unknown = np.full(count, np.nan, dtype=">f8").tobytes()
+        found[row["symbol"]] = dict.fromkeys(_BARS_HOW, unknown) | bars
+    local["alphaplus.bars"] = (width, start, end, found)
+
+
 def _bar_versions(
     plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
 ) -> w.Versions:
+    row = None
+    if "alphaplus.bars" in cache:
+        its_width, first, last, rows = cache["alphaplus.bars"]
+        if symbol in rows and first <= start and end <= last:
+            if width != its_width:  # it has bars of that one length only
+                return _versions(dict.fromkeys(rows[symbol]))
+            row = rows[symbol]
+    if row is None:
+        row = _read_versions(plpy, cache, symbol, width, start, end)
+    return _versions(row)
+
+
+def _read_versions(
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
+) -> Any:
     plans = cache.setdefault("alphaplus.plans", {})
     if "bars" not in plans:
         plans["bars"] = plpy.prepare(
@@ -228,10 +272,13 @@ def _bar_versions(
             " to_timestamp($4))",
             ["text", "float8", "float8", "float8"],
         )
-    row = plpy.execute(
+    return plpy.execute(
         plans["bars"],
         [symbol, width / w.SECOND, start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH],
     )[0]
+
+
+def _versions(row: Any) -> w.Versions:
     return w.Versions(
         w.times(row["bucket"]),
         w.times(row["usable"]),

@@ -13,6 +13,7 @@ from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
+READ_BYTES = 96 << 20  # of stored vectors, at once
 
 
 def label_rows(
@@ -66,24 +67,34 @@ def assemble(
     return grid, grid + label.horizon, target, features
 
 
-def vectors(plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times) -> Floats:
-    """The set's vectors at the grid times: those stored, and the rest computed."""
+_STORED = (
+    "select {symbol} string_agg(feature._seconds(v.ts), ''::bytea order by v.ts) as ts,"
+    " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
+    " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
+    " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
+    " (select from feature.pending p where p.set_id = v.set_id and p.symbol = v.symbol"
+    " and v.ts between p.ts_from and p.ts_to)"
+)
+
+
+def vectors(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times, stored_row: Any = None
+) -> Floats:
+    """The set's vectors at the grid times: those stored, and the rest computed.
+
+    ``stored_row``: what was read of the store already (ts, vectors), or None.
+    """
     k = spec["k"]
     out = np.full((len(grid), k), np.nan)
     if len(grid) == 0:
         return out
     found = np.zeros(len(grid), dtype=bool)
-    plan = plpy.prepare(
-        "select string_agg(feature._seconds(v.ts), ''::bytea order by v.ts) as ts,"
-        " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
-        " from feature.vectors v where v.set_id = $1 and v.symbol = $2"
-        " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
-        " (select from feature.pending p where p.set_id = v.set_id and p.symbol = v.symbol"
-        " and v.ts between p.ts_from and p.ts_to)",
-        ["int4", "text", "float8", "float8"],
-    )
-    ends = [int(t) / w.SECOND + families._EPOCH for t in (grid[0], grid[-1])]
-    row = plpy.execute(plan, [spec["set_id"], symbol, *ends])[0]
+    row = stored_row
+    if row is None:
+        plan = plpy.prepare(
+            _STORED.format(symbol="", which="$2"), ["int4", "text", "float8", "float8"]
+        )
+        row = plpy.execute(plan, [spec["set_id"], symbol, *_ends(grid)])[0]
     stored = w.times(row["ts"])
     if len(stored):
         element = np.dtype([("head", "V20"), ("body", [("size", ">i4"), ("value", ">f8")], (k,))])
@@ -101,6 +112,10 @@ def vectors(plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Time
         family = families.get(spec["definition"])
         out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
     return out
+
+
+def _ends(grid: Times) -> list[float]:
+    return [int(t) / w.SECOND + families._EPOCH for t in (grid[0], grid[-1])]
 
 
 def _pending(plpy: Any, set_id: int, symbol: str) -> bool:
@@ -228,10 +243,27 @@ def columns(
     ``spec`` is a row with set_id, definition, set_kind, k, step.
     """
     width = round(spec["step"] * w.SECOND)
-    for symbol in symbols:
-        grid = _grid(span[0], span[1], width)
-        values = vectors(plpy, cache, spec, symbol, grid)
-        seen = np.isfinite(values).any(axis=1)
-        grid, values = grid[seen], values[seen]
-        turned = values.T.astype(">f8")
-        yield symbol, len(grid), grid.astype(">i8").tobytes(), [row.tobytes() for row in turned]
+    grid_all = _grid(span[0], span[1], width)
+    nothing = {"ts": None, "vectors": None}
+    cache.setdefault("alphaplus.plans", {})
+    local = dict(cache)
+    # Many symbols are read at once: a query over years of chunks is mostly planning.
+    batch = max(1, min(200, READ_BYTES // (len(grid_all) * (12 * spec["k"] + 28) + 1)))
+    for begin in range(0, len(symbols) if len(grid_all) else 0, batch):
+        some = symbols[begin : begin + batch]
+        plan = plpy.prepare(
+            _STORED.format(symbol="v.symbol,", which="any ($2)") + " group by v.symbol",
+            ["int4", "text[]", "float8", "float8"],
+        )
+        read = plpy.execute(plan, [spec["set_id"], some, *_ends(grid_all)])
+        stored = {row["symbol"]: row for row in read}
+        del read
+        bare = [symbol for symbol in some if symbol not in stored]
+        families.prefetch(plpy, local, spec["definition"], bare, grid_all)
+        for symbol in some:
+            row = stored.pop(symbol, nothing)
+            values = vectors(plpy, local, spec, symbol, grid_all, row)
+            seen = np.isfinite(values).any(axis=1)
+            grid, values = grid_all[seen], values[seen]
+            turned = values.T.astype(">f8")
+            yield symbol, len(grid), grid.astype(">i8").tobytes(), [x.tobytes() for x in turned]
