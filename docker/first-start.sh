@@ -3,7 +3,7 @@
 # the database cluster, certificates, roles and passwords when they are missing; then runs
 # PostgreSQL in the foreground. State lives in $ALPHAPLUS_STATE: data, tls, run, pgpass.
 set -euo pipefail
-: "${ALPHAPLUS_STATE:?}" "${ALPHAPLUS_PORT:=5432}" "${ALPHAPLUS_HOSTS:=localhost 127.0.0.1}"
+: "${ALPHAPLUS_STATE:?}" "${ALPHAPLUS_PORT:=5432}" "${ALPHAPLUS_CLIENT_PORT:=$ALPHAPLUS_PORT}" "${ALPHAPLUS_HOSTS:=localhost 127.0.0.1}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH=/usr/lib/postgresql/17/bin:$PATH
 export PGDATA=$ALPHAPLUS_STATE/data
@@ -34,8 +34,19 @@ make_certificates() {
     chmod 644 "$tls/ca.crt"
 }
 
+remember() { # remember ROLE PASSWORD: a line per host in the password file
+    local host port
+    for host in $ALPHAPLUS_HOSTS; do
+        case $host in
+            localhost | 127.*) port=$ALPHAPLUS_CLIENT_PORT ;;
+            *) port=$ALPHAPLUS_PORT ;; # from another container
+        esac
+        echo "$host:$port:*:$1:$2" >>"$ALPHAPLUS_STATE/pgpass.new"
+    done
+}
+
 make_cluster() {
-    local fresh=$PGDATA.new password role host
+    local fresh=$PGDATA.new password role
     rm -rf "$fresh" "$ALPHAPLUS_STATE/pgpass.new"
     password=$(openssl rand -hex 24)
     initdb -D "$fresh" -U postgres --pwfile=<(echo "$password") -A scram-sha-256 -E UTF8 \
@@ -60,15 +71,11 @@ HBA
         -l "$ALPHAPLUS_STATE/first-start.log" start
     local psql=(psql -X -q -v ON_ERROR_STOP=1 -h "$ALPHAPLUS_STATE/run" -p "$ALPHAPLUS_PORT" -U postgres)
     "${psql[@]}" -d postgres -f "$here/roles.sql"
-    for host in $ALPHAPLUS_HOSTS; do
-        echo "$host:$ALPHAPLUS_PORT:*:postgres:$password" >>"$ALPHAPLUS_STATE/pgpass.new"
-    done
+    remember postgres "$password"
     for role in $roles; do
         password=$(openssl rand -hex 24)
         echo "alter role $role password '$password';" | "${psql[@]}" -d postgres
-        for host in $ALPHAPLUS_HOSTS; do
-            echo "$host:$ALPHAPLUS_PORT:*:$role:$password" >>"$ALPHAPLUS_STATE/pgpass.new"
-        done
+        remember "$role" "$password"
     done
     echo "create database alphaplus" | "${psql[@]}" -d postgres
     echo "grant connect on database alphaplus to alphaplus_operator" | "${psql[@]}" -d postgres

@@ -112,6 +112,22 @@ declare
     v_columns text;
 begin
     for v_aggregate in select * from market.aggregates a loop
+        execute format(
+            'comment on view market.%I is %L', v_aggregate.name, format(
+                'Partial rows of %s in buckets of %s: one per symbol, bucket and usable_at (the minute from which its source rows could be used), to be merged.',
+                v_aggregate.source, v_aggregate.width
+            )
+        );
+        if not v_aggregate.native then
+            execute format(
+                'comment on table market.%I is %L', v_aggregate.name || '_rows',
+                'Rows of market.' || v_aggregate.name || ' as of the last refresh.'
+            );
+            execute format(
+                'comment on table market.%I is %L', v_aggregate.name || '_marks',
+                'Buckets of market.' || v_aggregate.name || ' that changed since the last refresh.'
+            );
+        end if;
         if v_aggregate.native then
             execute format($body$
 create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)

@@ -39,15 +39,13 @@ as $$
         < market.usable_at(interval '1 minute', s.ts + s.timeframe - interval '1 minute', s.superseded_at)
 $$;
 
--- One function a bar length made from one-minute bars: current partials, and what history adds.
+-- Two functions a bar length made from one-minute bars: the current partials, and for buckets of
+-- which anything was superseded the current and the superseded rows themselves, so that a
+-- correction counts once whether or not the aggregate has been refreshed since.
 do $do$
 declare
     v_bar record;
-begin
-    for v_bar in select a.name, a.width from market.aggregates a where a.name ~ '^_candles_' loop
-        execute format($body$
-create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
+    v_columns constant text := '
     bucket timestamptz,
     usable_at timestamptz,
     expires_at timestamptz,
@@ -60,31 +58,87 @@ returns table (
     trade_count bigint,
     taker_buy_volume double precision,
     first_ts timestamptz,
-    last_ts timestamptz
-)
+    last_ts timestamptz';
+begin
+    for v_bar in
+        select a.name, a.width, a.definition from market.aggregates a where a.name ~ '^_candles_'
+    loop
+        execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (%2$s)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+#variable_conflict use_column
+begin
+    if not exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval %3$L
+    ) then
+        return;
+    end if;
+    return query
+        select
+            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
+            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+        from (
+            select distinct public.time_bucket(interval %3$L, h.ts) as bucket
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+                and h.ts < $3 + interval %3$L
+        ) d
+        cross join lateral (%4$s) a
+        where d.bucket >= $2 and d.bucket < $3
+        union all
+        select
+            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
+            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
+            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
+            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
+        from (
+            select
+                s.*, public.time_bucket(interval %3$L, s.ts) as bucket,
+                market.usable_at(interval %3$L, s.ts, s.known_at) as usable_at,
+                market.usable_at(interval %3$L, s.ts, s.superseded_at) as expires_at
+            from market.candles_history s
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
+                and s.ts < $3 + interval %3$L
+        ) h
+        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        group by h.bucket, h.usable_at, h.expires_at;
+end
+$$
+$body$,
+            v_bar.name || '_superseded', v_columns, v_bar.width, replace(
+                v_bar.definition, '{range}', format(
+                    's.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval %L',
+                    v_bar.width
+                )
+            )
+        );
+        execute format($body$
+create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (%2$s)
 language sql stable parallel safe
 as $$
     select
         a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
         a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market.%2$I($1, $2, $3) a
+    from market.%3$I($1, $2, $3) a
+    where a.bucket <> all(array(
+        select public.time_bucket(interval %4$L, h.ts)
+        from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval %4$L
+    ))
     union all
-    select
-        h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high), min(h.low),
-        public.last(h.close, h.ts), sum(h.volume), sum(h.quote_volume), sum(h.trade_count)::bigint,
-        sum(h.taker_buy_volume), min(h.ts), max(h.ts)
-    from (
-        select
-            s.*, public.time_bucket(interval %3$L, s.ts) as bucket,
-            market.usable_at(interval %3$L, s.ts, s.known_at) as usable_at,
-            market.usable_at(interval %3$L, s.ts, s.superseded_at) as expires_at
-        from market.candles_history s
-        where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2 and s.ts < $3
-    ) h
-    where h.usable_at < h.expires_at
-    group by 1, 2, 3
+    select r.* from market.%5$I($1, $2, $3) r
 $$
-$body$, v_bar.name || '_versions', v_bar.name || '_between', v_bar.width);
+$body$,
+            v_bar.name || '_versions', v_columns, v_bar.name || '_between', v_bar.width,
+            v_bar.name || '_superseded'
+        );
     end loop;
 end
 $do$;

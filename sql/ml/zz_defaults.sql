@@ -16,7 +16,7 @@ select
     -- independent observations than rows, and LightGBM's own defaults fit their noise.
     -- The trainer's defaults are the seeds'.
     '{"num_leaves": 4, "learning_rate": 0.02, "feature_fraction": 0.5, "lambda_l2": 50,
-        "rounds": 600, "min_rounds": 150}'::jsonb
+        "rounds": 300, "min_rounds": 150}'::jsonb
     || case when d.family = 'liquidation_volume' then '{"objective": "tweedie"}' else '{}' end::jsonb,
     format(d.description, l.horizon)
 from (

@@ -68,10 +68,7 @@ def service(conninfo: str, set_id: int, booster: lightgbm.Booster) -> Any:
         file.write(booster.model_to_string())
         file.flush()
         process = subprocess.Popen(
-            [
-                sys.executable, "-m", "uvicorn", "tests.bench._service:app", "--port", str(port),
-                "--workers", str(os.cpu_count()), "--no-access-log", "--log-level", "error",
-            ],
+            [sys.executable, "-m", "tests.bench._service", str(port)],
             env={
                 **os.environ, "BENCH_CONNINFO": conninfo, "BENCH_SET": str(set_id),
                 "BENCH_MODEL": file.name, "OMP_NUM_THREADS": "1",

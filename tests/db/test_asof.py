@@ -134,7 +134,7 @@ def test_what_happens_now_leaves_earlier_answers(
             live = {column: value for column, value in row.items() if column != "known_at"}
             rows.insert(db_module, table, live)
     for refreshed in (False, True):
-        if refreshed or rows.is_native(db_module):
+        if refreshed:
             db_module.execute("call market.refresh_aggregates()")
         for (name, as_of), answer in before.items():
             again = merged(versions(db_module, name), name, as_of)

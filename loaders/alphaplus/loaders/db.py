@@ -387,7 +387,7 @@ def _drop_objects(conn: psycopg.Connection, objects: set[tuple[str, str]]) -> No
             word = "view" if kind == "view" else "routine"
             try:
                 with conn.transaction():
-                    conn.execute(cast(LiteralString, f"drop {word} if exists {identity}"))
+                    conn.execute(f"drop {word} if exists {identity}")
                 done.add((kind, identity))
             except psycopg.errors.DependentObjectsStillExist as error:
                 reason = f"{error.diag.message_primary}: {error.diag.message_detail}"
@@ -403,7 +403,7 @@ def _drop_objects(conn: psycopg.Connection, objects: set[tuple[str, str]]) -> No
 
 def _execute_file(conn: psycopg.Connection, path: Path) -> None:
     try:
-        conn.execute(cast(LiteralString, path.read_text()))
+        conn.execute(path.read_text())
     except psycopg.Error as error:
         position = error.diag.statement_position
         line = path.read_text()[: int(position)].count("\n") + 1 if position else "?"

@@ -1,8 +1,8 @@
 """What happened after t: the targets of models, from what is known by an as-of time.
 
 A label is declared once, with its horizon h. Its value at grid time ``t`` looks at [t, t + h) and
-is given only where that interval had ended, and its bars were known, by ``as_of``. Thresholds are the
-symbol's own trailing quantile over intervals that had ended by ``t``, as known at ``t``.
+is given only where that interval had ended, and its bars were known, by ``as_of``. Thresholds are
+the symbol's own trailing quantile over intervals that had ended by ``t``, as known at ``t``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The 25 liquidation features, as one function of windows.
 
 All look back from the grid time ``t`` over one-minute buckets closed by ``t`` and known by ``t``.
-Up to five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a hole.
-Notional is in quote currency. A value is NaN where it cannot be known: its window is not full, no
-book within five minutes, no funding or open interest within a day, no liquidation feed yet. No
-liquidations while the feed is covering is 0.
+Up to five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a
+hole. Notional is in quote currency. A value is NaN where it cannot be known: its window is not
+full, no book within five minutes, no funding or open interest within a day, no liquidation feed
+yet. No liquidations while the feed is covering is 0.
 """
 
 from __future__ import annotations
