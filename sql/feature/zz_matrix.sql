@@ -5,9 +5,8 @@ create or replace function feature._matrix(
 returns table (symbol text, n bigint, ts bytea, columns bytea [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    import json
     from alphaplus.server import training
-    return training.columns(plpy, GD, json.loads(spec), symbols, (start, stop))
+    return training.columns(plpy, GD, spec, symbols, (start, stop))
 $python$;
 
 create or replace function feature.matrix(

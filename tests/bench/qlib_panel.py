@@ -35,6 +35,8 @@ STOCKS = int(os.environ.get("BENCH_STOCKS", "800"))
 EPOCH = pd.Timestamp("2000-01-01", tz="UTC")
 DAY = 86_400_000_000
 FIRST, LAST = "2007-01-01", "2020-12-31"
+# A day's factors are known at its end: from the end of the first day to that of the last.
+SPAN = (pd.Timestamp("2007-01-02", tz="UTC"), pd.Timestamp("2021-01-02", tz="UTC"))
 
 
 def fill(conn: psycopg.Connection[Any], panel: pd.DataFrame) -> None:
@@ -96,7 +98,7 @@ def dataset(conn: psycopg.Connection[Any]) -> tuple[float, pd.DataFrame]:
     with conn.cursor(binary=True) as cursor:
         for symbol, n, ts, columns in cursor.execute(
             "select symbol, n, ts, columns from feature.matrix('factors_1d', null, %s, %s)",
-            (pd.Timestamp(FIRST, tz="UTC"), pd.Timestamp("2021-01-03", tz="UTC")),
+            SPAN,
         ):
             times.append(np.frombuffer(ts, ">i8").astype(np.int64))
             symbols.append(np.repeat(symbol, n))
@@ -211,7 +213,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             for symbol in panel["symbol"].unique():
                 conn.execute(
                     "call feature.materialise('factors_1d', %s, %s, %s)",
-                    (symbol, pd.Timestamp(FIRST, tz="UTC"), pd.Timestamp("2021-01-03", tz="UTC")),
+                    (symbol, *SPAN),
                 )
             stored = time.perf_counter() - begin
             conn.execute("vacuum analyze feature.vectors")

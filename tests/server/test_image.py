@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(1200)
 
 def engine() -> bool:
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=20).returncode == 0
+        done = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
+        return done.returncode == 0
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
 

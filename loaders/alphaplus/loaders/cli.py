@@ -25,7 +25,7 @@ def migrate(
     down: Annotated[
         str | None,
         typer.Option(
-            help="undo migrations, newest first, down to but not including this one ('all': all)"
+            help="undo migrations, newest first, down to, not including, this one ('all': all)"
         ),
     ] = None,
 ) -> None:
@@ -140,6 +140,10 @@ def load(
     every: Annotated[
         float, typer.Option(min=0.05, help="seconds between snapshots made of feeds")
     ] = 1.0,
+    instrument_kind: Annotated[
+        str | None, typer.Option(help="spot or perpetual, where the file does not say")
+    ] = None,
+    again: Annotated[bool, typer.Option(help="read a file that was loaded before")] = False,
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: format detected, streamed, checked, idempotent, resumable."""
@@ -157,6 +161,8 @@ def load(
         "max_bad": max_bad,
         "levels": levels,
         "every": every,
+        "instrument_kind": instrument_kind,
+        "again": again,
     }
     raise typer.Exit(loading.run(files, options, refresh=refresh))
 

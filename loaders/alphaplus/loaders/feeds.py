@@ -8,18 +8,22 @@ incremental_book_L2 and Binance's depth snapshots in CSV).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from alphaplus.loaders.formats import Columns, Context, Format, moment, number
+from alphaplus.loaders.formats import Columns, Context, moment, number, sign
 from alphaplus.loaders.instruments import Instrument
 from sortedcontainers import SortedDict
 
-PERPETUAL_KEYS = {"pu", "T"}
+Ints = npt.NDArray[np.int64]
+Levels = Sequence[tuple[float, float]]
+MIN_LEVELS = 5  # a side with fewer is a book of which too little has been seen
+KEPT_UPDATES = 20
 
 
 def looks_like(line: bytes) -> bool:
@@ -32,15 +36,22 @@ def looks_like(line: bytes) -> bool:
 
 @dataclass
 class Book:
-    """One instrument's book, from updates alone: partial until levels are seen."""
+    """One instrument's book, from updates alone: partial until levels are seen.
+
+    last_id: the last update's id (-1: none yet). gap: updates were missed since the last snapshot.
+    due: when the next snapshot is to be taken, in microseconds. ticker: best bid and ask of the
+    book ticker, with its update id. recent: the latest updates, for a snapshot that is older.
+    """
 
     bids: SortedDict = field(default_factory=SortedDict)
     asks: SortedDict = field(default_factory=SortedDict)
     last_id: int = -1
     gap: bool = False
-    due: float = 0.0  # microseconds: when the next snapshot is to be taken
+    due: float = 0.0
+    ticker: tuple[int, float, float, float, float] | None = None
+    recent: list[tuple[int, int, Levels, Levels]] = field(default_factory=list)
 
-    def update(self, bids: list[list[str]], asks: list[list[str]]) -> None:
+    def update(self, bids: Levels, asks: Levels) -> None:
         """Set levels; size 0 deletes one."""
         for side, levels in ((self.bids, bids), (self.asks, asks)):
             for price, size in levels:
@@ -50,18 +61,31 @@ class Book:
                 else:
                     side[p] = s
 
-    def best(self, bid: float, ask: float) -> None:
-        """Best prices known from elsewhere: levels beyond them are stale and go."""
-        while self.bids and self.bids.peekitem(-1)[0] > bid:
-            self.bids.popitem(-1)
-        while self.asks and self.asks.peekitem(0)[0] < ask:
-            self.asks.popitem(0)
+    def reset(self, bids: Levels, asks: Levels) -> None:
+        """A whole book in place of this one."""
+        self.bids.clear()
+        self.asks.clear()
+        self.update(bids, asks)
 
     def top(self, n: int) -> tuple[list[float], list[float], list[float], list[float]]:
-        """Best n levels a side: bid prices, bid sizes, ask prices, ask sizes."""
-        bids = list(islice(reversed(self.bids), n))
-        asks = list(islice(self.asks, n))
-        return bids, [self.bids[p] for p in bids], asks, [self.asks[p] for p in asks]
+        """Best n levels a side: bid prices, bid sizes, ask prices, ask sizes.
+
+        A book ticker newer than the last update says what is best: levels beyond it are gone.
+        """
+        if self.ticker is None or self.ticker[0] <= self.last_id:
+            bids = list(islice(reversed(self.bids), n))
+            asks = list(islice(self.asks, n))
+            return bids, [self.bids[p] for p in bids], asks, [self.asks[p] for p in asks]
+        _, bid, bid_size, ask, ask_size = self.ticker
+        below = self.bids.irange(maximum=bid, inclusive=(True, False), reverse=True)
+        above = self.asks.irange(minimum=ask, inclusive=(False, True))
+        bids, asks = list(islice(below, n - 1)), list(islice(above, n - 1))
+        return (
+            [bid, *bids],
+            [bid_size, *(self.bids[p] for p in bids)],
+            [ask, *asks],
+            [ask_size, *(self.asks[p] for p in asks)],
+        )
 
 
 class Feed:
@@ -75,28 +99,38 @@ class Feed:
         self.every = every * 1e6
         self.books: dict[Instrument, Book] = {}
         self.counters: dict[str, int] = {}
+        self._line = 0
+        self._last: Instrument | None = None
         self._snapshots: list[tuple[Any, ...]] = []
         self._trades: list[tuple[Any, ...]] = []
         self._liquidations: list[tuple[Any, ...]] = []
         self._gaps: list[tuple[Any, ...]] = []
         if state:
             self.counters = state["counters"]
-            for exchange, native, kind, bids, asks, last_id, gap, due in state["books"]:
-                self.books[Instrument(exchange, native, kind)] = Book(
-                    {float(p): s for p, s in bids},
-                    {float(p): s for p, s in asks},
+            for exchange, native, kind, bids, asks, last_id, gap, due, ticker, recent in state[
+                "books"
+            ]:
+                self._last = Instrument(exchange, native, kind)
+                self.books[self._last] = Book(
+                    SortedDict(bids),
+                    SortedDict(asks),
                     last_id,
                     gap,
                     due,
+                    tuple(ticker) if ticker else None,
+                    [tuple(item) for item in recent],
                 )
+            if state["last"]:
+                self._last = Instrument(*state["last"])
 
     def state(self) -> dict[str, Any]:
         """The books and counters, for a load that goes on later."""
         return {
             "counters": self.counters,
+            "last": self._last and [self._last.exchange, self._last.native, self._last.kind],
             "books": [
                 [i.exchange, i.native, i.kind, list(b.bids.items()), list(b.asks.items()),
-                 b.last_id, b.gap, b.due]
+                 b.last_id, b.gap, b.due, b.ticker, b.recent]
                 for i, b in self.books.items()
             ],
         }  # fmt: skip
@@ -104,8 +138,9 @@ class Feed:
     def _count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1
 
-    def take(self, line: bytes) -> str:
-        """One message; returns why it is refused, or ''."""
+    def take(self, line: bytes, number: int) -> str:
+        """One message, at a line of the file; returns why it is refused, or ''."""
+        self._line = number
         received: float | None = None
         body = line.strip()
         if body[:1].isdigit():
@@ -115,12 +150,15 @@ class Feed:
             message = json.loads(body)
         except json.JSONDecodeError as error:
             return f"unparsable: {error.msg}"
+        except UnicodeDecodeError:
+            return "unparsable: no UTF-8"
         if not isinstance(message, dict):
             return "unparsable: no message"
         data = message.get("data", message)
         try:
-            if isinstance(data, list):
-                return self._venue_liquidations(message, data, received)
+            if isinstance(data, list) or "iquidation" in str(message.get("topic", "")):
+                items = data if isinstance(data, list) else [data]
+                return self._venue_liquidations(message, items, received)
             kind = data.get("e")
             if kind == "depthUpdate":
                 self._depth(data, received)
@@ -130,6 +168,8 @@ class Feed:
                 self._trade(data, received)
             elif kind == "forceOrder":
                 self._force_order(data["o"], received)
+            elif {"lastUpdateId", "bids", "asks"} <= set(data):
+                self._whole_book(data)
             else:
                 self._count("other messages")
         except (KeyError, ValueError, TypeError) as error:
@@ -138,35 +178,70 @@ class Feed:
 
     def _instrument(self, data: dict[str, Any], *, spot: bool) -> Instrument:
         venue = self.context.venue("binance" if spot else "binance-futures")
-        kind = "spot" if spot else "perpetual"
+        kind = self.context.kind or ("spot" if spot else "perpetual")
         return Instrument.of(venue, self.context.symbol or data["s"], kind)
 
     def _depth(self, data: dict[str, Any], received: float | None) -> None:
         spot = "pu" not in data
-        instrument = self._instrument(data, spot=spot)
+        instrument = self._last = self._instrument(data, spot=spot)
         book = self.books.setdefault(instrument, Book())
         ts = float(data.get("T", data["E"])) * 1e3
-        expected = book.last_id if not spot else book.last_id + 1
-        seen = int(data["U"]) if spot else int(data["pu"])
-        if book.last_id >= 0 and seen != expected:
-            if int(data["u"]) <= book.last_id:
-                self._count("repeated updates")
-                return
+        first, last = int(data["U"]), int(data["u"])
+        # Parsed before anything is changed: a message that cannot be read leaves the book as it is.
+        bids = [(float(p), float(s)) for p, s in data["b"]]
+        asks = [(float(p), float(s)) for p, s in data["a"]]
+        if last <= book.last_id:
+            self._count("repeated updates")
+            return
+        expected = book.last_id + 1 if spot else book.last_id
+        seen = first if spot else int(data["pu"])
+        # An update that begins before and ends after what is known (after a snapshot) is whole.
+        follows = seen == expected or first <= book.last_id + 1 <= last
+        if book.last_id >= 0 and not follows:
             self._count("sequence gaps")
             self._gaps.append((instrument, round(ts), "depth", expected, seen))
-            book.bids.clear()
-            book.asks.clear()
+            # What stood here may have gone meanwhile: the book starts again.
+            book.reset([], [])
+            book.recent.clear()
             book.gap = True
         # The state at the snapshot time is the one before this update.
         self._snapshot(instrument, book, ts, received)
-        book.last_id = int(data["u"])
-        book.update(data["b"], data["a"])
+        book.last_id = last
+        book.update(bids, asks)
+        book.recent = [*book.recent[1 - KEPT_UPDATES :], (first, last, bids, asks)]
+
+    def _whole_book(self, data: dict[str, Any]) -> None:
+        """A snapshot, fetched beside the stream: updates newer than it are applied again."""
+        instrument = self._last
+        if "s" in data or self.context.symbol:
+            spot = "T" not in data and "E" not in data
+            instrument = self._instrument(data, spot=spot)
+        if instrument is None:
+            self._count("snapshots of no known symbol")
+            return
+        bids = [(float(p), float(s)) for p, s in data["bids"]]
+        asks = [(float(p), float(s)) for p, s in data["asks"]]
+        book = self.books.setdefault(instrument, Book())
+        last = int(data["lastUpdateId"])
+        newer = [item for item in book.recent if item[1] > last]
+        if book.last_id > last and (not newer or newer[0][0] > last + 1):
+            self._count("snapshots too old")
+            return
+        book.reset(bids, asks)
+        book.last_id = last
+        for _, update, more_bids, more_asks in newer:
+            book.update(more_bids, more_asks)
+            book.last_id = update
+        self._count("snapshots applied")
 
     def _ticker(self, data: dict[str, Any]) -> None:
         # The spot stream's book ticker has neither E nor T.
         book = self.books.get(self._instrument(data, spot="E" not in data and "T" not in data))
         if book is not None:
-            book.best(float(data["b"]), float(data["a"]))
+            book.ticker = (
+                int(data["u"]),
+                *(float(data[name]) for name in ("b", "B", "a", "A")),
+            )  # type: ignore[assignment]
 
     def _snapshot(
         self, instrument: Instrument, book: Book, ts: float, received: float | None
@@ -179,51 +254,38 @@ class Feed:
         at = ts // self.every * self.every
         book.due = at + self.every
         bids, bid_sizes, asks, ask_sizes = book.top(self.levels)
-        if not bids or not asks:
-            self._count("one-sided books")
+        if min(len(bids), len(asks)) < min(MIN_LEVELS, self.levels):
+            self._count("partial books")
             return
         if bids[0] >= asks[0]:
             self._count("crossed books")
             return
-        delay = max(0.0, received - ts) if received is not None else 0.0
         self._snapshots.append(
-            (
-                instrument,
-                at,
-                received,
-                delay,
-                book.last_id,
-                book.gap,
-                bids,
-                bid_sizes,
-                asks,
-                ask_sizes,
-            )
-        )
+            (instrument, at, received, self._line, book.last_id, book.gap,
+             bids, bid_sizes, asks, ask_sizes)
+        )  # fmt: skip
         book.gap = False
 
     def _trade(self, data: dict[str, Any], received: float | None) -> None:
         if data.get("X", "MARKET") != "MARKET":
             self._count("insurance and other non-market trades")
             return
-        spot = not (PERPETUAL_KEYS & set(data) - {"T"}) and "@trade" in str(data) and False
-        instrument = self._instrument(data, spot=spot or self._is_spot(data))
+        # Spot trades carry M ("ignore"); a perpetual's carry X.
+        instrument = self._instrument(data, spot="M" in data)
         self._trades.append(
-            (instrument, float(data["T"]) * 1e3, received, str(data.get("t", data.get("a"))),
+            (instrument, float(data["T"]) * 1e3, received, self._line,
+             str(data["t"] if "t" in data else data["a"]),
              float(data["p"]), float(data["q"]), -1.0 if data["m"] else 1.0)
         )  # fmt: skip
-
-    def _is_spot(self, data: dict[str, Any]) -> bool:
-        """Spot trades carry M ("ignore"); a perpetual's carry X."""
-        return "M" in data
 
     def _force_order(self, order: dict[str, Any], received: float | None) -> None:
         instrument = self._instrument(order, spot=False)
         price = float(order["ap"]) or float(order["p"])
         size = float(order.get("z") or order["q"]) or float(order["q"])
         self._liquidations.append(
-            (instrument, float(order["T"]) * 1e3, received, f"{order['T']}-{order['S']}-{order['q']}",
-             price, size, _side(order["S"]))
+            (instrument, float(order["T"]) * 1e3, received, self._line,
+             f"{order['T']}-{order['S']}-{order['p']}-{order['q']}",
+             price, float(instrument.base_units(size, price)), _side(order["S"]))
         )  # fmt: skip
 
     def _venue_liquidations(
@@ -236,53 +298,49 @@ class Feed:
         for item in data:
             if "details" in item:  # OKX: bankruptcy price, contracts
                 instrument = Instrument.of(self.context.venue("okx"), item["instId"], "perpetual")
-                for detail in item["details"]:
+                for d in item["details"]:
+                    price = float(d["bkPx"])
                     self._liquidations.append(
-                        (instrument, float(detail["ts"]) * 1e3, received,
-                         f"{detail['ts']}-{detail['side']}-{detail['sz']}", float(detail["bkPx"]),
-                         float(detail["sz"]), _side(detail["side"]))
+                        (instrument, float(d["ts"]) * 1e3, received, self._line,
+                         f"{d['ts']}-{d['side']}-{d['bkPx']}-{d['sz']}", price,
+                         float(instrument.base_units(float(d["sz"]), price)), _side(d["side"]))
                     )  # fmt: skip
-            else:  # Bybit: S is the position's side; a long is closed by a forced sell
-                instrument = Instrument.of(self.context.venue("bybit"), item["s"], "perpetual")
-                self._liquidations.append(
-                    (instrument, float(item["T"]) * 1e3, received, f"{item['T']}-{item['S']}-{item['v']}",
-                     float(item["p"]), float(item["v"]), -_side(item["S"]))
-                )  # fmt: skip
+                continue
+            # Bybit: the side is the position's; a long is closed by a forced sell. The older topic
+            # has one item with long names.
+            ts, native, side, size, price = (
+                item[short if short in item else long]
+                for short, long in (
+                    ("T", "updatedTime"), ("s", "symbol"), ("S", "side"), ("v", "size"),
+                    ("p", "price"),
+                )
+            )  # fmt: skip
+            instrument = Instrument.of(self.context.venue("bybit"), native, "perpetual")
+            self._liquidations.append(
+                (instrument, float(ts) * 1e3, received, self._line,
+                 f"{ts}-{side}-{price}-{size}", float(price), float(size), -_side(side))
+            )  # fmt: skip
         return ""
 
-    def flush(self) -> None:
-        """Nothing is held back: a snapshot belongs to a time that has passed."""
-
-    def columns(self) -> Iterator[tuple[str, Columns]]:
-        """What was made since the last call."""
+    def columns(self) -> Iterator[tuple[str, Columns, Ints]]:
+        """What was made since the last call: kind, rows, and the line each came from."""
         if self._snapshots:
             rows, self._snapshots = self._snapshots, []
-            levels = {
-                name: _padded([row[6 + i] for row in rows], self.levels)
-                for i, name in enumerate(("bid_prices", "bid_sizes", "ask_prices", "ask_sizes"))
-            }
-            values: dict[str, Any] = {
-                **levels,
-                "sequence": np.array([row[4] for row in rows], dtype=np.int64),
-                "after_gap": np.array([row[5] for row in rows], dtype=bool),
-            }
-            yield "order_book", _columns(rows, values)
+            values: dict[str, Any] = _levels([row[6:10] for row in rows], self.levels)
+            values["sequence"] = np.array([row[4] for row in rows], dtype=np.int64)
+            values["after_gap"] = np.array([row[5] for row in rows], dtype=bool)
+            yield "order_book", *_columns(rows, values)
         for kind, held in (("trades", self._trades), ("liquidations", self._liquidations)):
             if held:
                 rows = list(held)
                 held.clear()
-                yield (
-                    kind,
-                    _columns(
-                        rows,
-                        {
-                            "id": np.array([row[3] for row in rows], dtype=str),
-                            "price": np.array([row[4] for row in rows]),
-                            "size": np.array([row[5] for row in rows]),
-                            "sign": np.array([row[6] for row in rows]),
-                        },
-                    ),
-                )
+                values = {
+                    "id": np.array([row[4] for row in rows], dtype=str),
+                    "price": np.array([row[5] for row in rows]),
+                    "size": np.array([row[6] for row in rows]),
+                    "sign": np.array([row[7] for row in rows]),
+                }
+                yield kind, *_columns(rows, values)
 
     def gaps(self) -> list[tuple[Instrument, int, str, int, int]]:
         """Holes in sequence numbers since the last call; times in microseconds since 2000."""
@@ -297,95 +355,170 @@ def _side(word: str) -> float:
     return sides[word.lower()]
 
 
-def _padded(rows: list[list[float]], width: int) -> Any:
-    out = np.full((len(rows), width), np.nan)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
+def _levels(books: Sequence[Sequence[list[float]]], width: int) -> dict[str, Any]:
+    """Books as (n, width) arrays by name, NaN where a book has fewer levels."""
+    out = {}
+    for i, name in enumerate(("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")):
+        out[name] = np.full((len(books), width), np.nan)
+        for k, book in enumerate(books):
+            out[name][k, : len(book[i])] = book[i]
     return out
 
 
-def _columns(rows: list[tuple[Any, ...]], values: dict[str, Any]) -> Columns:
-    received = [row[2] for row in rows]
-    known = None
-    if all(value is not None for value in received):
-        known = np.array(received, dtype=np.float64)
-    return Columns(
-        np.array([row[1] for row in rows], dtype=np.float64),
-        values,
-        instruments=np.array([row[0] for row in rows] + [None], dtype=object)[:-1],
-        received=known,
+def _columns(rows: list[tuple[Any, ...]], values: dict[str, Any]) -> tuple[Columns, Ints]:
+    received = np.array([np.nan if row[2] is None else row[2] for row in rows], dtype=np.float64)
+    instruments = np.empty(len(rows), dtype=object)
+    instruments[:] = [row[0] for row in rows]
+    return (
+        Columns(
+            np.array([row[1] for row in rows], dtype=np.float64),
+            values,
+            instruments=instruments,
+            received=None if np.isnan(received).all() else received,
+        ),
+        np.array([row[3] for row in rows], dtype=np.int64),
     )
 
 
-# --- books in rows -----------------------------------------------------------------------------
+# --- state from row to row ---------------------------------------------------------------------
 
 
-def _grouped(
-    frame: pd.DataFrame, keys: list[str], bid: Any, price: str, size: str
-) -> tuple[list[int], dict[str, Any]]:
-    """Rows of the same snapshot to one book: index of its first row, and its levels."""
-    starts: list[int] = []
-    sides: dict[str, list[list[float]]] = {
-        name: [] for name in ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
-    }
-    prices, sizes = number(frame[price]), number(frame[size])
-    is_bid = bid(frame)
-    for _, index in frame.groupby(keys, sort=False).indices.items():
-        starts.append(int(index[0]))
-        for name, keep, sign in (("bid", is_bid[index], -1), ("ask", ~is_bid[index], 1)):
-            rows = index[keep]
-            rows = rows[np.argsort(sign * prices[rows])][:20]
-            sides[f"{name}_prices"].append(prices[rows].tolist())
-            sides[f"{name}_sizes"].append(sizes[rows].tolist())
-    return starts, {name: _padded(rows, 20) for name, rows in sides.items()}
+class RowBooks:
+    """Books that a file tells level by level, one row each: rows of one message make one book.
 
+    Tardis' incremental_book_L2 (a message is what was received at one time; a snapshot message
+    starts the book anew) and Binance's depth snapshots as CSV. A message is complete when the next
+    one begins, so the last rows of a block wait for the next block. Of the books of one message at
+    most one a snapshot interval becomes a row.
+    """
 
-def _snapshot_rows(frame: pd.DataFrame, context: Context) -> Columns:
-    starts, levels = _grouped(
-        frame, ["symbol", "last_update_id"],
-        lambda f: f["side"].astype(str).str.lower().eq("b").to_numpy(), "price", "qty",
-    )  # fmt: skip
-    first = frame.iloc[starts]
-    return Columns(
-        moment(first["timestamp"]),
-        levels | {"sequence": number(first["last_update_id"]).astype(np.int64)},
-        Instrument.of(context.venue("binance-futures"), str(first["symbol"].iloc[0])),
-        rows=np.array(starts, dtype=np.int64),
-    )
+    def __init__(
+        self, kind: str, context: Context, levels: int, every: float, state: Any = None
+    ) -> None:
+        self.kind = kind
+        self.context = context
+        self.levels = levels
+        self.every = every * 1e6
+        self.counters: dict[str, int] = {}
+        self.books: dict[tuple[str, str], Book] = {}
+        self._key: tuple[Any, ...] | None = None
+        self._message: list[tuple[Any, ...]] = []
+        self._made: list[tuple[Any, ...]] = []
+        if state:
+            self.counters = state["counters"]
+            for exchange, native, bids, asks, last_id, gap, due in state["books"]:
+                self.books[exchange, native] = Book(
+                    SortedDict(bids),
+                    SortedDict(asks),
+                    last_id,
+                    gap,
+                    due,
+                )
+            self._key = tuple(state["key"]) if state["key"] else None
+            self._message = [tuple(row) for row in state["message"]]
 
+    def state(self) -> dict[str, Any]:
+        """The books, and the rows of a message that is not complete."""
+        return {
+            "counters": self.counters,
+            "books": [
+                [*key, list(b.bids.items()), list(b.asks.items()), b.last_id, b.gap, b.due]
+                for key, b in self.books.items()
+            ],
+            "key": self._key,
+            "message": self._message,
+        }
 
-def _incremental_rows(frame: pd.DataFrame, context: Context) -> Columns:
-    del context
-    books: dict[tuple[str, str], Book] = {}
-    starts, rows = [], []
-    is_snapshot = frame["is_snapshot"].astype(str).str.lower().eq("true").to_numpy()
-    for key, index in frame.groupby(
-        ["exchange", "symbol", "local_timestamp"], sort=False
-    ).indices.items():
-        exchange, symbol, _ = cast(tuple[str, str, Any], key)
-        book = books.setdefault((exchange, symbol), Book())
-        if is_snapshot[index].all() and not book.gap:
-            book.gap = True  # here: a snapshot has been seen
-        for i in index:
-            level = [[str(frame["price"].iat[i]), str(frame["amount"].iat[i])]]
-            bid = str(frame["side"].iat[i]).lower() == "bid"
-            book.update(level if bid else [], [] if bid else level)
-        starts.append(int(index[-1]))
-        rows.append(book.top(20))
-    names = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
-    levels = {name: _padded([row[i] for row in rows], 20) for i, name in enumerate(names)}
-    last = frame.iloc[starts]
-    ts = moment(last["timestamp"])
-    return Columns(
-        ts,
-        levels | {"sequence": np.arange(len(ts), dtype=np.int64)},
-        Instrument.of(str(last["exchange"].iloc[0]), str(last["symbol"].iloc[0])),
-        received=moment(last["local_timestamp"]),
-        rows=np.array(starts, dtype=np.int64),
-    )
+    def take(self, frame: pd.DataFrame, lines: Ints) -> dict[int, str]:
+        """Rows in; returns, by row, why one is refused."""
+        tardis = self.kind == "tardis"
+        ts = moment(frame["timestamp"])
+        if tardis:
+            received = moment(frame["local_timestamp"])
+            sequence = np.nan_to_num(received).astype(np.int64)
+            whole = frame["is_snapshot"].astype(str).str.lower().eq("true").to_numpy()
+            venues = frame["exchange"].astype(str).to_numpy()
+        else:
+            received = np.full(len(frame), np.nan)
+            last_id = number(frame["last_update_id"])
+            sequence = np.nan_to_num(last_id).astype(np.int64)
+            whole = frame["update_type"].astype(str).str.lower().eq("snap").to_numpy()
+            venues = np.full(len(frame), self.context.venue("binance-futures"), dtype=object)
+        side = sign(frame["side"], {"bid", "b", "buy"}, {"ask", "a", "sell"})
+        price = number(frame["price"])
+        size = number(frame["amount" if tardis else "qty"])
+        refused: dict[int, str] = {}
+        with np.errstate(invalid="ignore"):
+            for mask, reason in (
+                (~(ts > 0), "unparsable time"),
+                (np.isnan(side), "unknown side"),
+                (~np.isfinite(price), "unparsable price"),
+                (price <= 0, "price not positive"),
+                (~np.isfinite(size), "unparsable size"),
+                (size < 0, "negative size"),
+            ):
+                for bad in np.flatnonzero(mask):
+                    refused.setdefault(int(bad), reason)
+        natives = frame["symbol"].astype(str).to_numpy()
+        for i in range(len(frame)):
+            if i in refused:
+                continue
+            key = (str(venues[i]), str(natives[i]), int(sequence[i]), bool(whole[i]))
+            if key != self._key:
+                self._finish()
+                self._key = key
+            self._message.append(
+                (float(ts[i]), float(received[i]) if received[i] == received[i] else None,
+                 int(lines[i]), float(side[i]), float(price[i]), float(size[i]))
+            )  # fmt: skip
+        return refused
 
+    def _finish(self) -> None:
+        """The message is complete: apply it, and keep the book when a snapshot is due."""
+        rows, self._message = self._message, []
+        if not rows or self._key is None:
+            return
+        exchange, native, sequence, whole = self._key
+        book = self.books.setdefault((exchange, native), Book(gap=True))
+        bids = [(row[4], row[5]) for row in rows if row[3] > 0]
+        asks = [(row[4], row[5]) for row in rows if row[3] < 0]
+        if whole:
+            book.reset(bids, asks)
+        else:
+            book.update(bids, asks)
+        ts, received, line = rows[-1][:3]
+        if ts < book.due:
+            return
+        instrument = Instrument.of(exchange, native, self.context.kind)
+        best = book.top(self.levels)
+        if not best[0] or not best[2]:
+            self.counters["one-sided books"] = self.counters.get("one-sided books", 0) + 1
+            return
+        if best[0][0] >= best[2][0]:
+            self.counters["crossed books"] = self.counters.get("crossed books", 0) + 1
+            return
+        book.due = (ts // self.every + 1) * self.every
+        in_base = [
+            best[0],
+            [instrument.base_units(s, p) for p, s in zip(best[0], best[1], strict=True)],
+            best[2],
+            [instrument.base_units(s, p) for p, s in zip(best[2], best[3], strict=True)],
+        ]
+        self._made.append((instrument, ts, received, line, sequence, False, *in_base))
 
-SNAPSHOT_ROWS = Format("binance depth snapshot", "order_book", frozenset(), _snapshot_rows)
-INCREMENTAL_ROWS = Format(
-    "tardis incremental_book_L2", "order_book", frozenset(), _incremental_rows
-)
+    def end(self) -> None:
+        """No row follows: the last message is complete."""
+        self._finish()
+
+    def columns(self) -> Iterator[tuple[str, Columns, Ints]]:
+        """The books made since the last call, as :meth:`Feed.columns`."""
+        if self._made:
+            rows, self._made = self._made, []
+            values: dict[str, Any] = _levels([row[6:10] for row in rows], self.levels)
+            values["sequence"] = np.array([row[4] for row in rows], dtype=np.int64)
+            values["after_gap"] = np.array([row[5] for row in rows], dtype=bool)
+            yield "order_book", *_columns(rows, values)
+
+    def gaps(self) -> list[tuple[Instrument, int, str, int, int]]:
+        """Row files number no messages in a row, so no gap can be seen."""
+        return []

@@ -38,6 +38,7 @@ class Context:
     symbol: str | None = None
     timeframe: float | None = None
     volume_unit: str = "auto"
+    kind: str | None = None
 
     def native(self) -> str:
         """The native symbol: the user's, else the start of the file's name (BTCUSDT-1m-….csv)."""
@@ -52,6 +53,18 @@ class Context:
     def venue(self, fallback: str) -> str:
         """The exchange: the user's, else what the format implies."""
         return self.exchange or fallback
+
+    def instrument(self, fallback: str) -> Instrument:
+        """The file's one instrument, in the archives of the venue ``fallback``.
+
+        Binance's spot and futures archives look alike: the kind is the user's, else spot where a
+        folder of the path is called spot (as in the archive), else the venue's.
+        """
+        kind = self.kind or ("spot" if "spot" in self.path.parts else None)
+        venue = self.venue(fallback)
+        if kind is None and venue.lower() == fallback.split("-", maxsplit=1)[0]:
+            venue = fallback
+        return Instrument.of(venue, self.native(), kind)
 
 
 @dataclass
@@ -125,21 +138,46 @@ _MAKER = ({"false", "0"}, {"true", "1"})
 def text(column: Any) -> npt.NDArray[np.str_]:
     """Text of ids, without the .0 that a float column would give."""
     series = pd.Series(column)
-    if series.dtype.kind == "f" and (series.dropna() % 1 == 0).all():
+    if series.dtype.kind == "f" and bool((series.dropna() % 1 == 0).all()):
         series = series.astype("Int64")
     return series.astype(str).to_numpy(dtype=str)
 
 
-def _per_row(frame: pd.DataFrame, exchange: str, native: str, kind: str | None = None) -> Any:
-    """One instrument for the block when its rows agree, else one a row."""
-    venues = (
-        frame[exchange].astype(str) if exchange in frame else pd.Series([exchange] * len(frame))
-    )
-    pairs = list(zip(venues, frame[native].astype(str), strict=True))
-    known = {pair: Instrument.of(*pair, kind) for pair in set(pairs)}
+def _per_row(
+    frame: pd.DataFrame, exchange: str, native: str, kind: str | None = None
+) -> dict[str, Any]:
+    """One instrument for the block when its rows agree, else one a row.
+
+    ``exchange`` is a column, or the venue of all rows.
+    """
+    natives, which = np.unique(frame[native].astype(str).to_numpy(dtype=str), return_inverse=True)
+    if exchange in frame:
+        venues, at = np.unique(frame[exchange].astype(str).to_numpy(dtype=str), return_inverse=True)
+    else:
+        venues, at = np.array([exchange]), np.zeros(len(frame), dtype=np.int64)
+    code = at * len(natives) + which
+    used = np.unique(code)
+    known = {
+        int(c): Instrument.of(str(venues[c // len(natives)]), str(natives[c % len(natives)]), kind)
+        for c in used
+    }
     if len(known) == 1:
-        return {"instrument": next(iter(known.values()))}
-    return {"instruments": np.array([known[pair] for pair in pairs], dtype=object)}
+        return {"instrument": known[int(used[0])]}
+    table = np.empty(int(used.max(initial=0)) + 1, dtype=object)
+    for c, instrument in known.items():
+        table[c] = instrument
+    return {"instruments": table[code]}
+
+
+def base_units(chosen: dict[str, Any], size: Floats, price: Floats) -> Floats:
+    """Sizes in base units, for the one instrument of a block or one a row."""
+    if "instrument" in chosen:
+        return np.asarray(chosen["instrument"].base_units(size, price), dtype=np.float64)
+    out = size.copy()
+    for instrument in set(chosen["instruments"]):
+        keep = chosen["instruments"] == instrument
+        out[keep] = instrument.base_units(size[keep], price[keep])
+    return out
 
 
 _INTERVAL = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -170,7 +208,7 @@ def _klines(frame: pd.DataFrame, context: Context) -> Columns:
             "taker_buy_volume": number(frame["taker_buy_volume"]),
             "timeframe": np.full(len(ts), _bar_length(context, ts)),
         },
-        Instrument.of(context.venue("binance-futures"), context.native()),
+        context.instrument("binance-futures"),
     )
 
 
@@ -188,7 +226,7 @@ def _plain_candles(frame: pd.DataFrame, context: Context) -> Columns:
             values["quote_volume"] = values["volume"]
             values["volume"] = values["quote_volume"] / values["close"]
     values["timeframe"] = np.full(len(ts), length)
-    return Columns(ts, values, Instrument.of(context.venue("local"), context.native()))
+    return Columns(ts, values, context.instrument("local"))
 
 
 def _venue_candles(frame: pd.DataFrame, context: Context) -> Columns:
@@ -236,7 +274,7 @@ def _trades(
                 "size": number(frame[size]),
                 "sign": sign(frame[side], *words),
             },
-            Instrument.of(context.venue(venue), context.native()),
+            context.instrument(venue),
         )
 
     return read
@@ -246,15 +284,21 @@ def _named_trades(
     ids: str, price: str, size: str, stamp: str, side: str, native: str, venue: str
 ) -> Reader:
     def read(frame: pd.DataFrame, context: Context) -> Columns:
+        names = frame[native].astype(str)
+        kind = context.kind
+        if kind is None and venue == "okx":
+            kind = "perpetual" if names.str.endswith("-SWAP").all() else "spot"
+        chosen = _per_row(frame, context.venue(venue), native, kind or "perpetual")
+        prices = number(frame[price])
         return Columns(
             moment(frame[stamp]),
             {
                 "id": text(frame[ids]),
-                "price": number(frame[price]),
-                "size": number(frame[size]),
+                "price": prices,
+                "size": base_units(chosen, number(frame[size]), prices),
                 "sign": sign(frame[side], *_WORDS),
             },
-            **_per_row(frame, context.venue(venue), native, "perpetual"),
+            **chosen,
         )
 
     return read
@@ -272,15 +316,14 @@ def _tardis(frame: pd.DataFrame, values: dict[str, Any]) -> Columns:
 
 def _tardis_trades(frame: pd.DataFrame, context: Context) -> Columns:
     del context
-    price, amount = number(frame["price"]), number(frame["amount"])
-    inverse = frame["exchange"].astype(str).isin({"bitmex", "deribit"}).to_numpy()
+    chosen = _per_row(frame, "exchange", "symbol")
+    price = number(frame["price"])
     return _tardis(
         frame,
         {
             "id": text(frame["id"]),
             "price": price,
-            # BitMEX and Deribit count in dollars
-            "size": np.where(inverse, amount / price, amount),
+            "size": base_units(chosen, number(frame["amount"]), price),
             "sign": sign(frame["side"], *_WORDS),
         },
     )
@@ -290,35 +333,62 @@ def _tardis_liquidations(frame: pd.DataFrame, context: Context) -> Columns:
     return _tardis_trades(frame, context)
 
 
-def _tardis_ticker(kind: str) -> Reader:
-    def read(frame: pd.DataFrame, context: Context) -> Columns:
-        del context
-        if kind == "funding":
-            stamp = frame.assign(timestamp=frame["funding_timestamp"])
-            return _tardis(stamp, {"rate": number(frame["funding_rate"])})
-        return _tardis(frame, {"open_interest": number(frame["open_interest"])})
+def _tardis_interest(frame: pd.DataFrame, context: Context) -> Columns:
+    del context
+    chosen = _per_row(frame, "exchange", "symbol")
+    price = number(frame["mark_price"] if "mark_price" in frame else frame["last_price"])
+    return _tardis(
+        frame, {"open_interest": base_units(chosen, number(frame["open_interest"]), price)}
+    )
 
-    return read
+
+def tardis_funding(frame: pd.DataFrame, context: Context) -> Columns:
+    """Each row as funding at the time it is paid; the loader keeps the last one before then."""
+    del context
+    due = frame.assign(timestamp=frame["funding_timestamp"])
+    return _tardis(due, {"rate": number(frame["funding_rate"])})
+
+
+def _tardis_books(frame: pd.DataFrame, levels: dict[str, list[str]]) -> Columns:
+    """Books of ``levels``: names of the columns of bid and ask prices and sizes, best first."""
+    chosen = _per_row(frame, "exchange", "symbol")
+    values: dict[str, Any] = {
+        name: np.stack([number(frame[column]) for column in columns], axis=1)
+        for name, columns in levels.items()
+    }
+    for side in ("bid", "ask"):
+        values[f"{side}_sizes"] = np.stack(
+            [
+                base_units(chosen, values[f"{side}_sizes"][:, i], values[f"{side}_prices"][:, i])
+                for i in range(values[f"{side}_sizes"].shape[1])
+            ],
+            axis=1,
+        )
+    # Several books may bear one exchange time; the receive time tells them apart.
+    received = moment(frame["local_timestamp"])
+    values["sequence"] = np.nan_to_num(received).astype(np.int64)
+    return _tardis(frame, values)
 
 
 def _tardis_snapshots(frame: pd.DataFrame, context: Context) -> Columns:
     del context
-    levels = sum(1 for name in frame.columns if re.fullmatch(r"asks\[\d+\]\.price", name))
-    values = {}
-    for side in ("bid", "ask"):
-        for what, column in (("prices", "price"), ("sizes", "amount")):
-            values[f"{side}_{what}"] = np.stack(
-                [number(frame[f"{side}s[{i}].{column}"]) for i in range(levels)], axis=1
-            )
-    return _tardis(frame, values)
+    count = sum(1 for name in frame.columns if re.fullmatch(r"asks\[\d+\]\.price", name))
+    return _tardis_books(
+        frame,
+        {
+            f"{side}_{what}": [f"{side}s[{i}].{column}" for i in range(count)]
+            for side in ("bid", "ask")
+            for what, column in (("prices", "price"), ("sizes", "amount"))
+        },
+    )
 
 
 def _tardis_quotes(frame: pd.DataFrame, context: Context) -> Columns:
     del context
-    return _tardis(
+    return _tardis_books(
         frame,
         {
-            f"{side}_{what}": number(frame[f"{side}_{column}"])[:, None]
+            f"{side}_{what}": [f"{side}_{column}"]
             for side in ("bid", "ask")
             for what, column in (("prices", "price"), ("sizes", "amount"))
         },
@@ -332,7 +402,7 @@ def _binance_funding(frame: pd.DataFrame, context: Context) -> Columns:
             "rate": number(frame["last_funding_rate"]),
             "interval": number(frame["funding_interval_hours"]) * 3600.0,
         },
-        Instrument.of(context.venue("binance-futures"), context.native()),
+        context.instrument("binance-futures"),
     )
 
 
@@ -362,7 +432,7 @@ def _binance_liquidations(frame: pd.DataFrame, context: Context) -> Columns:
             "size": number(frame["accumulated_fill_quantity"]),
             "sign": sign(frame["side"], *_WORDS),
         },
-        Instrument.of(context.venue("binance-futures"), context.native()),
+        context.instrument("binance-futures"),
     )
 
 
@@ -383,63 +453,121 @@ def _flag(cell: str) -> bool:
 
 FORMATS: tuple[Format, ...] = (
     Format(
-        "binance klines", "candles", frozenset({"open_time", "taker_buy_volume", "close_time"}),
-        _klines, lambda cells, _: len(cells) == len(_KLINES), _KLINES,
+        "binance klines",
+        "candles",
+        frozenset({"open_time", "taker_buy_volume", "close_time"}),
+        _klines,
+        lambda cells, _: len(cells) == len(_KLINES),
+        _KLINES,
     ),
     Format(
-        "binance aggTrades", "trades", frozenset({"agg_trade_id", "transact_time"}),
-        _trades("agg_trade_id", "price", "quantity", "transact_time", "is_buyer_maker", _MAKER, "binance-futures"),
-        lambda cells, _: len(cells) in (7, 8) and _flag(cells[6]), _AGG,
+        "binance aggTrades",
+        "trades",
+        frozenset({"agg_trade_id", "transact_time"}),
+        _trades(
+            "agg_trade_id",
+            "price",
+            "quantity",
+            "transact_time",
+            "is_buyer_maker",
+            _MAKER,
+            "binance-futures",
+        ),
+        lambda cells, _: len(cells) in (7, 8) and _flag(cells[6]),
+        _AGG,
     ),
     Format(
-        "binance trades", "trades", frozenset({"quote_qty", "is_buyer_maker", "time"}),
+        "binance trades",
+        "trades",
+        frozenset({"quote_qty", "is_buyer_maker", "time"}),
         _trades("id", "price", "qty", "time", "is_buyer_maker", _MAKER, "binance-futures"),
-        lambda cells, _: len(cells) in (6, 7) and _flag(cells[5]), _SPOT_TRADES,
-    ),
-    Format("binance fundingRate", "funding", frozenset({"calc_time", "last_funding_rate"}), _binance_funding),
-    Format("binance metrics", "open_interest", frozenset({"sum_open_interest", "create_time"}), _binance_metrics),
-    Format(
-        "binance liquidationSnapshot", "liquidations",
-        frozenset({"accumulated_fill_quantity", "average_price"}), _binance_liquidations,
+        lambda cells, _: len(cells) in (6, 7) and _flag(cells[5]),
+        _SPOT_TRADES,
     ),
     Format(
-        "bybit trades", "trades", frozenset({"trdMatchID", "tickDirection"}),
+        "binance fundingRate",
+        "funding",
+        frozenset({"calc_time", "last_funding_rate"}),
+        _binance_funding,
+    ),
+    Format(
+        "binance metrics",
+        "open_interest",
+        frozenset({"sum_open_interest", "create_time"}),
+        _binance_metrics,
+    ),
+    Format(
+        "binance liquidationSnapshot",
+        "liquidations",
+        frozenset({"accumulated_fill_quantity", "average_price"}),
+        _binance_liquidations,
+    ),
+    Format(
+        "bybit trades",
+        "trades",
+        frozenset({"trdMatchID", "tickDirection"}),
         _named_trades("trdMatchID", "price", "size", "timestamp", "side", "symbol", "bybit"),
     ),
     Format(
-        "okx trades", "trades", frozenset({"instrument_name", "trade_id", "created_time"}),
-        _named_trades("trade_id", "price", "size", "created_time", "side", "instrument_name", "okx"),
+        "okx trades",
+        "trades",
+        frozenset({"instrument_name", "trade_id", "created_time"}),
+        _named_trades(
+            "trade_id", "price", "size", "created_time", "side", "instrument_name", "okx"
+        ),
     ),
     Format(
-        "tardis book_snapshot", "order_book",
-        frozenset({"local_timestamp", "asks[0].price", "bids[0].price"}), _tardis_snapshots,
+        "tardis book_snapshot",
+        "order_book",
+        frozenset({"local_timestamp", "asks[0].price", "bids[0].price"}),
+        _tardis_snapshots,
     ),
     Format(
-        "tardis quotes", "order_book",
-        frozenset({"local_timestamp", "ask_amount", "bid_amount"}), _tardis_quotes,
+        "tardis quotes",
+        "order_book",
+        frozenset({"local_timestamp", "ask_amount", "bid_amount"}),
+        _tardis_quotes,
     ),
     Format(
-        "tardis derivative_ticker", "open_interest",
-        frozenset({"local_timestamp", "funding_rate", "open_interest"}), _tardis_ticker("open_interest"),
+        "tardis derivative_ticker",
+        "open_interest",
+        frozenset({"local_timestamp", "funding_rate", "open_interest"}),
+        _tardis_interest,
     ),
     Format(
-        "tardis derivative_ticker (funding)", "funding",
-        frozenset({"local_timestamp", "funding_timestamp", "funding_rate"}), _tardis_ticker("funding"),
+        "tardis derivative_ticker (funding)",
+        "funding",
+        frozenset({"local_timestamp", "funding_timestamp", "funding_rate"}),
+        tardis_funding,
     ),
     Format(
-        "tardis trades", "trades",
-        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}), _tardis_trades,
+        "tardis trades",
+        "trades",
+        frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}),
+        _tardis_trades,
     ),
     Format(
-        "tardis liquidations", "liquidations",
+        "tardis liquidations",
+        "liquidations",
         frozenset({"exchange", "symbol", "local_timestamp", "id", "side", "price", "amount"}),
         _tardis_liquidations,
     ),
-    Format("venue candles", "candles", frozenset({"venue", "coin", "o", "h", "l", "c"}), _venue_candles),
-    Format("venue funding", "funding", frozenset({"venue", "coin", "funding_rate"}), _venue_funding),
-    Format("venue open interest", "open_interest", frozenset({"venue", "coin", "oi_usd"}), _venue_interest),
-    Format("candles", "candles", frozenset({"open", "high", "low", "close", "volume"}), _plain_candles),
-)  # fmt: skip
+    Format(
+        "venue candles", "candles", frozenset({"venue", "coin", "o", "h", "l", "c"}), _venue_candles
+    ),
+    Format(
+        "venue funding", "funding", frozenset({"venue", "coin", "funding_rate"}), _venue_funding
+    ),
+    Format(
+        "venue open interest",
+        "open_interest",
+        frozenset({"venue", "coin", "oi_usd"}),
+        _venue_interest,
+    ),
+    Format(
+        "candles", "candles", frozenset({"open", "high", "low", "close", "volume"}), _plain_candles
+    ),
+)
 
 
 def detect(cells: list[str], context: Context, kind: str | None) -> tuple[Format, bool]:

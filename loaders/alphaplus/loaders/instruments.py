@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 
-_QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "EUR", "BTC", "ETH")
+_QUOTES = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")
+_BINANCE_QUOTES = ("BUSD", "TUSD")  # elsewhere BNBUSD and DOTUSD are quoted in USD
 _SUFFIXES = ("PERP", "PERPETUAL", "SWAP", "UMCBL")
 _VENUES = {
     "binance-futures": ("binance", "perpetual"),
@@ -19,6 +20,12 @@ _VENUES = {
     "okex": ("okx", "spot"),
     "bybit-spot": ("bybit", "spot"),
 }
+# Base units of one contract at OKX (its instruments page); other venues count in base units, but
+# for the inverse contracts of Instrument.contract.
+_OKX_CONTRACTS = {
+    "BTC": 0.01, "ETH": 0.1, "SOL": 1.0, "DOGE": 1000.0, "XRP": 100.0, "LTC": 1.0, "BCH": 0.1,
+    "ADA": 100.0, "DOT": 1.0, "AVAX": 1.0, "LINK": 1.0, "BNB": 0.01, "TRX": 1000.0, "UNI": 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,39 @@ class Instrument:
     def pair(self) -> tuple[str, str]:
         """Base and quote, read off the native symbol; XBT is BTC."""
         parts = [part for part in re.split(r"[-_/:]", self.native) if part not in _SUFFIXES]
-        name = parts[0]
+        name = parts[0] if parts else self.native
         if len(parts) > 1 and parts[1]:
             base, quote = name, parts[1]
         else:
-            quote = next((q for q in _QUOTES if name.endswith(q) and name != q), "USD")
+            quotes: tuple[str, ...] = _QUOTES
+            if self.exchange == "binance" and not self.native.endswith("_PERP"):
+                quotes = (*_BINANCE_QUOTES, *_QUOTES)
+            quote = next((q for q in quotes if name.endswith(q) and name != q), "USD")
             base = name.removesuffix(quote) or name
         return base.replace("XBT", "BTC"), quote
+
+    def contract(self) -> tuple[float, bool]:
+        """Contract size and whether it is in quote currency (an inverse contract).
+
+        NaN where a venue counts contracts of a size that is not known here.
+        """
+        base, quote = self.pair()
+        if self.kind == "spot":
+            return 1.0, False
+        inverse = quote == "USD"
+        if self.exchange in ("bitmex", "deribit") and inverse:
+            return 1.0, True
+        coin_margined = self.exchange in ("huobi", "okx") or self.native.endswith("_PERP")
+        if coin_margined and inverse:
+            return (100.0 if base == "BTC" else 10.0), True
+        if self.exchange == "okx" and self.native.endswith("-SWAP"):
+            return _OKX_CONTRACTS.get(base, float("nan")), False
+        return 1.0, False
+
+    def base_units(self, size: Any, price: Any) -> Any:
+        """Sizes as the venue counts them, in base units."""
+        contract, inverse = self.contract()
+        return size * contract / price if inverse else size * contract
 
     def symbol(self, default_exchange: str) -> str:
         """The name in market.*: NATIVE at the default exchange, NATIVE@exchange elsewhere.
@@ -79,10 +112,12 @@ class Register:
         if instrument not in self._known:
             base, quote = instrument.pair()
             symbol = instrument.symbol(self._default)
+            contract, inverse = instrument.contract()
             self._conn.execute(
                 "insert into market.instruments"
-                " (symbol, exchange, native_symbol, base, quote, kind, aliases, priority)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+                " (symbol, exchange, native_symbol, base, quote, kind, contract_size, is_inverse,"
+                " aliases, priority)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
                 (
                     symbol,
                     instrument.exchange,
@@ -90,6 +125,8 @@ class Register:
                     base,
                     quote,
                     instrument.kind,
+                    contract if contract == contract else 1.0,  # noqa: PLR0124  (NaN: not known)
+                    inverse,
                     instrument.aliases(),
                     (10 if instrument.exchange == self._default else 100)
                     + (50 if instrument.kind == "spot" else 0),

@@ -8,6 +8,7 @@ lost or doubled. Memory does not grow with the file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -25,25 +26,44 @@ import numpy.typing as npt
 import pandas as pd
 import psycopg
 from alphaplus.loaders import feeds, pgcopy
-from alphaplus.loaders.formats import BOOK_LEVELS, Columns, Context, Format, UnknownFormat, detect
+from alphaplus.loaders.formats import (
+    BOOK_LEVELS,
+    Columns,
+    Context,
+    Format,
+    UnknownFormat,
+    detect,
+    tardis_funding,
+)
 from alphaplus.loaders.instruments import Instrument, Register
-from alphaplus.loaders.pgcopy import Interval, Text
+from alphaplus.loaders.pgcopy import Interval, Ragged, Text
 from psycopg import sql
 
 Floats = npt.NDArray[np.float64]
+Refused = tuple[int, str, str, str]  # line, raw text, reason, detail
 
 BLOCK = 4 * 2**20
 PARQUET_ROWS = 50_000
 EPOCH_2000 = 946_684_800 * 1_000_000
 FUTURE = 60 * 1_000_000  # clocks differ; a minute ahead is not yet the future
 KINDS = (
-    "auto", "candles", "trades", "order_book", "book_feed", "liquidations", "funding",
+    "auto",
+    "candles",
+    "trades",
+    "order_book",
+    "book_feed",
+    "liquidations",
+    "funding",
     "open_interest",
-)  # fmt: skip
+)
 
 
 class TooManyBad(Exception):
     """More rows were refused than the user allows."""
+
+
+class LoadRunning(Exception):
+    """Another session loads the same file."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,14 @@ class Options:
     max_bad: int | None = None
     levels: int = BOOK_LEVELS
     every: float = 1.0
+    instrument_kind: str | None = None
+    again: bool = False
     block: int = BLOCK
+
+    def meaning(self) -> dict[str, Any]:
+        """Those options that decide what a file's rows become."""
+        apart = {"max_bad", "block", "again", "correct"}
+        return {name: value for name, value in vars(self).items() if name not in apart}
 
 
 @dataclass
@@ -122,7 +149,7 @@ TABLES = {
 
 @dataclass
 class Block:
-    """Some rows of a file: as a frame, their line numbers (from 1), their text for quarantine."""
+    """Some rows of a file: a frame, their line numbers (from 1), their text for the quarantine."""
 
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64]
@@ -131,17 +158,41 @@ class Block:
     last_line: int = 0
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """A file's bytes, through gzip or the one member of a zip archive."""
-    if path.suffix == ".zip":
-        archive = zipfile.ZipFile(path)
-        members = [name for name in archive.namelist() if not name.endswith("/")]
-        if len(members) != 1:
-            raise UnknownFormat(f"{path.name} holds {len(members)} files; one is expected")
-        return archive.open(members[0])
-    if path.open("rb").read(2) == b"\x1f\x8b":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
+@dataclass(frozen=True)
+class Source:
+    """One table or stream: a file, or one member of a zip archive."""
+
+    file: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What market.loads and market.quarantine call it."""
+        return f"{self.file}!{self.member}" if self.member else str(self.file)
+
+    def open(self) -> IO[bytes]:
+        """Its bytes, out of zip and gzip."""
+        if zipfile.is_zipfile(self.file):
+            archive = zipfile.ZipFile(self.file)
+            return archive.open(self.member or _members(archive)[0])
+        with self.file.open("rb") as probe:
+            packed = probe.read(2) == b"\x1f\x8b"
+        return gzip.open(self.file, "rb") if packed else self.file.open("rb")  # type: ignore[return-value]
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if not name.endswith("/")]
+
+
+def sources(path: Path) -> list[Source]:
+    """What is to be read of a file: itself, or each member of a zip archive of several."""
+    path = path.resolve()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive)
+        if len(members) > 1:
+            return [Source(path, member) for member in members]
+    return [Source(path)]
 
 
 def blocks_of_lines(stream: IO[bytes], size: int) -> Iterator[list[bytes]]:
@@ -203,6 +254,8 @@ def parse_lines(lines: list[bytes], first: int, names: list[str]) -> Block:
 class Loader:
     """Loads files through one connection."""
 
+    lock_wait = 10.0  # seconds until a file that another session loads is given up
+
     def __init__(
         self, conn: psycopg.Connection[Any], options: Options | None = None, progress: Any = None
     ) -> None:
@@ -212,61 +265,92 @@ class Loader:
         self.progress = progress or (lambda report, share: None)
 
     def load(self, path: Path) -> Report:
-        """Load one file.
+        """Load one file; of an archive all members.
 
         Raises:
             UnknownFormat: no format fits.
             TooManyBad: more rows refused than allowed; what was good up to there is loaded.
+            LoadRunning: another session loads the same file.
         """
-        report = Report(str(path))
         digest = file_hash(path)
-        load_id, resume, state = self._begin(path, digest, report)
-        if load_id is None:
-            report.skipped = True
-            return report
+        reports = [self._load(source, digest) for source in sources(path)]
+        if len(reports) == 1:
+            return reports[0]
+        whole = Report(str(path), f"{len(reports)} files", skipped=all(r.skipped for r in reports))
+        for report in reports:
+            whole.kind = report.kind
+            for name in ("read", "loaded", "duplicate", "corrected", "quarantined"):
+                setattr(whole, name, getattr(whole, name) + getattr(report, name))
+        return whole
+
+    def _load(self, source: Source, digest: bytes) -> Report:
+        report = Report(source.name)
+        lock = f"alphaplus.load:{source.name}"
+        self._lock(lock, source)
         try:
-            if path.suffix == ".parquet":
-                self._parquet(path, load_id, resume, report)
-            else:
-                self._lines(path, load_id, resume, state, report)
-        except KeyboardInterrupt:
-            self._end(load_id, "interrupted", None)
-            raise
-        except Exception as error:
-            self._end(load_id, "failed", str(error))
-            raise
-        self._end(load_id, "done", None)
-        return report
+            load_id, resume, state = self._begin(source, digest, report)
+            if load_id is None:
+                report.skipped = True
+                return report
+            try:
+                if source.file.suffix == ".parquet":
+                    self._parquet(source, load_id, resume, report)
+                else:
+                    self._lines(source, load_id, resume, state, report)
+            except BaseException as error:
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                with contextlib.suppress(psycopg.OperationalError):
+                    self._end(load_id, status, str(error) or type(error).__name__)
+                raise
+            self._end(load_id, "done", None)
+            return report
+        finally:
+            with contextlib.suppress(psycopg.OperationalError):
+                self.conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
+
+    def _lock(self, lock: str, source: Source) -> None:
+        """Waits a little: the session of a load just killed takes a moment to end."""
+        deadline = time.monotonic() + self.lock_wait
+        while self.conn.execute(
+            "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
+        ).fetchone() != (True,):
+            if time.monotonic() > deadline:
+                raise LoadRunning(f"{source.name} is being loaded by another session")
+            time.sleep(0.1)
 
     # --- the log of loads ----------------------------------------------------------------------
 
     def _begin(
-        self, path: Path, digest: bytes, report: Report
+        self, source: Source, digest: bytes, report: Report
     ) -> tuple[int | None, int, dict[str, Any] | None]:
-        options = json.dumps(vars(self.options))
+        """(load id, line to go on after, state); no id: the file was loaded before.
+
+        The same file with the same options goes on where it stopped. Nobody else loads it: the
+        advisory lock is held, so a load that is still called running was killed.
+        """
+        options = json.dumps(self.options.meaning())
         row = self.conn.execute(
             "select load_id, status, resume_line, resume_state, rows_read, rows_loaded,"
-            " rows_duplicate, rows_quarantined, format, kind from market.loads"
-            " where file = %s and file_sha256 = %s and kind = %s order by load_id desc limit 1",
-            (str(path), digest, self.options.kind),
+            " rows_duplicate, rows_quarantined, format from market.loads"
+            " where file = %s and file_sha256 = %s and options = %s::jsonb"
+            " order by load_id desc limit 1",
+            (source.name, digest, options),
         ).fetchone()
-        if row and row[1] == "done":
-            report.read, report.duplicate = row[4], row[4] - row[7]
+        if row and row[1] == "done" and not (self.options.correct or self.options.again):
+            report.read, report.duplicate = row[4], row[5] + row[6]
             report.quarantined, report.format = row[7], row[8] or ""
-            if not self.options.correct:
-                return None, 0, None
-        elif row:
+            return None, 0, None
+        if row and row[1] != "done":
             report.read, report.loaded, report.duplicate, report.quarantined = row[4:8]
             self.conn.execute(
                 "update market.loads set status = 'running', error = null where load_id = %s",
                 (row[0],),
             )
             return row[0], row[2], row[3]
-        report.read = report.duplicate = report.quarantined = 0
         new = self.conn.execute(
-            "insert into market.loads (kind, file, file_sha256, options) values (%s, %s, %s, %s)"
-            " returning load_id",
-            (self.options.kind, str(path), digest, options),
+            "insert into market.loads (kind, file, file_sha256, options)"
+            " values (%s, %s, %s, %s) returning load_id",
+            (self.options.kind, source.name, digest, options),
         ).fetchone()
         assert new is not None
         return new[0], 0, None
@@ -298,74 +382,88 @@ class Loader:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def _context(self, path: Path) -> Context:
+    def _context(self, source: Source) -> Context:
         o = self.options
-        return Context(path, o.exchange, o.symbol, o.timeframe, o.volume_unit)
+        path = Path(source.member) if source.member else source.file
+        return Context(path, o.exchange, o.symbol, o.timeframe, o.volume_unit, o.instrument_kind)
 
     def _lines(
-        self, path: Path, load_id: int, resume: int, state: dict[str, Any] | None, report: Report
+        self,
+        source: Source,
+        load_id: int,
+        resume: int,
+        state: dict[str, Any] | None,
+        report: Report,
     ) -> None:
-        context = self._context(path)
-        with open_bytes(path) as stream:
-            start = time.monotonic()
-            total = path.stat().st_size
+        context = self._context(source)
+        total = max(source.file.stat().st_size, 1)
+        with source.open() as stream:
             number = 0
-            layout: tuple[Format, list[str]] | None = None
-            feed: feeds.Feed | None = None
+            layout: _Layout | None = None
             for lines in blocks_of_lines(stream, self.options.block):
                 first = number + 1
                 number += len(lines)
-                if layout is None and feed is None:
-                    head = next((line for line in lines if line.strip()), b"")
-                    if feeds.looks_like(head) or self.options.kind == "book_feed":
-                        feed = feeds.Feed(context, self.options.levels, self.options.every, state)
-                        report.format, report.kind = "json stream", "book_feed"
-                    else:
-                        layout = self._layout(head, context, report)
-                        if (
-                            head
-                            and layout[1]
-                            and head.decode("utf-8", "replace").startswith(layout[1][0])
-                        ):
-                            lines, first = lines[1:], first + 1
+                if layout is None:
+                    head = next((i for i, line in enumerate(lines) if line.strip()), None)
+                    if head is None:
+                        continue
+                    layout = self._layout(lines[head], context, state, report)
+                    if layout.header:
+                        lines, first = lines[head + 1 :], first + head + 1
                 if number <= resume:
                     continue
                 skip = max(0, resume - first + 1)
                 lines, first = lines[skip:], first + skip
                 with self.conn.transaction():
-                    if feed is not None:
-                        self._feed_block(feed, lines, first, path, load_id, report)
-                        self._save(load_id, number, feed.state(), report)
+                    if isinstance(layout.reader, feeds.Feed):
+                        self._feed_block(layout.reader, lines, first, load_id, report)
+                    elif isinstance(layout.reader, feeds.RowBooks):
+                        block = parse_lines(lines, first, layout.names)
+                        self._book_rows(layout.reader, block, load_id, report)
                     else:
-                        assert layout is not None
-                        block = parse_lines(lines, first, layout[1])
-                        self._block(block, layout[0], context, path, load_id, report)
-                        self._save(load_id, number, None, report)
+                        block = parse_lines(lines, first, layout.names)
+                        self._block(block, layout.reader, context, load_id, report)
+                    self._save(load_id, number, layout.state(), report)
                 self._check_bad(report)
-                self.progress(report, min(1.0, _position(stream) / max(total, 1)))
-            if feed is not None:
+                self.progress(report, min(1.0, _position(stream) / total))
+            if layout is not None and isinstance(layout.reader, feeds.RowBooks):
                 with self.conn.transaction():
-                    self._feed_end(feed, path, load_id, report)
-                    self._save(load_id, number, feed.state(), report)
-            del start
+                    layout.reader.end()
+                    self._store_made(layout.reader, lambda line: "", load_id, report)
+                    self._save(load_id, number, layout.state(), report)
 
-    def _layout(self, head: bytes, context: Context, report: Report) -> tuple[Format, list[str]]:
-        cells = next(csv.reader([head.decode("utf-8-sig", "replace").rstrip("\r")]), [])
-        kind = None if self.options.kind == "auto" else self.options.kind
-        if {"first_update_id", "update_type", "qty"} <= set(cells):
-            found, header = feeds.SNAPSHOT_ROWS, True
-        elif {"is_snapshot", "local_timestamp"} <= set(cells):
-            found, header = feeds.INCREMENTAL_ROWS, True
-        else:
-            found, header = detect(cells, context, kind)
+    def _layout(
+        self, head: bytes, context: Context, state: dict[str, Any] | None, report: Report
+    ) -> _Layout:
+        o = self.options
+        if feeds.looks_like(head):
+            if o.kind not in ("auto", "book_feed", "order_book", "trades", "liquidations"):
+                raise UnknownFormat(f"{context.path.name} is a recorded stream, not {o.kind}")
+            report.format, report.kind = "json stream", "book_feed"
+            return _Layout(feeds.Feed(context, o.levels, o.every, state), [], header=False)
+        cells = [
+            cell.split("/")[0].strip() if not cell.isascii() else cell.strip()  # OKX: name/名
+            for cell in next(csv.reader([head.decode("utf-8-sig", "replace").rstrip("\r")]), [])
+        ]
+        rowwise = {
+            "binance": ({"first_update_id", "update_type", "qty"}, "binance depth snapshot"),
+            "tardis": ({"is_snapshot", "local_timestamp"}, "tardis incremental_book_L2"),
+        }
+        for kind, (needs, name) in rowwise.items():
+            if needs <= set(cells):
+                report.format, report.kind = name, "order_book"
+                books = feeds.RowBooks(kind, context, o.levels, o.every, state)
+                return _Layout(books, cells, header=True)
+        wanted = {"auto": None, "book_feed": "order_book"}.get(o.kind, o.kind)
+        found, header = detect(cells, context, wanted)
         report.format, report.kind = found.name, found.kind
-        return found, [c.strip() for c in cells] if header else list(found.names[: len(cells)])
+        return _Layout(found, cells if header else list(found.names[: len(cells)]), header=header)
 
-    def _parquet(self, path: Path, load_id: int, resume: int, report: Report) -> None:
+    def _parquet(self, source: Source, load_id: int, resume: int, report: Report) -> None:
         import pyarrow.parquet as pq
 
-        context = self._context(path)
-        file = pq.ParquetFile(path)
+        context = self._context(source)
+        file = pq.ParquetFile(source.file)
         kind = None if self.options.kind == "auto" else self.options.kind
         found, _ = detect(file.schema_arrow.names, context, kind)
         report.format, report.kind = found.name, found.kind
@@ -378,7 +476,7 @@ class Loader:
             lines = np.arange(first, number + 1, dtype=np.int64)
             block = Block(frame, lines, lambda i, f=frame: f.iloc[i].to_json(date_format="iso"))  # type: ignore[misc]
             with self.conn.transaction():
-                self._block(block, found, context, path, load_id, report)
+                self._block(block, found, context, load_id, report)
                 self._save(load_id, number, None, report)
             self._check_bad(report)
             self.progress(report, number / max(file.metadata.num_rows, 1))
@@ -394,37 +492,45 @@ class Loader:
     # --- one block -----------------------------------------------------------------------------
 
     def _block(
-        self,
-        block: Block,
-        found: Format,
-        context: Context,
-        path: Path,
-        load_id: int,
-        report: Report,
+        self, block: Block, found: Format, context: Context, load_id: int, report: Report
     ) -> None:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
             columns = found.read(block.frame, context)
-            lines = block.lines if columns.rows is None else block.lines[columns.rows]
-            reasons = check(found.kind, columns, lines)
-            bad = np.array([bool(reason) for reason in reasons])
-            for i in np.flatnonzero(bad):
-                row = int(i if columns.rows is None else columns.rows[i])
-                refused.append((int(lines[i]), block.raw(row), reasons[i], ""))
-            extra = len(columns.ts) - len(block.frame)
-            report.read += extra
-            refused += self._store(found.kind, columns, lines, ~bad, block, report)
-        self._quarantine(refused, found.kind, path, load_id, report)
+            if found.read is tardis_funding:
+                columns = _last_before_paid(columns, block.frame)
+                report.read += len(columns.ts) - len(block.frame)
+            refused += self._checked(found.kind, columns, block.lines, block.raw, report)
+        self._quarantine(refused, found.kind, load_id, report)
 
-    def _quarantine(
+    def _checked(
         self,
-        refused: list[tuple[int, str, str, str]],
         kind: str,
-        path: Path,
-        load_id: int,
+        columns: Columns,
+        lines: npt.NDArray[np.int64],
+        raw: Callable[[int], str],
         report: Report,
-    ) -> None:
+    ) -> list[Refused]:
+        """Good rows into their table; returns the others. ``lines`` and ``raw``: by input row."""
+        rows = np.arange(len(columns.ts)) if columns.rows is None else columns.rows
+        reasons = check(kind, columns)
+        bad = np.array([bool(reason) for reason in reasons], dtype=bool)
+        refused = [
+            (int(lines[rows[i]]), raw(int(rows[i])), reasons[i], "") for i in np.flatnonzero(bad)
+        ]
+        for instrument, part in _by_instrument(columns, ~bad):
+            symbol = self.register.symbol(instrument)
+            values = _values(kind, columns, part, self.options)
+            different = self._insert(kind, symbol, values, report)
+            refused += [
+                (int(lines[rows[i]]), raw(int(rows[i])), "duplicate with other content",
+                 "load with --correct to replace the row that is there")
+                for i in part[different]
+            ]  # fmt: skip
+        return refused
+
+    def _quarantine(self, refused: list[Refused], kind: str, load_id: int, report: Report) -> None:
         if not refused:
             return
         report.quarantined += len(refused)
@@ -433,166 +539,137 @@ class Loader:
                 "insert into market.quarantine (load_id, kind, file, line, reason, detail, raw)"
                 " values (%s, %s, %s, %s, %s, nullif(%s, ''), %s) on conflict do nothing",
                 [
-                    (load_id, kind, str(path), line, reason, detail, raw.replace("\0", ""))
+                    (load_id, kind, report.file, line, reason, detail, raw.replace("\0", ""))
                     for line, raw, reason, detail in refused
                 ],
             )
 
-    def _store(
-        self,
-        kind: str,
-        columns: Columns,
-        lines: npt.NDArray[np.int64],
-        good: npt.NDArray[np.bool_],
-        block: Block | None,
-        report: Report,
-    ) -> list[tuple[int, str, str, str]]:
-        """Good rows into their table; returns those refused as duplicates with other content."""
-        refused: list[tuple[int, str, str, str]] = []
-        for instrument, rows in _by_instrument(columns, good):
-            symbol = self.register.symbol(instrument)
-            values = _values(kind, columns, rows, self.options)
-            refused += self._insert(kind, symbol, values, lines[rows], rows, columns, block, report)
-        return refused
-
     def _insert(
-        self,
-        kind: str,
-        symbol: str,
-        values: dict[str, Any],
-        lines: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        columns: Columns,
-        block: Block | None,
-        report: Report,
-    ) -> list[tuple[int, str, str, str]]:
+        self, kind: str, symbol: str, values: dict[str, Any], report: Report
+    ) -> npt.NDArray[np.int64]:
+        """Rows of one symbol; returns the positions of duplicates with other content."""
         table = TABLES[kind]
-        n = len(lines)
+        n = len(values["ts"])
         names = [*table.key, "known_at", "received_at", *table.content]
-        values["symbol"] = Text(symbol)
-        # Rows after all that is there can go straight in; the rest has to look for its like.
+        columns = _encoded({**values, "symbol": symbol})
+        # Rows after all that is there can go straight in; others have to look for their like.
         newest = self.conn.execute(
             sql.SQL("select max(ts) from {} where symbol = %s and ts >= %s").format(
                 sql.Identifier(*table.name.split("."))
             ),
             (symbol, _datetime(int(values["ts"].min()))),
         ).fetchone()
-        unique = _unique(values, table.key)
-        if newest is not None and newest[0] is None and unique:
-            report.loaded += pgcopy.copy(self.conn, table.name, names, _batches(values, names, n))
-            return []
-        return self._merge(table, names, values, lines, rows, columns, block, report)
+        if newest == (None,) and _unique(values, table.key):
+            report.loaded += pgcopy.copy(self.conn, table.name, names, [(columns, n)])
+            return np.zeros(0, dtype=np.int64)
+        return self._merge(table, names, columns, n, report)
 
     def _merge(
-        self,
-        table: Table,
-        names: list[str],
-        values: dict[str, Any],
-        lines: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        columns: Columns,
-        block: Block | None,
-        report: Report,
-    ) -> list[tuple[int, str, str, str]]:
+        self, table: Table, names: list[str], columns: dict[str, Any], n: int, report: Report
+    ) -> npt.NDArray[np.int64]:
         target = sql.Identifier(*table.name.split("."))
-        stage = sql.Identifier(f"_load_{table.name.split('.')[1]}")
+        name = f"_load_{table.name.split('.')[1]}"
+        stage = sql.Identifier("pg_temp", name)
         listed = sql.SQL(", ").join(map(sql.Identifier, names))
+        key = sql.SQL(", ").join(sql.Identifier("s", part) for part in table.key)
+        on = sql.SQL(" and ").join(
+            sql.SQL("s.{0} = t.{0}").format(sql.Identifier(part)) for part in table.key
+        )
+        differs = sql.SQL(" or ").join(
+            sql.SQL("s.{0} is distinct from t.{0}").format(sql.Identifier(part))
+            for part in table.content
+        )
         self.conn.execute(
             sql.SQL(
                 "create temporary table if not exists {} on commit delete rows as"
-                " select {}, 0::bigint as line from {} with no data"
-            ).format(stage, listed, target)
+                " select {}, 0::bigint as position from {} with no data"
+            ).format(sql.Identifier(name), listed, target)
         )
-        self.conn.execute(sql.SQL("truncate pg_temp.{}").format(stage))
-        values = {**values, "line": np.arange(len(lines), dtype=np.int64)}
-        pgcopy.copy(
-            self.conn,
-            f"pg_temp._load_{table.name.split('.')[1]}",
-            [*names, "line"],
-            _batches(values, [*names, "line"], len(lines)),
-        )
+        self.conn.execute(sql.SQL("truncate {}").format(stage))
+        staged = {**columns, "position": np.arange(n, dtype=np.int64)}
+        pgcopy.copy(self.conn, f"pg_temp.{name}", [*names, "position"], [(staged, n)])
         done = self.conn.execute(
             sql.SQL(
-                "insert into {} ({}) select {} from pg_temp.{} order by line on conflict do nothing"
+                "insert into {} ({}) select {} from {} order by position on conflict do nothing"
             ).format(target, listed, listed, stage)
         )
         report.loaded += done.rowcount
-        if done.rowcount == len(lines):
-            return []
-        on = sql.SQL(" and ").join(
-            sql.SQL("s.{0} = t.{0}").format(sql.Identifier(name)) for name in table.key
-        )
-        same = sql.SQL(" or ").join(
-            sql.SQL("s.{0} is distinct from t.{0}").format(sql.Identifier(name))
-            for name in table.content
-        )
+        if done.rowcount == n:
+            return np.zeros(0, dtype=np.int64)
         different = [
-            line
-            for (line,) in self.conn.execute(
+            position
+            for (position,) in self.conn.execute(
                 sql.SQL(
-                    "select s.line from pg_temp.{} s join {} t on {} where {} order by s.line"
-                ).format(stage, target, on, same)
+                    "select s.position from {} s join {} t on {} where {} order by s.position"
+                ).format(stage, target, on, differs)
             ).fetchall()
         ]
-        report.duplicate += len(lines) - done.rowcount - len(different)
         if different and self.options.correct:
+            # Of several rows of one key the last one counts.
             settings = sql.SQL(", ").join(
-                sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in table.content
+                sql.SQL("{0} = s.{0}").format(sql.Identifier(part)) for part in table.content
             )
             corrected = self.conn.execute(
                 sql.SQL(
-                    "update {} t set {} from pg_temp.{} s where {} and s.line = any(%s)"
-                ).format(target, settings, stage, on),
-                (different,),
+                    "update {} t set {} from"
+                    " (select distinct on ({}) s.* from {} s order by {}, s.position desc) s"
+                    " where {} and ({})"
+                ).format(target, settings, key, stage, key, on, differs)
             )
             report.corrected += corrected.rowcount
-            return []
-        refused = []
-        for i in different:
-            row = int(rows[i] if columns.rows is None else columns.rows[rows[i]])
-            raw = block.raw(row) if block is not None else ""
-            refused.append(
-                (
-                    int(lines[i]),
-                    raw,
-                    "duplicate with other content",
-                    "load with --correct to replace",
-                )
-            )
-        return refused
+            report.duplicate += n - done.rowcount - corrected.rowcount
+            return np.zeros(0, dtype=np.int64)
+        report.duplicate += n - done.rowcount - len(different)
+        return np.array(different, dtype=np.int64)
 
-    # --- streams -------------------------------------------------------------------------------
+    # --- streams and books told level by level -------------------------------------------------
 
     def _feed_block(
-        self,
-        feed: feeds.Feed,
-        lines: list[bytes],
-        first: int,
-        path: Path,
-        load_id: int,
-        report: Report,
+        self, feed: feeds.Feed, lines: list[bytes], first: int, load_id: int, report: Report
     ) -> None:
-        refused = []
+        refused: list[Refused] = []
         for i, line in enumerate(lines):
             if not line.strip():
                 continue
             report.read += 1
-            problem = feed.take(line)
+            problem = feed.take(line, first + i)
             if problem:
                 refused.append((first + i, line.decode("utf-8", "replace"), problem, ""))
-        self._feed_store(feed, path, load_id, report)
-        self._quarantine(refused, "book_feed", path, load_id, report)
+        self._quarantine(refused, "book_feed", load_id, report)
 
-    def _feed_store(self, feed: feeds.Feed, path: Path, load_id: int, report: Report) -> None:
-        for kind, columns in feed.columns():
-            lines = np.zeros(len(columns.ts), dtype=np.int64)
-            reasons = check(kind, columns, lines)
-            bad = np.array([bool(reason) for reason in reasons])
-            if bad.any():
-                refused = [(int(i), f"{kind} row", reasons[i], "") for i in np.flatnonzero(bad)]
-                self._quarantine(refused, kind, path, load_id, report)
-            self._store(kind, columns, lines, ~bad, None, report)
-        for instrument, ts, stream, expected, received in feed.gaps():
+        def raw(line: int) -> str:
+            at = line - first
+            return lines[at].decode("utf-8", "replace") if 0 <= at < len(lines) else ""
+
+        self._store_made(feed, raw, load_id, report)
+
+    def _book_rows(self, books: feeds.RowBooks, block: Block, load_id: int, report: Report) -> None:
+        refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
+        report.read += len(block.frame) + len(block.broken)
+        if len(block.frame):
+            bad = books.take(block.frame, block.lines)
+            refused += [(int(block.lines[i]), block.raw(i), why, "") for i, why in bad.items()]
+        self._quarantine(refused, "order_book", load_id, report)
+        where = {int(line): i for i, line in enumerate(block.lines)}
+        self._store_made(
+            books,
+            lambda line: block.raw(where[line]) if line in where else "",
+            load_id,
+            report,
+        )
+
+    def _store_made(
+        self,
+        maker: feeds.Feed | feeds.RowBooks,
+        raw: Callable[[int], str],
+        load_id: int,
+        report: Report,
+    ) -> None:
+        for kind, columns, lines in maker.columns():
+            at = lines
+            refused = self._checked(kind, columns, at, lambda i, at=at: raw(int(at[i])), report)  # type: ignore[misc]
+            self._quarantine(refused, kind, load_id, report)
+        for instrument, ts, stream, expected, received in maker.gaps():
             self.conn.execute(
                 "insert into market.sequence_gaps values (%s, %s, %s, %s, %s, %s)"
                 " on conflict do nothing",
@@ -605,11 +682,39 @@ class Loader:
                     load_id,
                 ),
             )
-        report.counters = feed.counters
+        report.counters = maker.counters
 
-    def _feed_end(self, feed: feeds.Feed, path: Path, load_id: int, report: Report) -> None:
-        feed.flush()
-        self._feed_store(feed, path, load_id, report)
+
+@dataclass
+class _Layout:
+    """What a file turned out to be: its reader, its columns' names, whether a header tells them."""
+
+    reader: Format | feeds.Feed | feeds.RowBooks
+    names: list[str]
+    header: bool
+
+    def state(self) -> dict[str, Any] | None:
+        """What a later run needs to go on, besides the line."""
+        return None if isinstance(self.reader, Format) else self.reader.state()
+
+
+def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:
+    """Of a ticker's rows those after which the time of payment moves on: the rate that was paid.
+
+    The last rows of a block stay out unless theirs is past, as the rate may still move.
+    """
+    names = frame["exchange"].astype(str) + "|" + frame["symbol"].astype(str)
+    rows = pd.DataFrame({"name": names.to_numpy(), "due": columns.ts})
+    following = rows.groupby("name")["due"].shift(-1).to_numpy()
+    keep = np.flatnonzero((following > columns.ts) | ~np.isfinite(columns.ts))
+    return Columns(
+        columns.ts[keep],
+        {name: value[keep] for name, value in columns.values.items()},
+        columns.instrument,
+        None if columns.instruments is None else columns.instruments[keep],
+        None if columns.received is None else columns.received[keep],
+        keep,
+    )
 
 
 def _position(stream: Any) -> int:
@@ -632,15 +737,14 @@ def file_hash(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def check(kind: str, columns: Columns, lines: npt.NDArray[np.int64]) -> list[str]:
+def check(kind: str, columns: Columns) -> list[str]:
     """For each row the reason why it is refused, or ''."""
-    del lines
     n = len(columns.ts)
     v = columns.values
     reasons = np.full(n, "", dtype=object)
 
-    def refuse(mask: npt.NDArray[np.bool_], reason: str) -> None:
-        reasons[mask & (reasons == "")] = reason
+    def refuse(mask: Any, reason: str) -> None:
+        reasons[np.asarray(mask) & (reasons == "")] = reason
 
     now = time.time() * 1e6
     end = columns.ts + (v["timeframe"] * 1e6 if kind == "candles" else 0.0)
@@ -651,7 +755,7 @@ def check(kind: str, columns: Columns, lines: npt.NDArray[np.int64]) -> list[str
             refuse(~np.isfinite(v["timeframe"]), "bar length not known (--timeframe)")
             prices = np.stack([v[name] for name in ("open", "high", "low", "close")])
             refuse(~np.isfinite(prices).all(axis=0), "unparsable price")
-            refuse(np.asarray((prices <= 0).any(axis=0)), "price not positive")
+            refuse((prices <= 0).any(axis=0), "price not positive")
             refuse(v["high"] < v["low"], "high below low")
             refuse(
                 (v["open"] > v["high"])
@@ -670,11 +774,16 @@ def check(kind: str, columns: Columns, lines: npt.NDArray[np.int64]) -> list[str
             refuse(~np.isfinite(v["sign"]), "unknown side")
         elif kind == "order_book":
             bid, ask = v["bid_prices"][:, 0], v["ask_prices"][:, 0]
-            refuse(~np.isfinite(bid) & ~np.isfinite(ask), "empty book")
+            refuse(~np.isfinite(bid) | ~np.isfinite(ask), "one-sided book")
             refuse(bid >= ask, "crossed book")
-            for side in ("bid", "ask"):
-                refuse((v[f"{side}_prices"] <= 0).any(axis=1), "price not positive")
-                refuse((v[f"{side}_sizes"] < 0).any(axis=1), "negative size")
+            for side, direction in (("bid", -1.0), ("ask", 1.0)):
+                price, size = v[f"{side}_prices"], v[f"{side}_sizes"]
+                there = np.isfinite(price)
+                refuse((there != np.isfinite(size)).any(axis=1), "unparsable level")
+                refuse((~there[:, :-1] & there[:, 1:]).any(axis=1), "unparsable level")
+                refuse((price <= 0).any(axis=1), "price not positive")
+                refuse((size < 0).any(axis=1), "negative size")
+                refuse((direction * np.diff(price, axis=1) <= 0).any(axis=1), "levels out of order")
         elif kind == "funding":
             refuse(~np.isfinite(v["rate"]), "unparsable rate")
             refuse(np.abs(v["rate"]) > 0.5, "funding rate beyond 50 %")
@@ -729,16 +838,14 @@ def _values(
     elif kind == "funding":
         values["rate"] = v["rate"]
         interval = v.get("interval")
-        values["funding_interval"] = (
-            None if interval is None else np.rint(interval * 1e6).astype(np.int64)
-        )
+        values["funding_interval"] = None if interval is None else _whole(interval * 1e6)
     else:
         values |= {name: v.get(name) for name in ("open_interest", "value")}
     values["received_at"] = None
     if columns.received is not None:
-        received = np.rint(columns.received[rows]).astype(np.int64) - EPOCH_2000
+        received = _whole(columns.received[rows] - EPOCH_2000)
         values["received_at"] = received
-        values["known_at"] = np.maximum(closed, received)
+        values["known_at"] = np.where(received.mask, closed, np.maximum(closed, received.data))
     elif options.live:
         now = round(time.time() * 1e6) - EPOCH_2000
         values["known_at"] = np.maximum(closed, now)
@@ -747,59 +854,43 @@ def _values(
     return values
 
 
+def _whole(values: Floats) -> Any:
+    """Integers, masked where there is none."""
+    missing = ~np.isfinite(values)
+    return np.ma.masked_array(
+        np.rint(np.where(missing, 0, values)).astype(np.int64), np.asarray(missing)
+    )
+
+
 def _unique(values: dict[str, Any], key: tuple[str, ...]) -> bool:
+    if key == ("symbol", "ts") or bool((np.diff(values["ts"]) > 0).all()):
+        return bool(len(np.unique(values["ts"])) == len(values["ts"]))
     parts = [values[name] for name in key if name != "symbol"]
     frame = pd.DataFrame({str(i): part for i, part in enumerate(parts)})
     return not frame.duplicated().any()
 
 
-def _batches(values: dict[str, Any], names: list[str], n: int) -> list[tuple[dict[str, Any], int]]:
-    """Rows in groups that binary COPY can lay out at once: same text widths, sides and nulls."""
-    group = np.zeros(n, dtype=np.int64)
-
-    def split(labels: npt.NDArray[Any]) -> None:
-        nonlocal group
-        _, codes = np.unique(labels, return_inverse=True)
-        group = group * (codes.max(initial=0) + 1) + codes
-        _, group = np.unique(group, return_inverse=True)
-
-    for name in names:
-        value = values[name]
-        if not isinstance(value, np.ndarray):
-            continue
-        if name in ("trade_id", "event_id"):
-            split(np.char.str_len(value))
-        elif name in ("side", "timeframe", "funding_interval"):
-            split(value)
+def _encoded(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as :func:`alphaplus.loaders.pgcopy.rows` takes them; NaN becomes null."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            out[name] = Text(value)
+        elif name in ("trade_id", "event_id"):
+            out[name] = Text(np.char.encode(value.astype(str), "utf-8"))
+        elif name == "side":
+            out[name] = Text(np.where(value > 0, b"buy", b"sell"))
+        elif value is None:
+            out[name] = None
+        elif name in ("timeframe", "funding_interval"):
+            out[name] = Interval(value)
         elif value.ndim == 2:
-            split(np.isfinite(value).sum(axis=1))
+            out[name] = Ragged(value)
         elif value.dtype.kind == "f":
-            split(np.isfinite(value))
-    out = []
-    for code in range(int(group.max(initial=-1)) + 1):
-        keep = group == code
-        columns: dict[str, Any] = {}
-        for name in names:
-            value = values[name]
-            if not isinstance(value, np.ndarray):
-                columns[name] = value
-                continue
-            part = value[keep]
-            if name in ("trade_id", "event_id"):
-                encoded = np.char.encode(part.astype(str), "utf-8")
-                columns[name] = Text(encoded)
-            elif name == "side":
-                columns[name] = Text("buy" if part[0] > 0 else "sell")
-            elif name in ("timeframe", "funding_interval"):
-                columns[name] = Interval(int(part[0]))
-            elif part.ndim == 2:
-                width = int(np.isfinite(part[0]).sum())
-                columns[name] = part[:, :width]
-            elif name == "trade_count":
-                columns[name] = None if not np.isfinite(part[0]) else part.astype(np.int64)
-            elif part.dtype.kind == "f" and not np.isfinite(part[0]):
-                columns[name] = None
-            else:
-                columns[name] = part
-        out.append((columns, int(keep.sum())))
+            missing = ~np.isfinite(value)
+            if name == "trade_count":
+                value = np.where(missing, 0, value).astype(np.int64)
+            out[name] = np.ma.masked_array(value, missing)
+        else:
+            out[name] = value
     return out

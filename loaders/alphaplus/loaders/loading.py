@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.load import KINDS, Loader, Options, Report, TooManyBad
+from alphaplus.loaders.load import KINDS, Loader, LoadRunning, Options, Report, TooManyBad
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -53,7 +53,7 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
             except TooManyBad as error:
                 console.print(f"alphaplus load: {error}")
                 status = status or TOO_MANY_BAD
-            except UnknownFormat as error:
+            except (UnknownFormat, LoadRunning) as error:
                 console.print(f"alphaplus load: {error}")
                 status = FAILED
         if refresh and reports:

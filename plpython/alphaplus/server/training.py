@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -235,13 +236,14 @@ def folds(
 
 
 def columns(
-    plpy: Any, cache: dict[str, Any], spec: Any, symbols: list[str], span: tuple[float, float]
+    plpy: Any, cache: dict[str, Any], text: str, symbols: list[str], span: tuple[float, float]
 ) -> Iterator[tuple[str, int, bytes, list[bytes]]]:
     """``(symbol, rows, times, columns)`` of a feature set at the grid times of span at which
     anything is known, each as known then; big-endian, times in microseconds since 2000.
 
-    ``spec`` is a row with set_id, definition, set_kind, k, step.
+    ``text`` is JSON with set_id, definition, set_kind, k, step.
     """
+    spec = json.loads(text)
     width = round(spec["step"] * w.SECOND)
     grid_all = _grid(span[0], span[1], width)
     nothing = {"ts": None, "vectors": None}

@@ -125,7 +125,7 @@ def _early(rows: Inputs) -> tuple[Inputs, Inputs] | None:
     return (before, after) if _both(before.y) and _both(after.y) else None
 
 
-def walk_forward(  # noqa: PLR0915
+def walk_forward(
     algorithm: type[Estimator],
     params: dict[str, Any],
     rows: Inputs,
@@ -258,7 +258,7 @@ def overlap(job: dict[str, Any]) -> float:
     return max(1.0, float(job["horizon"]) / float(job["grid"]))
 
 
-def train(  # noqa: PLR0915
+def train(
     job: dict[str, Any],
     matrix: Matrix,
     folds: Sequence[Fold],
