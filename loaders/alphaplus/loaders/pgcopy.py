@@ -43,7 +43,7 @@ class Ragged:
 Column = npt.NDArray[Any] | Text | Interval | Ragged | None
 
 
-def rows(columns: Sequence[Column], n: int) -> bytes:  # noqa: PLR0915
+def rows(columns: Sequence[Column], n: int) -> bytes:
     """``n`` rows as COPY wants them, without header and trailer.
 
     int64 and float64 (n,) become int8/timestamptz (microseconds since 2000-01-01 UTC) and float8,
