@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server.families import Feature
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -30,15 +30,6 @@ VPIN_BUCKETS = 50
 SIZE_BINS = 16
 VARIANCE_RATIO_LAG = 5
 PERMUTATION_ORDER = 3
-
-
-class Feature(NamedTuple):
-    """Name, formula, unit and source of one feature."""
-
-    name: str
-    formula: str
-    unit: str
-    source: str
 
 
 FEATURES: tuple[Feature, ...] = (
