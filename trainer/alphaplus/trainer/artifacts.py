@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,27 @@ from alphaplus.trainer.models.base import TrainingError
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+def _log_odds(spec: dict[str, Any], scores: Array) -> Array:
+    if (spec.get("output") or {}).get("kind") != "probability":
+        return scores
+    p = np.clip(scores, 1e-7, 1 - 1e-7)
+    found: Array = np.log(p / (1 - p))
+    return found
+
+
+def _scaled(spec: dict[str, Any], x: Array, rows: int = 4096) -> Iterator[Array]:
+    """The inputs as the artifact takes them, some rows at a time."""
+    scaling = spec.get("scaling")
+    for start in range(0, len(x), rows):
+        part = np.asarray(x[start : start + rows], dtype=np.float64)
+        if scaling:
+            part = np.where(np.isnan(part), np.asarray(scaling["fill"]), part)
+            part = (part - np.asarray(scaling["center"])) / np.asarray(scaling["scale"])
+            clip = scaling.get("clip")
+            part = np.clip(part, -clip, clip) if clip else part
+        yield part
 
 
 def raw_scores(
@@ -23,26 +45,30 @@ def raw_scores(
         import lightgbm
 
         booster = lightgbm.Booster(model_str=content.decode())
-        return np.asarray(booster.predict(x, raw_score=True, num_threads=threads), dtype=np.float64)
+        scores = np.asarray(
+            booster.predict(x, raw_score=True, num_threads=threads), dtype=np.float64
+        )
+        return _log_odds(spec, scores)
     if format == "onnx":
         try:
             import onnxruntime
         except ImportError:
             raise TrainingError("onnxruntime is needed to run an ONNX artifact") from None
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        if spec.get("scaling"):
-            scaling = spec["scaling"]
-            x = np.where(np.isnan(x), np.asarray(scaling["fill"]), x)
-            x = (x - np.asarray(scaling["center"])) / np.asarray(scaling["scale"])
-        name = session.get_inputs()[0].name
-        output = spec["inputs"].get("output", session.get_outputs()[0].name)
-        scores = np.asarray(
-            session.run([output], {name: x.astype(np.float32)})[0], dtype=np.float64
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
         )
-        if scores.ndim == 2:
-            scores = scores[:, -1]
-        if spec["output"]["kind"] == "probability":
-            p = np.clip(scores, 1e-7, 1 - 1e-7)
-            return np.log(p / (1 - p))
-        return scores
+        given = session.get_inputs()[0]
+        kind = np.float64 if given.type == "tensor(double)" else np.float32
+        output = spec["inputs"].get("output", session.get_outputs()[0].name)
+        scores = np.concatenate(
+            [
+                np.asarray(session.run([output], {given.name: part.astype(kind)})[0])
+                .reshape(len(part), -1)[:, -1]
+                .astype(np.float64)
+                for part in _scaled(spec, x)
+            ]
+        )
+        return _log_odds(spec, scores)
     raise TrainingError(f"unknown artifact format {format!r}")

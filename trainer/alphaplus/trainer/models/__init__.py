@@ -14,6 +14,14 @@ from alphaplus.trainer.models.base import TrainingError as TrainingError
 
 ALGORITHMS: dict[str, str] = {
     "lightgbm": "alphaplus.trainer.models.gbm:LightGBM",
+    "xgboost": "alphaplus.trainer.models.xgb:XGBoost",
+    "gradient_boosting": "alphaplus.trainer.models.forest:GradientBoosting",
+    "random_forest": "alphaplus.trainer.models.forest:RandomForest",
+    "logistic_regression": "alphaplus.trainer.models.linear:LogisticRegression",
+    "lstm": "alphaplus.trainer.models.deep:LSTM",
+    "gru": "alphaplus.trainer.models.deep:GRU",
+    "cnn": "alphaplus.trainer.models.deep:CNN",
+    "transformer": "alphaplus.trainer.models.deep:Transformer",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from alphaplus.trainer import spec as specs
@@ -47,6 +47,98 @@ def _silent(part: float, words: str) -> None:
     del part, words
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Sequences (n, length, features) over rows that are kept once; numpy.asarray cuts them.
+
+    Attributes:
+        rows: (m, features) all rows, those of a sequence one after the other.
+        last: (n,) where each sequence ends.
+        length: rows of a sequence.
+    """
+
+    rows: Array
+    last: NDArray[np.int64]
+    length: int
+    ndim: ClassVar[int] = 3
+
+    def __len__(self) -> int:
+        return len(self.last)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, length, features)."""
+        return len(self.last), self.length, self.rows.shape[1]
+
+    def __getitem__(self, chosen: Any) -> Windows:
+        return Windows(self.rows, self.last[chosen], self.length)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        del copy
+        cut = self.rows[self.last[:, None] + np.arange(1 - self.length, 1)]
+        return cut if dtype is None else cut.astype(dtype)
+
+    @property
+    def latest(self) -> Array:
+        """(n, features) the last row of each."""
+        return self.rows[self.last]
+
+
+class Checkpoints(Protocol):
+    """Where a fit keeps what it needs to go on after its trainer was killed."""
+
+    def load(self, stage: str) -> bytes | None:
+        """What was saved last in this stage of the job."""
+
+    def save(self, stage: str, state: bytes) -> None:
+        """Keep the state; it replaces the stage's last one."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Robust scaling fitted on training rows: x' = clip((x - center) / scale), NaN as ``fill``.
+
+    Attributes:
+        center: (features,) medians.
+        scale: (features,) interquartile ranges / 1.349; where that is 0 the standard deviation,
+            where that is 0 too, 1.
+        fill: (features,) what stands for NaN.
+        clip: scaled values beyond ±clip are ±clip.
+    """
+
+    center: Array
+    scale: Array
+    fill: Array
+    clip: float = 8.0
+
+    @classmethod
+    def of(cls, x: Array) -> Scaling:
+        """Fit on rows (n, features)."""
+        center, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        for number in range(x.shape[1]):
+            column = x[:, number]
+            known = column[np.isfinite(column)]
+            if len(known):
+                low, center[number], high = np.quantile(known, [0.25, 0.5, 0.75])
+                scale[number] = (high - low) / 1.349 or known.std() or 1.0
+        return cls(center, scale, center)
+
+    def apply(self, x: Array) -> Array:
+        """Scaled values of (…, features)."""
+        filled = np.where(np.isnan(x), self.fill, x)
+        found: Array = np.clip((filled - self.center) / self.scale, -self.clip, self.clip)
+        return found
+
+    def spec(self) -> dict[str, Any]:
+        """The spec's ``scaling``."""
+        return {
+            "center": self.center.tolist(),
+            "scale": self.scale.tolist(),
+            "fill": self.fill.tolist(),
+            "clip": self.clip,
+        }
+
+
 class Estimator(ABC):
     """A model of one algorithm.
 
@@ -62,6 +154,8 @@ class Estimator(ABC):
     algorithm: ClassVar[str]
     # Rows of history that one prediction reads; above 1 the inputs are (n, length, features).
     sequence_length: int = 1
+    # Whether, once it is known how long to train, a fold's rows are all worth a second fit.
+    refit: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -81,6 +175,28 @@ class Estimator(ABC):
         self.overlap = overlap
         # How long training went on: rounds or epochs; None where the algorithm has no such thing.
         self.rounds: int | None = None
+        # Unit of a regression's target: of order one, it keeps losses and links well scaled.
+        self.scale = 1.0
+        # Where to keep and find the state of this fit, and its name there.
+        self.checkpoints: Checkpoints | None = None
+        self.stage = ""
+
+    def fit_scale(self, y: Array) -> None:
+        """Take the target's unit from its mean size."""
+        if self.task == "regression":
+            self.scale = float(np.mean(np.abs(y))) or 1.0
+
+    def link(self) -> str:
+        """What takes a regression's raw score to the target: "identity", "exp" or "expm1"."""
+        options = getattr(self, "options", self.params)
+        return "expm1" if options.get("transform") == "log1p" else "identity"
+
+    def target(self, y: Array) -> Array:
+        """What is fitted: classes as they are, values in their unit, transformed."""
+        if self.task == "classification":
+            return y
+        found: Array = np.log1p(y / self.scale) if self.link() == "expm1" else y / self.scale
+        return found
 
     @abstractmethod
     def fit(
@@ -95,7 +211,8 @@ class Estimator(ABC):
         """Fit.
 
         Args:
-            x: (n, features) or (n, length, features); NaN where not knowable.
+            x: (n, features), or (n, length, features) as an array or :class:`Windows`; NaN where
+                not knowable.
             y: (n,).
             valid: later rows on which to stop early; sets ``self.rounds``.
             rounds: train this long instead, without stopping early.
@@ -112,11 +229,9 @@ class Estimator(ABC):
 
     def output(self) -> dict[str, Any]:
         """The spec's ``output``."""
-        return (
-            {"kind": "log_odds"}
-            if self.task == "classification"
-            else {"kind": "identity", "scale": 1.0}
-        )
+        if self.task == "classification":
+            return {"kind": "log_odds"}
+        return {"kind": self.link(), "scale": self.scale}
 
     def importance(self) -> dict[str, dict[str, float]]:
         """Importance by kind ("gain", "split", …) and feature; empty where there is none."""

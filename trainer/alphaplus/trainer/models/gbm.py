@@ -41,7 +41,6 @@ class LightGBM(Estimator):
         super().__init__(task, params, **kwargs)
         self.options = {**DEFAULTS, **self.params}
         self.booster: lightgbm.Booster | None = None
-        self.scale = 1.0
 
     def _parameters(self) -> dict[str, Any]:
         parameters = {key: value for key, value in self.options.items() if key not in _OWN}
@@ -56,24 +55,11 @@ class LightGBM(Estimator):
             "verbosity": -1,
         }
 
-    def _kind(self) -> str:
-        objective = self._parameters()["objective"]
-        if objective in ("tweedie", "poisson", "gamma"):
+    def link(self) -> str:
+        """The transformation that takes the raw score to the target; tweedie: a log link."""
+        if self._parameters()["objective"] in ("tweedie", "poisson", "gamma"):
             return "exp"
-        return "expm1" if self.options.get("transform") == "log1p" else "identity"
-
-    def output(self) -> dict[str, Any]:
-        """The spec's ``output``: tweedie and its kin through a log link."""
-        if self.task == "classification":
-            return {"kind": "log_odds"}
-        return {"kind": self._kind(), "scale": self.scale}
-
-    def _target(self, y: Array) -> Array:
-        if self.task == "classification":
-            return y
-        if self._kind() == "expm1":
-            return np.log1p(y / self.scale)
-        return y / self.scale
+        return super().link()
 
     def fit(
         self,
@@ -85,9 +71,7 @@ class LightGBM(Estimator):
         progress: Progress = _silent,
     ) -> LightGBM:
         """Fit; see :meth:`Estimator.fit`."""
-        if self.task == "regression":
-            # A target of order one keeps the log link's start and the splits' gains well scaled.
-            self.scale = float(np.mean(np.abs(y))) or 1.0
+        self.fit_scale(y)
         total = rounds or int(self.options["rounds"])
 
         def tick(env: Any) -> None:
@@ -99,10 +83,10 @@ class LightGBM(Estimator):
         # Overlapping labels repeat: twenty rows of one event are no twenty rows.
         parameters.setdefault("min_data_in_leaf", max(20, int(min(20 * self.overlap, len(y) / 10))))
         names = [f"f{i}" for i in range(x.shape[1])] if self.features is None else self.features
-        train = lightgbm.Dataset(x, self._target(y), feature_name=names, params=parameters)
+        train = lightgbm.Dataset(x, self.target(y), feature_name=names, params=parameters)
         sets: list[lightgbm.Dataset] = []
         if valid is not None and rounds is None:
-            sets = [lightgbm.Dataset(valid[0], self._target(valid[1]), reference=train)]
+            sets = [lightgbm.Dataset(valid[0], self.target(valid[1]), reference=train)]
             callbacks.append(
                 lightgbm.early_stopping(
                     max(int(self.options["early_stopping"]), int(self.options["min_rounds"])),

@@ -1,0 +1,588 @@
+"""Deep models over sequences of feature rows (PyTorch), served as ONNX.
+
+LSTM [Hochreiter & Schmidhuber 1997], GRU [Cho et al. 2014], 1-D CNN (causal, dilated: Bai et al.
+2018), Transformer encoder [Vaswani et al. 2017, pre-norm].
+
+Every fit is determined by its seed, and goes on where it was when its trainer was killed: the state
+after an epoch holds all that the next one needs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from alphaplus.trainer.models.base import (
+    Artifact,
+    Estimator,
+    Progress,
+    Scaling,
+    TrainingError,
+    Windows,
+    _silent,
+)
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+Array = NDArray[np.float64]
+Report = Callable[[float, str, bytes | None], None]
+
+DEFAULTS: dict[str, Any] = {
+    "sequence_length": 32,
+    "hidden": 32,
+    "layers": 1,
+    "heads": 4,
+    "kernel": 3,
+    "dropout": 0.2,
+    "epochs": 20,
+    "patience": 4,
+    "batch": 256,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "clip_norm": 1.0,
+    # "balanced": both classes weigh the same while fitting, which the scores are then freed of.
+    "class_weight": "balanced",
+    "loss": "mse",
+    "device": "auto",
+    "precision": "auto",
+    "processes": 0,
+    "checkpoint_seconds": 10.0,
+    "transform": None,
+}
+
+
+class _Recurrent(nn.Module):
+    """LSTM or GRU; the last state decides."""
+
+    def __init__(self, kind: type[nn.RNNBase], features: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        hidden, layers = int(options["hidden"]), int(options["layers"])
+        dropout = float(options["dropout"])
+        self.enter = nn.Dropout(dropout / 2)
+        self.cells = kind(  # type: ignore[call-arg]
+            features, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        states, _ = self.cells(self.enter(x))
+        return self.head(self.drop(self.norm(states[:, -1]))).squeeze(-1), None
+
+
+class _Convolution(nn.Module):
+    """Residual causal convolutions, each reaching twice as far back as the one before."""
+
+    def __init__(self, features: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        hidden, kernel = int(options["hidden"]), int(options["kernel"])
+        length = int(options["sequence_length"])
+        depth = max(int(options["layers"]), math.ceil(math.log2(max(length / kernel, 1))) + 1)
+        self.enter = nn.Conv1d(features, hidden, 1)
+        self.reach = [(kernel - 1) * 2**i for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(hidden, hidden, kernel, dilation=2**i) for i in range(depth)
+        )
+        self.drop = nn.Dropout(float(options["dropout"]))
+        self.norm = nn.LayerNorm(2 * hidden)
+        self.head = nn.Linear(2 * hidden, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        z = self.enter(x.transpose(1, 2))
+        for reach, block in zip(self.reach, self.blocks, strict=True):
+            z = z + self.drop(functional.relu(block(functional.pad(z, (reach, 0)))))
+        summary = torch.cat([z[:, :, -1], z.mean(dim=2)], dim=1)
+        return self.head(self.drop(self.norm(summary))).squeeze(-1), None
+
+
+class _Layer(nn.Module):
+    """Pre-norm encoder layer that also tells what the last row looked at."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.width = heads, hidden // heads
+        self.before = nn.LayerNorm(hidden)
+        self.project = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.after = nn.LayerNorm(hidden)
+        self.inner = nn.Sequential(
+            nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(2 * hidden, hidden),
+        )  # fmt: skip
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        length, hidden = x.shape[1], x.shape[2]
+        q, k, v = (
+            part.reshape(-1, length, self.heads, self.width).transpose(1, 2)
+            for part in self.project(self.before(x)).split(hidden, dim=2)
+        )
+        weights = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(self.width), dim=-1)
+        mixed = (weights @ v).transpose(1, 2).reshape(-1, length, hidden)
+        x = x + self.drop(self.out(mixed))
+        x = x + self.drop(self.inner(self.after(x)))
+        return x, weights[:, :, -1, :].mean(dim=1)
+
+
+class _Attention(nn.Module):
+    """Transformer encoder with learned positions; the last row's state decides."""
+
+    def __init__(self, features: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        hidden, heads = int(options["hidden"]), int(options["heads"])
+        if hidden % heads:
+            raise TrainingError(f"hidden ({hidden}) must be a multiple of heads ({heads})")
+        dropout = float(options["dropout"])
+        self.enter = nn.Linear(features, hidden)
+        self.position = nn.Parameter(
+            torch.randn(1, int(options["sequence_length"]), hidden) * 0.02
+        )
+        self.layers = nn.ModuleList(
+            _Layer(hidden, heads, dropout) for _ in range(int(options["layers"]))
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.drop(self.enter(x) + self.position)
+        looked = torch.zeros(1)
+        for layer in self.layers:
+            z, looked = layer(z)
+        return self.head(self.drop(self.norm(z[:, -1]))).squeeze(-1), looked
+
+
+class _Served(nn.Module):
+    """The network as it is exported: scores free of class weights, attention beside them."""
+
+    def __init__(self, net: nn.Module, shift: float, attention: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.shift = shift
+        self.attention = attention
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        scores, looked = self.net(x)
+        return (scores - self.shift, looked) if self.attention else scores - self.shift
+
+
+@dataclass
+class _Data:
+    """Scaled rows (m, features), where sequences end (n,), and their targets (n,)."""
+
+    rows: torch.Tensor
+    last: torch.Tensor
+    target: torch.Tensor
+
+    def to(self, device: torch.device) -> _Data:
+        return _Data(self.rows.to(device), self.last.to(device), self.target.to(device))
+
+
+def _pack(arrays: dict[str, Any], meta: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    named = {key: np.asarray(value) for key, value in arrays.items()}
+    words = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    np.savez(out, **named, meta=words)
+    return out.getvalue()
+
+
+def _unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        arrays = {key: torch.from_numpy(found[key]) for key in found.files if key != "meta"}
+        meta: dict[str, Any] = json.loads(found["meta"].tobytes())
+    return arrays, meta
+
+
+def _part(arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key[len(prefix) :]: v for key, v in arrays.items() if key.startswith(prefix)}
+
+
+class Deep(Estimator):
+    """What the four have in common: scaling, loop, checkpoints, export.
+
+    Parameters (``DEFAULTS``): ``sequence_length``, ``hidden``, ``layers``, ``heads``
+    (transformer), ``kernel`` (cnn), ``dropout``, ``epochs`` (at most), ``patience`` (epochs without
+    gain on the later rows), ``batch``, ``learning_rate``, ``weight_decay``, ``clip_norm`` (of the
+    gradient), ``class_weight`` ("balanced" or null), ``loss`` of values ("mse" or "huber"),
+    ``device`` ("auto": the GPU where there is one), ``precision`` ("auto": mixed on a GPU, single
+    on the CPU), ``processes`` (0: one for each GPU; more than one: DistributedDataParallel),
+    ``checkpoint_seconds``, ``transform``.
+    """
+
+    refit = False
+
+    def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(task, params, **kwargs)
+        unknown = set(self.params) - set(DEFAULTS)
+        if unknown:
+            raise TrainingError(
+                f"{self.algorithm} has no parameter {sorted(unknown)}; known: {sorted(DEFAULTS)}"
+            )
+        self.options: dict[str, Any] = {**DEFAULTS, **self.params}
+        self.sequence_length = int(self.options["sequence_length"])
+        self.net: nn.Module | None = None
+        self.scaling: Scaling | None = None
+        self.shift = 0.0
+        wanted = str(self.options["device"])
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(wanted)
+
+    def build(self, features: int) -> nn.Module:
+        """The untrained network."""
+        raise NotImplementedError
+
+    # Sequences
+
+    def _sequences(self, x: Array | Windows) -> Windows:
+        if isinstance(x, Windows):
+            return x
+        cube = np.asarray(x, dtype=np.float64)
+        if cube.ndim != 3 or cube.shape[1] != self.sequence_length:
+            raise TrainingError(
+                f"{self.algorithm} takes sequences (n, {self.sequence_length}, features),"
+                f" not {cube.shape}"
+            )
+        last = np.arange(1, len(cube) + 1, dtype=np.int64) * cube.shape[1] - 1
+        return Windows(cube.reshape(-1, cube.shape[2]), last, cube.shape[1])
+
+    def _data(self, windows: Windows, y: Array | None = None) -> _Data:
+        assert self.scaling is not None
+        # Only the rows that some sequence reaches.
+        low = int(windows.last.min()) - windows.length + 1
+        high = int(windows.last.max()) + 1
+        rows = self.scaling.apply(windows.rows[low:high]).astype(np.float32)
+        target = np.zeros(len(windows)) if y is None else self.target(y)
+        return _Data(
+            torch.from_numpy(np.ascontiguousarray(rows)),
+            torch.from_numpy(np.ascontiguousarray(windows.last - low)),
+            torch.from_numpy(target.astype(np.float32)),
+        )
+
+    # Fitting
+
+    def fit(
+        self,
+        x: Array | Windows,
+        y: Array,
+        *,
+        valid: tuple[Array | Windows, Array] | None = None,
+        rounds: int | None = None,
+        progress: Progress = _silent,
+    ) -> Deep:
+        """Fit; see :meth:`Estimator.fit`. ``rounds`` are epochs."""
+        windows = self._sequences(x)
+        self.fit_scale(y)
+        self.scaling = Scaling.of(windows.latest)
+        base = float(np.clip(y.mean(), 1e-4, 1 - 1e-4)) if self.task == "classification" else 0.0
+        weight = 1.0
+        if self.task == "classification" and self.options["class_weight"] == "balanced":
+            weight = min((1 - base) / base, 20.0)
+        self.shift = math.log(weight) if self.task == "classification" else 0.0
+        train = self._data(windows, y)
+        late = None
+        if valid is not None and rounds is None and len(valid[1]):
+            late = self._data(self._sequences(valid[0]), valid[1])
+        torch.manual_seed(self.seed)
+        self.net = self.build(windows.shape[2])
+        with torch.no_grad():
+            start = (
+                math.log(base / (1 - base)) + self.shift
+                if self.task == "classification"
+                else float(train.target.mean())
+            )
+            self.net.head.bias.fill_(start)  # type: ignore[union-attr,operator]
+        saved = self.checkpoints.load(self.stage) if self.checkpoints is not None else None
+        where = "on the CPU (no GPU)" if self.device.type == "cpu" else "on the GPU"
+
+        def report(part: float, words: str, state: bytes | None) -> None:
+            if state is not None and self.checkpoints is not None:
+                self.checkpoints.save(self.stage, state)
+            progress(part, f"{words} {where}")
+
+        processes = int(self.options["processes"]) or max(1, torch.cuda.device_count())
+        total = rounds or int(self.options["epochs"])
+        if processes > 1 and (saved is None or not _unpack(saved)[1]["done"]):
+            from alphaplus.trainer.models import distributed
+
+            state = distributed.fit(self, train, late, total, weight, saved, processes, report)
+        else:
+            torch.set_num_threads(self.threads or os.cpu_count() or 1)
+            state = self.loop(train, late, total, weight, saved, report)
+        arrays, meta = _unpack(state)
+        self.net.load_state_dict(_part(arrays, "best/"))
+        self.net.to("cpu").eval()
+        self.rounds = int(meta["best_epoch"])
+        return self
+
+    def loop(
+        self,
+        train: _Data,
+        late: _Data | None,
+        total: int,
+        weight: float,
+        saved: bytes | None,
+        report: Report,
+        rank: int = 0,
+        world: int = 1,
+    ) -> bytes:
+        """Train to the end; the final state. All ranks see the same losses, so all stop at once."""
+        assert self.net is not None
+        device = torch.device("cuda", rank) if self.device.type == "cuda" else self.device
+        net = self.net.to(device)
+        options = self.options
+        optimizer = torch.optim.AdamW(
+            net.parameters(),
+            lr=float(options["learning_rate"]),
+            weight_decay=float(options["weight_decay"]),
+        )
+        meta: dict[str, Any] = {
+            "epoch": 0, "best_epoch": 0, "best_loss": math.inf, "done": False, "steps": 0
+        }  # fmt: skip
+        best = {key: value.detach().cpu().clone() for key, value in net.state_dict().items()}
+        if saved is not None:
+            arrays, meta = _unpack(saved)
+            if meta["done"]:
+                return saved
+            net.load_state_dict(_part(arrays, "net/"))
+            best = _part(arrays, "best/")
+            _restore(optimizer, _part(arrays, "adam/"))
+        data, later = train.to(device), None if late is None else late.to(device)
+        wrapped: nn.Module = net
+        if world > 1:
+            ids = [rank] if device.type == "cuda" else None
+            wrapped = nn.parallel.DistributedDataParallel(net, device_ids=ids)
+        mixed = device.type == "cuda" and options["precision"] in ("auto", "mixed")
+        scaler = torch.amp.GradScaler(device.type, enabled=mixed)
+        began, kept = time.monotonic(), time.monotonic()
+        first = int(meta["epoch"])
+
+        def state() -> bytes:
+            arrays = {f"net/{key}": value.detach().cpu() for key, value in net.state_dict().items()}
+            arrays |= {f"best/{key}": value for key, value in best.items()}
+            arrays |= {f"adam/{key}": value for key, value in _moments(optimizer)}
+            return _pack(arrays, meta)
+
+        for epoch in range(first, total):
+            torch.manual_seed(self.seed * 100_003 + epoch * world + rank)
+            wrapped.train()
+            loss_sum, count = 0.0, 0
+            for batch in _batches(len(data.last), int(options["batch"]), self.seed + epoch, rank, world):  # noqa: E501
+                # A slow start keeps the first steps of Adam small.
+                meta["steps"] += 1
+                for group in optimizer.param_groups:
+                    group["lr"] = float(options["learning_rate"]) * min(1, meta["steps"] / 50)
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(device.type, enabled=mixed):
+                    scores, _ = wrapped(_cut(data, batch.to(device), self.sequence_length))
+                    loss = self._loss(scores.float(), data.target[batch.to(device)], weight)
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(net.parameters(), float(options["clip_norm"]))
+                scaler.step(optimizer)
+                scaler.update()
+                loss_sum += float(loss.detach()) * len(batch)
+                count += len(batch)
+                if rank == 0:
+                    report(
+                        (epoch + count * world / max(len(data.last), 1)) / total,
+                        f"epoch {epoch + 1} of {total}, loss {loss_sum / count:.4f}",
+                        None,
+                    )
+            if not math.isfinite(loss_sum):
+                raise TrainingError(
+                    f"the loss of {self.algorithm} is not finite: a smaller learning_rate is needed"
+                )
+            words = f"epoch {epoch + 1} of {total}, loss {loss_sum / count:.4f}"
+            meta["epoch"] = epoch + 1
+            if later is None:
+                found = -float(epoch)
+            else:
+                found = self._evaluate(net, later)
+                words += f", later rows {found:.4f}"
+            if found < meta["best_loss"]:
+                meta["best_loss"], meta["best_epoch"] = found, epoch + 1
+                best = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+            late_enough = time.monotonic() - kept >= float(options["checkpoint_seconds"])
+            stop = epoch + 1 - int(meta["best_epoch"]) >= int(options["patience"])
+            meta["done"] = bool(epoch + 1 == total or (later is not None and stop))
+            left = (time.monotonic() - began) / (epoch + 1 - first) * (total - epoch - 1)
+            if rank == 0:
+                keep = late_enough or meta["done"]
+                report((epoch + 1) / total, f"{words}, {left:.0f} s left", state() if keep else None)
+                kept = time.monotonic() if keep else kept
+            if meta["done"]:
+                break
+        return state()
+
+    def _loss(
+        self, scores: torch.Tensor, target: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        if self.task == "classification":
+            pos = torch.tensor(weight, device=scores.device)
+            return functional.binary_cross_entropy_with_logits(scores, target, pos_weight=pos)
+        if self.options["loss"] == "huber":
+            return functional.huber_loss(scores, target)
+        return functional.mse_loss(scores, target)
+
+    @torch.no_grad()
+    def _evaluate(self, net: nn.Module, data: _Data) -> float:
+        """Mean loss of the served scores: without class weights."""
+        net.eval()
+        total = 0.0
+        for start in range(0, len(data.last), 2048):
+            batch = torch.arange(start, min(start + 2048, len(data.last)), device=data.last.device)
+            scores, _ = net(_cut(data, batch, self.sequence_length))
+            loss = self._loss(scores.float() - self.shift, data.target[batch], 1.0)
+            total += float(loss) * len(batch)
+        return total / len(data.last)
+
+    # Serving
+
+    @torch.no_grad()
+    def raw(self, x: Array | Windows) -> Array:
+        """Scores (n,) without class weights."""
+        assert self.net is not None
+        windows = self._sequences(x)
+        if not len(windows):
+            return np.empty(0)
+        torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        self.net.eval()
+        data = self._data(windows)
+        found = [
+            self.net(_cut(data, torch.arange(s, min(s + 2048, len(windows))), windows.length))[0]
+            for s in range(0, len(windows), 2048)
+        ]
+        return torch.cat(found).numpy().astype(np.float64) - self.shift
+
+    def attention(self, x: Array | Windows) -> Array | None:
+        """Weights (n, length) that the last row gives each row; None where there are none."""
+        assert self.net is not None
+        windows = self._sequences(x)
+        data = self._data(windows)
+        with torch.no_grad():
+            found = self.net(_cut(data, torch.arange(len(windows)), windows.length))[1]
+        return None if found is None else found.numpy().astype(np.float64)
+
+    def export(self) -> Artifact:
+        """ONNX by torch.onnx; the transformer's attention is a second output."""
+        assert self.net is not None and self.scaling is not None
+        features = len(self.scaling.center)
+        sample = torch.zeros(2, self.sequence_length, features)
+        served = _Served(self.net.eval(), self.shift, isinstance(self.net, _Attention)).eval()
+        names = ["score", "attention"] if served.attention else ["score"]
+        out = io.BytesIO()
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                served, (sample,), out, input_names=["sequence"], output_names=names,
+                dynamic_axes={name: {0: "rows"} for name in ["sequence", *names]},
+                opset_version=17, dynamo=False,
+            )  # fmt: skip
+        inputs: dict[str, Any] = {
+            "kind": "sequence", "length": self.sequence_length, "features": features,
+            "name": "sequence", "output": "score",
+        }  # fmt: skip
+        if served.attention:
+            inputs["attention"] = "attention"
+        return Artifact(
+            "onnx",
+            out.getvalue(),
+            {
+                "objective": self.options["loss"] if self.task == "regression" else "binary",
+                "architecture": self.algorithm,
+                "parameters": sum(p.numel() for p in self.net.parameters()),
+                "device": self.device.type,
+                "inputs": inputs,
+                "scaling": self.scaling.spec(),
+                "output": self.output(),
+            },
+        )
+
+    @classmethod
+    def library_versions(cls) -> dict[str, str]:
+        """PyTorch's version."""
+        return {"torch": torch.__version__}
+
+
+def _cut(data: _Data, batch: torch.Tensor, length: int) -> torch.Tensor:
+    """Sequences (b, length, features) of a batch."""
+    ends = data.last[batch]
+    return data.rows[ends[:, None] + torch.arange(1 - length, 1, device=ends.device)]
+
+
+def _batches(n: int, size: int, seed: int, rank: int, world: int) -> Iterator[torch.Tensor]:
+    """The epoch's batches for one rank: as many for each, in an order that the seed gives."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = order[: n // world * world][rank::world]
+    size = max(1, size // world)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
+    for number, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            yield f"{number}/{key}", torch.as_tensor(value).detach().cpu()
+
+
+def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in arrays.items():
+        number, key = name.split("/")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+class LSTM(Deep):
+    """Long short-term memory."""
+
+    algorithm: ClassVar[str] = "lstm"
+
+    def build(self, features: int) -> nn.Module:
+        """The untrained network."""
+        return _Recurrent(nn.LSTM, features, self.options)
+
+
+class GRU(Deep):
+    """Gated recurrent units."""
+
+    algorithm: ClassVar[str] = "gru"
+
+    def build(self, features: int) -> nn.Module:
+        """The untrained network."""
+        return _Recurrent(nn.GRU, features, self.options)
+
+
+class CNN(Deep):
+    """Causal dilated convolutions over time."""
+
+    algorithm: ClassVar[str] = "cnn"
+
+    def build(self, features: int) -> nn.Module:
+        """The untrained network."""
+        return _Convolution(features, self.options)
+
+
+class Transformer(Deep):
+    """Transformer encoder; its attention is served beside the score."""
+
+    algorithm: ClassVar[str] = "transformer"
+
+    def build(self, features: int) -> nn.Module:
+        """The untrained network."""
+        return _Attention(features, self.options)
