@@ -152,7 +152,8 @@ create or replace function ml._job_matrix(
     out label_end bytea,
     out target bytea,
     out columns bytea [],
-    out sha256 bytea
+    out sha256 bytea,
+    out symbols bytea
 )
 language plpgsql volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
@@ -160,8 +161,8 @@ as $$
 declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
-    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256
-    into n, ts, label_end, target, columns, sha256
+    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256, m.symbols
+    into n, ts, label_end, target, columns, sha256, symbols
     from ml.training_matrix(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job), null) m;
 end
 $$;
@@ -490,3 +491,39 @@ comment on view ml.jobs is
 'Training jobs with what they are doing: status_text in words, progress 0 to 1, eta while running,
 place in the queue while waiting, the version a succeeded one made, the error of a failed one
 (tried training.max_attempts times, it stays here as a dead letter).';
+
+create or replace function ml._save_checkpoint(
+    job_id bigint, lease uuid, stage text, state bytea
+)
+returns void
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform ml._held_job(job_id, lease);
+    insert into ml.training_checkpoints as c (job_id, stage, state)
+    values (_save_checkpoint.job_id, _save_checkpoint.stage, _save_checkpoint.state)
+    on conflict on constraint training_checkpoints_pkey
+    do update set state = excluded.state, updated_at = clock_timestamp();
+end
+$$;
+comment on function ml._save_checkpoint(bigint, uuid, text, bytea) is
+'For the trainer: keeps the state of a stage of the job it holds, in place of the last one. Errors:
+AP311 lease lost.';
+
+create or replace function ml._load_checkpoint(job_id bigint, lease uuid, stage text)
+returns bytea
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform ml._held_job(job_id, lease);
+    return (
+        select c.state from ml.training_checkpoints c
+        where c.job_id = _load_checkpoint.job_id and c.stage = _load_checkpoint.stage
+    );
+end
+$$;
+comment on function ml._load_checkpoint(bigint, uuid, text) is
+'For the trainer: the last state of a stage of the job it holds, whichever trainer saved it; null:
+none. Errors: AP311 lease lost.';

@@ -132,8 +132,11 @@ comment on procedure ml.retrain(text, text, text, timestamptz, jsonb, bigint) is
 'Asks for a new version of a model for a symbol (null: pooled over all) and returns the job''s id;
 training happens outside, when this transaction is committed and a trainer is free. Follow it in
 ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: now). options
-override ml.models.training and .params for this job: algorithm, params, folds, lookback, seed,
-auto_promote, reader, threads. A job that already waits for the same is returned instead of a second one.
+override ml.models.training and .params for this job: algorithm (lightgbm, xgboost,
+gradient_boosting, random_forest, logistic_regression, lstm, gru, cnn, transformer), params (of the
+algorithm), sequence_length, search ({"trials": n, "minutes": m, "space": {...}}, by Optuna), folds,
+lookback, seed, calibration, min_rows, baselines, auto_promote, reader, threads. ml.models.params
+hold for the model''s own algorithm only. A job that already waits for the same is returned instead of a second one.
 Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option,
 AP305 a regime is given: training sets are not cut by regime, as yet.';
 
@@ -144,7 +147,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select array[
         'algorithm', 'params', 'folds', 'lookback', 'seed', 'auto_promote', 'reader', 'threads',
-        'calibration', 'min_rows', 'search', 'sequence_length'
+        'calibration', 'min_rows', 'search', 'sequence_length', 'baselines'
     ]
 $$;
 comment on function ml._training_options() is 'The keys that ml.retrain and ml.models.training take.';

@@ -66,7 +66,7 @@ create or replace function ml._training_matrix(
     model text, symbols text [], start double precision, stop double precision,
     as_of double precision,
     out n bigint, out ts bytea, out label_end bytea, out target bytea, out columns bytea [],
-    out sha256 bytea
+    out sha256 bytea, out symbols bytea
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -102,11 +102,12 @@ create or replace function ml.training_matrix(
     "to" timestamptz default null
 )
 returns table (
-    n bigint, ts bytea, label_end bytea, target bytea, columns bytea [], sha256 bytea
+    n bigint, ts bytea, label_end bytea, target bytea, columns bytea [], sha256 bytea,
+    symbols bytea
 )
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256
+    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256, m.symbols
     from ml._training_symbols($2) as y (symbols)
     cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
     cross join lateral ml._training_matrix(
@@ -115,7 +116,7 @@ as $$
     ) m
 $$;
 comment on function ml.training_matrix(text, text, timestamptz, timestamptz, timestamptz) is
-'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; sha256 over all of them in that order.';
+'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; sha256 over all of them in that order; symbols: big-endian int4, the number of each row''s symbol among those of the set by name.';
 
 create or replace function ml._folds(times bytea, ends bytea, folds integer)
 returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)

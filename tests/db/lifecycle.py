@@ -51,7 +51,7 @@ $$;
 create function ml.training_matrix(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
     "to" timestamptz default null, out n bigint, out ts bytea, out label_end bytea, out target bytea,
-    out columns bytea [], out sha256 bytea
+    out columns bytea [], out sha256 bytea, out symbols bytea
 ) language sql stable as $$
     with t as materialized (select * from ml.training_set($1, $2, $3, $4, $5))
     select count(*),
@@ -61,7 +61,9 @@ create function ml.training_matrix(
         (select array_agg(c order by i) from (
             select i, string_agg(float8send(coalesce(t.features[i], 'NaN')), ''::bytea order by t.symbol, t.ts) as c
             from t, generate_series(1, 4) i group by i) x),
-        sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.symbol, t.ts))
+        sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.symbol, t.ts)),
+        (select string_agg(int4send(r), ''::bytea order by s.symbol, s.ts)
+            from (select t.symbol, t.ts, dense_rank() over (order by t.symbol)::int as r from t) s)
     from t
 $$;
 revoke all on function ml.training_set, ml.training_matrix from public;

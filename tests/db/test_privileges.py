@@ -24,6 +24,8 @@ TRAINER = {
     "ml._claim_job",
     "ml._job_progress",
     "ml._job_matrix",
+    "ml._load_checkpoint",
+    "ml._save_checkpoint",
     "ml._job_rows",
     "ml._job_folds",
     "ml._finish_job",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from alphaplus.trainer import calibrate, metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
+from alphaplus.trainer.baselines import last_known
 from alphaplus.trainer.data import Fold, Matrix, parse_copy
 from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
@@ -93,7 +94,7 @@ def test_no_training_label_meets_a_test_fold(data: st.DataObject) -> None:
     ts = np.cumsum(steps).astype(np.int64)
     spans = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)), dtype=np.int64)
     bounds = sorted(data.draw(st.lists(st.integers(0, int(ts[-1]) + 5), min_size=2, max_size=2)))
-    rows = Inputs(np.zeros((n, 1)), np.zeros(n), ts, ts + spans, np.zeros((n, 1)))
+    rows = Inputs(np.zeros((n, 1)), np.zeros(n), ts, ts + spans, np.zeros(n, dtype=np.int64))
     careless = Fold(1, 0, int(ts[-1]) + 100, bounds[0], bounds[1])
     in_train, in_test = purged(rows, careless)
     assert not (in_train & in_test & (spans > 0)).any()
@@ -101,12 +102,39 @@ def test_no_training_label_meets_a_test_fold(data: st.DataObject) -> None:
         assert (ts + spans)[in_train].max() <= ts[in_test].min()
 
 
+def test_windows_never_cross_from_one_symbol_to_another() -> None:
+    ts = np.array([0, 0, 1, 1, 2, 3, 3], dtype=np.int64) * MINUTE
+    symbols = np.array([1, 2, 1, 2, 1, 1, 2], dtype=np.int64)
+    x = (100.0 * symbols + ts / MINUTE).reshape(-1, 1)
+    found = inputs(Matrix(ts, ts + MINUTE, x, x[:, 0], b"", symbols), 2, MINUTE)
+    assert np.asarray(found.x)[:, :, 0].tolist() == [[100, 101], [200, 201], [101, 102], [102, 103]]
+    assert found.y.tolist() == [101, 201, 102, 103]
+    assert found.symbol.tolist() == [1, 2, 1, 1]
+    assert (np.diff(found.ts) >= 0).all()
+    assert (found.latest[:, 0] == found.y).all()
+
+
+def test_persistence_knows_only_labels_that_had_ended() -> None:
+    ts = np.arange(8, dtype=np.int64)
+    symbol = np.array([0, 1] * 4, dtype=np.int64)
+    y = np.arange(8.0)
+    newest = last_known(ts, ts + 3, symbol, y)
+    assert np.isnan(newest[:4]).all()
+    assert newest[4:].tolist() == [0, 1, 2, 3]
+
+
 def test_windows_never_cross_a_gap() -> None:
     ts = np.array([0, 1, 2, 3, 10, 11, 12, 13, 14, 20], dtype=np.int64) * MINUTE
     x = np.arange(10, dtype=float).reshape(-1, 1)
     matrix = Matrix(ts, ts + MINUTE, x, np.zeros(10), b"")
     found = inputs(matrix, 3, MINUTE)
-    assert found.x[:, :, 0].tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6], [5, 6, 7], [6, 7, 8]]
+    assert np.asarray(found.x)[:, :, 0].tolist() == [
+        [0, 1, 2],
+        [1, 2, 3],
+        [4, 5, 6],
+        [5, 6, 7],
+        [6, 7, 8],
+    ]
     assert found.ts.tolist() == ts[[2, 3, 6, 7, 8]].tolist()
 
 
@@ -122,13 +150,15 @@ def test_a_binary_copy_is_read_back(rows: int, width: int, nulls: bool, seed: in
     out = io.BytesIO()
     out.write(b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0))
     for i in range(rows):
-        out.write(struct.pack("!hiqiqid", 4, 8, ts[i], 8, ts[i] + 1, 8, y[i]))
+        out.write(struct.pack("!hiqiqid", 5, 8, ts[i], 8, ts[i] + 1, 8, y[i]))
         values = b"".join(
             struct.pack("!I", 0xFFFFFFFF) if np.isnan(v) else struct.pack("!id", 8, v) for v in x[i]
         )
         out.write(struct.pack("!iiiiii", 20 + len(values), 1, int(nulls), 701, width, 1) + values)
+        out.write(struct.pack("!iq", 8, i % 3))
     out.write(struct.pack("!h", -1))
-    got_ts, got_end, got_y, got_x = parse_copy(out.getvalue(), width)
+    got_ts, got_end, got_y, got_x, got_symbol = parse_copy(out.getvalue(), width)
+    assert got_symbol.tolist() == [i % 3 for i in range(rows)]
     epoch = 946_684_800_000_000
     assert (got_ts == ts + epoch).all()
     assert (got_end == ts + epoch + 1).all()

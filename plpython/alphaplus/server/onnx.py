@@ -142,7 +142,9 @@ class Session:
         self.features = int(inputs["features"])
         self.length = int(inputs.get("length") or 1) if inputs.get("kind") == "sequence" else 0
         self.width = self.features * max(self.length, 1)
-        self._input = self._session.get_inputs()[0].name
+        given = self._session.get_inputs()[0]
+        self._input = given.name
+        self._kind = np.float64 if given.type == "tensor(double)" else np.float32
         self._output = inputs.get("output") or self._session.get_outputs()[0].name
         self._attention = inputs.get("attention")
         self._probability = (spec.get("output") or {}).get("kind") == "probability"
@@ -152,16 +154,25 @@ class Session:
         )
         reference = (scaling or {}).get("fill") or (spec.get("support") or {}).get("center")
         self._reference = reference or [0.0] * self.features
+        self._clip = (scaling or {}).get("clip")
+        self._linear = spec.get("linear")
 
-    def _scores(self, rows: Any, outputs: Sequence[str]) -> list[Any]:
+    def _scaled(self, rows: Any) -> Any:
+        """(n, length, features) as the model takes them."""
         np = self._np
         x = np.asarray(rows, dtype=np.float64).reshape(-1, max(self.length, 1), self.features)
         if self._scaling:
             fill, center, scale = self._scaling
             x = (np.where(np.isnan(x), fill, x) - center) / scale
+            if self._clip:
+                x = np.clip(x, -self._clip, self._clip)
+        return x
+
+    def _scores(self, rows: Any, outputs: Sequence[str]) -> list[Any]:
+        x = self._scaled(rows)
         if not self.length:
             x = x[:, 0, :]
-        found: list[Any] = self._session.run(list(outputs), {self._input: x.astype(np.float32)})
+        found: list[Any] = self._session.run(list(outputs), {self._input: x.astype(self._kind)})
         return found
 
     def many(self, rows: Any) -> Any:
@@ -188,12 +199,15 @@ class Session:
     def explain(
         self, row: Sequence[float | None], names: Sequence[str]
     ) -> list[tuple[str, float | None, float]]:
-        """(feature, value, contribution) by occlusion: what replacing a feature (at all times of a
+        """(feature, value, contribution). Linear models (spec ``linear``): weight times the scaled
+        value, exactly. Others by occlusion: what replacing a feature (at all times of a
         sequence) by its training median takes from the raw score. "base" is what remains, so the
         rows sum to the raw score; for models with interactions they are no Shapley values.
         """
         np = self._np
         full = np.array([math.nan if v is None else v for v in row], dtype=np.float64)
+        if self._linear is not None:
+            return self._explain_linear(full, names)
         cube = np.repeat(full.reshape(1, -1, self.features), self.features + 1, axis=0)
         for i in range(self.features):
             cube[i + 1, :, i] = self._reference[i]
@@ -205,6 +219,19 @@ class Session:
         ]
         found.sort(key=lambda item: -abs(item[2]))
         return [*found, ("base", None, float(raw[0]) - math.fsum(item[2] for item in found))]
+
+    def _explain_linear(
+        self, full: Any, names: Sequence[str]
+    ) -> list[tuple[str, float | None, float]]:
+        raw = float(self.many(full.reshape(1, -1))[0])
+        parts = (self._scaled(full)[0, 0] * self._np.asarray(self._linear)).tolist()
+        values = full.tolist()
+        found = [
+            (name, None if math.isnan(value) else value, part)
+            for name, value, part in zip(names, values, parts, strict=True)
+        ]
+        found.sort(key=lambda item: -abs(item[2]))
+        return [*found, ("base", None, raw - math.fsum(parts))]
 
     def attention(self, row: Sequence[float | None]) -> list[float] | None:
         """Weight of each grid time of the sequence, oldest first; None without such an output."""

@@ -42,6 +42,13 @@ class Model:
                 f" {len(self.features)}"
             )
         self.raw = self.booster.raw
+        # A forest's trees add up to a probability; its log odds are the raw score.
+        if (
+            self.format == "lightgbm"
+            and (self.spec.get("output") or {}).get("kind") == "probability"
+        ):
+            votes = self.booster.raw
+            self.raw = lambda row: _log_odds(votes(row))
         self.prediction = (
             _probability(self.spec) if self.task == "classification" else _value(self.spec)
         )
@@ -88,6 +95,11 @@ def _sigmoid(x: float) -> float:
         return 1.0 / (1.0 + math.exp(-x))
     e = math.exp(x)
     return e / (1.0 + e)
+
+
+def _log_odds(p: float) -> float:
+    p = min(max(p, 1e-7), 1 - 1e-7)
+    return math.log(p / (1 - p))
 
 
 def _interpolate(x: float, knots: Sequence[float], values: Sequence[float]) -> float:
@@ -257,7 +269,8 @@ def explain(
     """(feature, value, contribution): the raw score is the sum, "base" being its expectation.
 
     Trees: exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2), computed by the
-    artifact's own library. Others: occlusion.
+    artifact's own library; of a forest they sum to its mean vote. Linear models: weight times the
+    distance from the training median, exactly. Others: occlusion.
     """
     model = load(plpy, cache, version_id)
     if features is None or len(features) != model.booster.width:

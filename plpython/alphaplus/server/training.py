@@ -184,6 +184,8 @@ def training_matrix(
     k = _spec(plpy, model)["k"]
     features = np.concatenate([part[4] for part in parts])[order] if parts else np.zeros((0, k))
     columns = [features[:, i].astype(">f8").tobytes() for i in range(k)]
+    lengths = [len(part[1]) for part in parts]
+    numbers = np.repeat(np.arange(1, len(parts) + 1), lengths)[order] if parts else grid
     ends = label_end.astype(">i8").tobytes()
     targets = target.astype(">f8").tobytes()
     digest = hashlib.sha256()
@@ -196,6 +198,7 @@ def training_matrix(
         "target": targets,
         "columns": columns,
         "sha256": digest.digest(),
+        "symbols": numbers.astype(">i4").tobytes(),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer.models.base import TrainingError
+from alphaplus.trainer.models.base import Features, TrainingError
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -20,7 +20,7 @@ def _log_odds(spec: dict[str, Any], scores: Array) -> Array:
     return found
 
 
-def _scaled(spec: dict[str, Any], x: Array, rows: int = 4096) -> Iterator[Array]:
+def _scaled(spec: dict[str, Any], x: Features, rows: int = 4096) -> Iterator[Array]:
     """The inputs as the artifact takes them, some rows at a time."""
     scaling = spec.get("scaling")
     for start in range(0, len(x), rows):
@@ -34,7 +34,7 @@ def _scaled(spec: dict[str, Any], x: Array, rows: int = 4096) -> Iterator[Array]
 
 
 def raw_scores(
-    format: str, content: bytes, spec: dict[str, Any], x: Array, threads: int = 0
+    format: str, content: bytes, spec: dict[str, Any], x: Features, threads: int = 0
 ) -> Array:
     """Raw scores (n,) of an artifact for inputs (n, features) or (n, length, features).
 
@@ -56,9 +56,7 @@ def raw_scores(
             raise TrainingError("onnxruntime is needed to run an ONNX artifact") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
         kind = np.float64 if given.type == "tensor(double)" else np.float32
         output = spec["inputs"].get("output", session.get_outputs()[0].name)

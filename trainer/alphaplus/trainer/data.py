@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,7 @@ class Matrix:
         x: (n, features) float64, NaN where a feature is not knowable.
         y: (n,) float64 target.
         sha256: of the set's bytes, to prove that it can be made again.
+        symbols: (n,) number of each row's symbol; empty: all of one.
     """
 
     ts: Times
@@ -37,9 +38,22 @@ class Matrix:
     x: Array
     y: Array
     sha256: bytes
+    symbols: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.ts)
+
+    @property
+    def symbol(self) -> NDArray[np.int64]:
+        """(n,) number of each row's symbol."""
+        return self.symbols if len(self.symbols) else np.zeros(len(self.ts), dtype=np.int64)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Matrix:
+        """The chosen rows."""
+        return Matrix(
+            self.ts[chosen], self.label_end[chosen], self.x[chosen], self.y[chosen], self.sha256,
+            self.symbol[chosen],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,11 @@ def read_matrix(conn: psycopg.Connection[Any], job_id: int, lease: str) -> Matri
     """Read a job's set in one row: one big-endian column per feature (``ml._job_matrix``)."""
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(
-            "select n, ts, label_end, target, columns, sha256 from ml._job_matrix(%s, %s)",
+            "select n, ts, label_end, target, columns, sha256, symbols from ml._job_matrix(%s, %s)",
             (job_id, lease),
         ).fetchone()
     assert row is not None
-    n, ts, label_end, target, columns, digest = row
+    n, ts, label_end, target, columns, digest, symbols = row
     x = np.empty((n, len(columns or ())), dtype=np.float64)
     for number, column in enumerate(columns or ()):
         x[:, number] = np.frombuffer(column, dtype=">f8")
@@ -80,6 +94,7 @@ def read_matrix(conn: psycopg.Connection[Any], job_id: int, lease: str) -> Matri
         x=x,
         y=np.frombuffer(target or b"", dtype=">f8").astype(np.float64),
         sha256=bytes(digest or b""),
+        symbols=np.frombuffer(symbols or b"", dtype=">i4").astype(np.int64),
     )
 
 
@@ -92,22 +107,22 @@ def read_copy(conn: psycopg.Connection[Any], job_id: int, lease: str, features: 
     import hashlib
 
     statement = sql.SQL(
-        "copy (select ts, label_end, target, features from ml._job_rows({}, {})) to stdout"
-        " (format binary)"
+        "copy (select ts, label_end, target, features, dense_rank() over (order by symbol)"
+        " from ml._job_rows({}, {}) order by ts, symbol) to stdout (format binary)"
     ).format(sql.Literal(job_id), sql.Literal(lease))
     buffer = bytearray()
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         for block in copy:
             buffer += block
-    ts, label_end, y, x = parse_copy(bytes(buffer), features)
+    ts, label_end, y, x, symbols = parse_copy(buffer, features)
     digest = hashlib.sha256()
     for part in (ts, label_end, y, x):
         digest.update(np.ascontiguousarray(part).tobytes())
-    return Matrix(ts, label_end, x, y, digest.digest())
+    return Matrix(ts, label_end, x, y, digest.digest(), symbols)
 
 
-def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
-    """Decode a binary COPY of (timestamptz, timestamptz, float8, float8[features]).
+def parse_copy(data: bytes | bytearray, features: int) -> tuple[Times, Times, Array, Array, Times]:
+    """Decode a binary COPY of (timestamptz, timestamptz, float8, float8[features], int8).
 
     Rows without a null have one length and are decoded as one array; the others one by one.
     """
@@ -129,23 +144,27 @@ def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
             ("dim", ">i4"),
             ("bound", ">i4"),
             ("x", [("length", ">i4"), ("value", ">f8")], (features,)),
+            ("symbol_length", ">i4"),
+            ("symbol", ">i8"),
         ]
     )
     if (len(data) - at - 2) % full.itemsize == 0:
         rows = np.frombuffer(
             data, dtype=full, offset=at, count=(len(data) - at - 2) // full.itemsize
         )
-        if bool((rows["x"]["length"] == 8).all()) and bool((rows["fields"] == 4).all()):
+        if bool((rows["x"]["length"] == 8).all()) and bool((rows["fields"] == 5).all()):
             return (
                 rows["ts"].astype(np.int64) + _PG_EPOCH,
                 rows["label_end"].astype(np.int64) + _PG_EPOCH,
                 rows["y"].astype(np.float64),
                 rows["x"]["value"].astype(np.float64),
+                rows["symbol"].astype(np.int64),
             )
     ts: list[int] = []
     ends: list[int] = []
     ys: list[float] = []
     xs: list[Array] = []
+    symbols: list[int] = []
     head = struct.Struct("!hiqiqid")
     while struct.unpack_from("!h", data, at) != (-1,):
         _, _, t, _, end, _, y = head.unpack_from(data, at)
@@ -161,11 +180,14 @@ def parse_copy(data: bytes, features: int) -> tuple[Times, Times, Array, Array]:
         ends.append(end + _PG_EPOCH)
         ys.append(y)
         xs.append(row)
+        symbols.append(struct.unpack_from("!iq", data, at)[1])
+        at += 12
     return (
         np.array(ts, dtype=np.int64),
         np.array(ends, dtype=np.int64),
         np.array(ys, dtype=np.float64),
         np.vstack(xs) if xs else np.empty((0, features)),
+        np.array(symbols, dtype=np.int64),
     )
 
 

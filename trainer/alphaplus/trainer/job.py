@@ -15,6 +15,7 @@ import psycopg
 from alphaplus.trainer import data
 from alphaplus.trainer.models.base import Stopped, TrainingError
 from alphaplus.trainer.train import Trained, train
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 log = logging.getLogger("alphaplus.trainer")
@@ -131,6 +132,55 @@ class Heartbeat(threading.Thread):
         self.join(timeout=15)
 
 
+class DatabaseCheckpoints:
+    """A job's states in the database, so that any trainer can go on with it."""
+
+    def __init__(self, conninfo: str, job_id: int, lease: str) -> None:
+        self.conninfo = conninfo
+        self.job_id = job_id
+        self.lease = lease
+
+    def load(self, stage: str) -> bytes | None:
+        """See :class:`alphaplus.trainer.models.base.Checkpoints`."""
+        with connect(self.conninfo) as conn, conn.cursor(binary=True) as cursor:
+            row = cursor.execute(
+                "select ml._load_checkpoint(%s, %s, %s)", (self.job_id, self.lease, stage)
+            ).fetchone()
+        return bytes(row[0]) if row and row[0] is not None else None
+
+    def save(self, stage: str, state: bytes) -> None:
+        """See :class:`alphaplus.trainer.models.base.Checkpoints`; a lost connection costs only the
+        state: the fit goes on.
+        """
+        try:
+            with connect(self.conninfo, wait=0) as conn:
+                conn.execute(
+                    "select ml._save_checkpoint(%s, %s, %s, %b)",
+                    (self.job_id, self.lease, stage, state),
+                )
+        except psycopg.OperationalError as error:
+            log.warning("job %s: no checkpoint (%s)", self.job_id, str(error).strip())
+
+
+def search_storage(conninfo: str) -> str:
+    """The SQLAlchemy URL under which Optuna keeps its studies: schema optuna of the same database.
+
+    What the connection string leaves out comes from PG* variables, as libpq has it.
+    """
+    from urllib.parse import quote, urlencode
+
+    given = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE"}
+    for key, variable in names.items():
+        if key not in given and variable in os.environ:
+            given[key] = os.environ[variable]
+    user, password = given.pop("user", ""), given.pop("password", "")
+    database = given.pop("dbname", user)
+    given["options"] = f"{given.get('options', '')} -csearch_path=optuna,pg_catalog".strip()
+    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    return f"postgresql+psycopg://{who}@/{quote(database, safe='')}?{urlencode(given)}"
+
+
 def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Event) -> int | None:
     """Do one training job; the version's id, or None when there was nothing to do.
 
@@ -167,6 +217,8 @@ def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Eve
             champion=bytes(champion) if champion is not None else None,
             progress=heartbeat.progress,
             threads=threads,
+            checkpoints=DatabaseCheckpoints(conninfo, job_id, str(lease)),
+            storage=search_storage(conninfo),
         )
         heartbeat.progress(0.99, "handing in")
         version_id = _hand_in(conninfo, job_id, str(lease), made, heartbeat)

@@ -7,13 +7,18 @@
 ``inputs``
     ``{"kind": "row", "features": n}``: the artifact takes the feature set's values in its order,
     null as NaN. Sequence models: ``{"kind": "sequence", "length": L, "features": n, "name": …}``,
-    the last L grid times, oldest first.
+    the last L grid times, oldest first; ``output`` names the score's output, ``attention`` that of
+    the weights (n, L) which the newest row gives each row.
+``linear`` (linear models)
+    The weights of the scaled features, for explanations.
 ``scaling``
-    ``{"center": […], "scale": […], "fill": […]}`` or null: x' = (x - center) / scale, NaN replaced
-    by ``fill`` before. Null for tree models.
+    ``{"center": […], "scale": […], "fill": […], "clip": c}`` or null: x' = (x - center) / scale,
+    NaN replaced by ``fill`` before, and where there is ``clip`` limited to [-c, c]. Null for tree
+    models. The artifact takes x' as its own input type says, float or double.
 ``output``
     Classification: ``{"kind": "log_odds"}``, the raw score (LightGBM: predict with raw_score), or
-    ``{"kind": "probability"}``, whose log odds are the raw score. Regression:
+    ``{"kind": "probability"}``, whose log odds, clipped to those of 1e-7 and 1 - 1e-7, are the raw
+    score. Regression:
     ``{"kind": "identity" | "exp" | "expm1", "scale": s}``: value = s · f(raw).
 ``calibration`` (classification)
     Fitted on out-of-fold scores. ``{"method": "platt", "a": a, "b": b}``: p = 1/(1 + exp(-(a·raw +

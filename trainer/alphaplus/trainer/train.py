@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer import calibrate, metrics, spec
+from alphaplus.trainer import baselines, calibrate, metrics, search, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.data import Array, Fold, Matrix, Times, moment
 from alphaplus.trainer.models import estimator
-from alphaplus.trainer.models.base import Estimator, Progress, TrainingError
+from alphaplus.trainer.models.base import (
+    Checkpoints,
+    Estimator,
+    Features,
+    Progress,
+    TrainingError,
+    Windows,
+)
 from numpy.typing import NDArray
 
 MIN_ROWS = 500
@@ -41,16 +48,22 @@ class Trained:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an estimator reads: the rows of a set that have the history it needs."""
+    """What an estimator reads: the rows of a set that have the history it needs, by time."""
 
-    x: Array
+    x: Features
     y: Array
     ts: Times
     label_end: Times
-    latest: Array
+    symbol: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.ts)
+
+    @property
+    def latest(self) -> Array:
+        """(n, features) the row at each time itself."""
+        found: Array = self.x.latest if isinstance(self.x, Windows) else self.x
+        return found
 
     def take(self, chosen: NDArray[np.bool_]) -> Inputs:
         """The chosen rows."""
@@ -59,7 +72,7 @@ class Inputs:
             self.y[chosen],
             self.ts[chosen],
             self.label_end[chosen],
-            self.latest[chosen],
+            self.symbol[chosen],
         )
 
 
@@ -82,22 +95,26 @@ def inputs(matrix: Matrix, length: int, grid: int) -> Inputs:
     """The set as an estimator reads it; for sequences, windows that do not cross a gap.
 
     Args:
-        matrix: rows ordered by symbol and time.
+        matrix: rows by time, of one symbol or several.
         length: rows of history per prediction; 1: the row itself.
-        grid: µs between two rows that follow each other without a gap.
+        grid: µs between two rows of a symbol that follow each other without a gap.
     """
     if length == 1:
-        return Inputs(matrix.x, matrix.y, matrix.ts, matrix.label_end, matrix.x)
-    step = np.diff(matrix.ts) == grid
-    run = np.zeros(len(matrix), dtype=np.int64)
-    breaks = np.r_[0, np.flatnonzero(~step) + 1]
-    starts = np.zeros(len(matrix), dtype=np.int64)
+        return Inputs(matrix.x, matrix.y, matrix.ts, matrix.label_end, matrix.symbol)
+    # By symbol, then time: a sequence is a stretch of rows.
+    order = np.lexsort((matrix.ts, matrix.symbol))
+    ts, symbol = matrix.ts[order], matrix.symbol[order]
+    follows = (np.diff(ts) == grid) & (np.diff(symbol) == 0)
+    starts = np.zeros(len(ts), dtype=np.int64)
+    breaks = np.r_[0, np.flatnonzero(~follows) + 1]
     starts[breaks] = breaks
-    run = np.arange(len(matrix)) - np.maximum.accumulate(starts)
-    usable = np.flatnonzero(run >= length - 1)
-    windows = matrix.x[usable[:, None] + np.arange(1 - length, 1)]
+    run = np.arange(len(ts)) - np.maximum.accumulate(starts)
+    last = np.flatnonzero(run >= length - 1)
+    last = last[np.argsort(ts[last], kind="stable")]
+    at = order[last]
+    rows = matrix.x if (order[:-1] < order[1:]).all() else matrix.x[order]
     return Inputs(
-        windows, matrix.y[usable], matrix.ts[usable], matrix.label_end[usable], matrix.x[usable]
+        Windows(rows, last, length), matrix.y[at], ts[last], matrix.label_end[at], symbol[last]
     )
 
 
@@ -135,9 +152,17 @@ def walk_forward(
     calibration: str = "auto",
     effect: float = 1.0,
     progress: Progress,
+    checkpoints: Checkpoints | None = None,
+    name: str = "fold",
     **settings: Any,
 ) -> WalkForward:
     """Predict each test fold with what was known before it, calibration and threshold too."""
+
+    def fresh(stage: str) -> Estimator:
+        made = algorithm(task, params, **settings)
+        made.checkpoints, made.stage = checkpoints, stage
+        return made
+
     is_class = task == "classification"
     methods = list(calibrate.METHODS) if calibration == "auto" else [calibration]
     raws: list[Array] = []
@@ -159,16 +184,19 @@ def walk_forward(
         test = rows.take(in_test)
         if len(test) == 0 or len(train) < MIN_ROWS // 4 or (is_class and not _both(train.y)):
             continue
-        model = algorithm(task, params, **settings)
+        model = fresh(f"{name} {fold.fold}")
         split = _early(train)
         if split is None:
-            model.fit(train.x, train.y, rounds=100, progress=part)
+            model.fit(train.x, train.y, rounds=model.blind_rounds, progress=part)
         else:
             # How long to train is found on later rows; then all rows train.
             early, late = split
-            probe = algorithm(task, params, **settings)
+            probe = fresh(f"{name} {fold.fold} probe")
             probe.fit(early.x, early.y, valid=(late.x, late.y), progress=part)
-            model.fit(train.x, train.y, rounds=probe.rounds, progress=part)
+            if model.refit:
+                model.fit(train.x, train.y, rounds=probe.rounds, progress=part)
+            else:
+                model = probe
         raw = model.raw(test.x)
         if is_class:
             # What earlier folds and the later rows have shown corrects this fold.
@@ -266,6 +294,8 @@ def train(
     champion: bytes | None = None,
     progress: Progress = lambda part, words: None,
     threads: int = 0,
+    checkpoints: Checkpoints | None = None,
+    storage: str | None = None,
 ) -> Trained:
     """Train one version.
 
@@ -276,6 +306,8 @@ def train(
         champion: the present champion's artifact, to be measured on the same rows.
         progress: called with the part done and words; what it raises stops the training.
         threads: cores; 0: all.
+        checkpoints: where fits keep their state, to go on after a kill.
+        storage: where a search keeps its trials (SQLAlchemy URL); None: in memory.
 
     Raises:
         TrainingError: too few rows or events, unknown algorithm or parameter, artifact not equal
@@ -285,7 +317,9 @@ def train(
     is_class = task == "classification"
     training: dict[str, Any] = job["training"] or {}
     name = str(training.get("algorithm") or job["algorithm"])
-    params = {**(job["params"] or {}), **(training.get("params") or {})}
+    # The model's own hyperparameters are those of its own algorithm.
+    own = (job["params"] or {}) if name == job["algorithm"] else {}
+    params = {**own, **(training.get("params") or {})}
     if "sequence_length" in training:
         params["sequence_length"] = training["sequence_length"]
     seed = int(training.get("seed", 1))
@@ -319,15 +353,32 @@ def train(
     def share(start: float, end: float) -> Progress:
         return lambda part, words: progress(start + (end - start) * part, words)
 
+    searched: dict[str, Any] | None = None
+    if training.get("search"):
+        searched = search.search(
+            name, params, matrix, folds, job, training["search"], storage=storage,
+            progress=share(0.05, 0.45), settings=settings,
+        )  # fmt: skip
+        params = {**params, **searched["best_params"]}
+        sample = algorithm(task, params, **settings)
+        rows = inputs(matrix, sample.sequence_length, round(job["grid"] * 1e6))
+    start = 0.45 if searched else 0.05
     found = walk_forward(
         algorithm, params, rows, folds, task,
         calibration=training.get("calibration", "auto"), effect=effect,
-        progress=share(0.05, 0.70), **settings,
+        progress=share(start, 0.66), checkpoints=checkpoints, **settings,
     )  # fmt: skip
     y = rows.y[found.rows]
     block = metrics.blocks(rows.ts[found.rows], horizon)
-    progress(0.70, "measuring")
+    progress(0.66, "measuring")
     measured = _measure(task, y, found.predicted, found.base, found.chosen, block, seed)
+    if training.get("baselines", True):
+        progress(0.67, "measuring the baselines")
+        measured["baselines"] = baselines.measure(
+            task, rows, found.folds, found.rows, found.base, block, effect, settings
+        )
+    if searched:
+        measured["search"] = searched
     fold_metrics = []
     for fold in found.folds:
         i = found.fold == fold.fold
@@ -344,6 +395,7 @@ def train(
         )
 
     final = algorithm(task, params, **settings)
+    final.checkpoints, final.stage = checkpoints, "final"
     final.fit(rows.x, rows.y, rounds=found.rounds, progress=share(0.75, 0.88))
     artifact = final.export()
     progress(0.88, "checking the artifact")
@@ -451,21 +503,25 @@ def compare(
     if list(champion["features"]) != list(job["features"]):
         return known | {"method": "none", "reason": "it has other features"}
     y = rows.y[found.rows]
+    ours_at = _keys(rows, found.rows)
     last = np.datetime64(champion["train_to"][:26].split("+")[0].replace(" ", "T"), "us").astype(
         np.int64
     )
-    unseen = rows.ts[found.rows] >= last + round(job["horizon"] * 1e6)
-    enough = unseen.sum() >= max(MIN_ROWS, len(y) // 10)
+    # The champion may read longer sequences, or single rows.
+    length = int(champion["spec"]["inputs"].get("length", 1))
+    theirs_rows = inputs(matrix, length, round(job["grid"] * 1e6))
+    _, i, at = np.intersect1d(
+        ours_at, _keys(theirs_rows, np.arange(len(theirs_rows))), return_indices=True
+    )
+    unseen = rows.ts[found.rows[i]] >= last + round(job["horizon"] * 1e6)
+    i, at = i[unseen], at[unseen]
+    enough = len(i) >= max(MIN_ROWS, len(y) // 10)
     if task == "classification":
-        enough = enough and min(y[unseen].sum(), (1 - y[unseen]).sum()) >= MIN_EVENTS
-    if enough and (
-        champion["spec"]["inputs"].get("length", 1) == (rows.x.shape[1] if rows.x.ndim == 3 else 1)
-    ):
-        at = found.rows[unseen]
+        enough = enough and min(y[i].sum(), (1 - y[i]).sum()) >= MIN_EVENTS
+    if enough:
         raw = raw_scores(
-            champion["format"], artifact, champion["spec"], rows.x[at], settings["threads"]
+            champion["format"], artifact, champion["spec"], theirs_rows.x[at], settings["threads"]
         )
-        i = unseen
         if task == "classification":
             theirs = spec.probability(champion["spec"], raw)
             chosen = theirs >= champion["spec"].get("operating_point", 0.5)
@@ -476,7 +532,7 @@ def compare(
         ours = _measure(task, y[i], found.predicted[i], found.base[i], found.chosen[i], None, seed)
         return known | {
             "method": "unseen",
-            "rows": int(unseen.sum()),
+            "rows": len(i),
             "values": values,
             "challenger": ours,
         }
@@ -493,15 +549,24 @@ def compare(
             "challenger": plain,
         }
     theirs_sample = estimator(champion["algorithm"])(task, their_params, **settings)
+    theirs_rows = inputs(matrix, theirs_sample.sequence_length, round(job["grid"] * 1e6))
     again = walk_forward(
-        estimator(champion["algorithm"]), their_params,
-        inputs(matrix, theirs_sample.sequence_length, round(job["grid"] * 1e6)),
-        folds, task, effect=overlap(job), progress=progress, **settings,
+        estimator(champion["algorithm"]), their_params, theirs_rows, folds, task,
+        effect=overlap(job), progress=progress, name="champion", **settings,
     )  # fmt: skip
-    if len(again.rows) != len(found.rows):
+    _, i, at = np.intersect1d(ours_at, _keys(theirs_rows, again.rows), return_indices=True)
+    if len(i) < len(y) // 2:
         return known | {"method": "none", "reason": "its recipe does not cover the same rows"}
-    values = _measure(task, y, again.predicted, again.base, again.chosen, None, seed)
-    return known | {"method": "refitted", "rows": len(y), "values": values, "challenger": plain}
+    values = _measure(task, y[i], again.predicted[at], again.base[at], again.chosen[at], None, seed)
+    ours = _measure(task, y[i], found.predicted[i], found.base[i], found.chosen[i], None, seed)
+    return known | {"method": "refitted", "rows": len(i), "values": values, "challenger": ours}
+
+
+def _keys(rows: Inputs, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One number for each (time, symbol)."""
+    symbols = int(rows.symbol.max(initial=0)) + 1
+    found: NDArray[np.int64] = rows.ts[at] * symbols + rows.symbol[at]
+    return found
 
 
 def library_versions(algorithm: type[Estimator]) -> dict[str, str]:

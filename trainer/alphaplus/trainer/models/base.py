@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from alphaplus.trainer import spec as specs
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+# (n, features), or (n, length, features) as an array or as Windows; which of the two a class takes
+# is its sequence_length's to say, so the type checker cannot.
+Features: TypeAlias = Any
 # Called now and then while fitting with the part done (0 to 1) and words; raises Stopped.
 Progress = Callable[[float, str], None]
 
@@ -75,7 +78,7 @@ class Windows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         del copy
-        cut = self.rows[self.last[:, None] + np.arange(1 - self.length, 1)]
+        cut: Array = self.rows[self.last[:, None] + np.arange(1 - self.length, 1)]
         return cut if dtype is None else cut.astype(dtype)
 
     @property
@@ -156,6 +159,8 @@ class Estimator(ABC):
     sequence_length: int = 1
     # Whether, once it is known how long to train, a fold's rows are all worth a second fit.
     refit: ClassVar[bool] = True
+    # How long to train where there are no later rows to judge by.
+    blind_rounds: ClassVar[int] = 100
 
     def __init__(
         self,
@@ -201,10 +206,10 @@ class Estimator(ABC):
     @abstractmethod
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> Estimator:
@@ -220,7 +225,7 @@ class Estimator(ABC):
         """
 
     @abstractmethod
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Raw scores (n,): log odds, or the regression before ``output``'s transformation."""
 
     @abstractmethod
@@ -237,14 +242,14 @@ class Estimator(ABC):
         """Importance by kind ("gain", "split", …) and feature; empty where there is none."""
         return {}
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Features) -> Array:
         """Classes 0 and 1, or values in the target's unit."""
         raw = self.raw(x)
         if self.task == "classification":
             return (raw > 0).astype(np.float64)
         return specs.value({"output": self.output()}, raw)
 
-    def predict_proba(self, x: Array) -> Array:
+    def predict_proba(self, x: Features) -> Array:
         """(n, 2) uncalibrated probabilities of the classes 0 and 1."""
         p = specs.sigmoid(self.raw(x))
         return np.column_stack([1 - p, p])

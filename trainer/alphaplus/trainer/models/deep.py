@@ -23,6 +23,7 @@ import torch
 from alphaplus.trainer.models.base import (
     Artifact,
     Estimator,
+    Features,
     Progress,
     Scaling,
     TrainingError,
@@ -63,12 +64,14 @@ DEFAULTS: dict[str, Any] = {
 class _Recurrent(nn.Module):
     """LSTM or GRU; the last state decides."""
 
-    def __init__(self, kind: type[nn.RNNBase], features: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self, kind: Callable[..., nn.Module], features: int, options: dict[str, Any]
+    ) -> None:
         super().__init__()
         hidden, layers = int(options["hidden"]), int(options["layers"])
         dropout = float(options["dropout"])
         self.enter = nn.Dropout(dropout / 2)
-        self.cells = kind(  # type: ignore[call-arg]
+        self.cells = kind(
             features, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
         )
         self.norm = nn.LayerNorm(hidden)
@@ -144,9 +147,7 @@ class _Attention(nn.Module):
             raise TrainingError(f"hidden ({hidden}) must be a multiple of heads ({heads})")
         dropout = float(options["dropout"])
         self.enter = nn.Linear(features, hidden)
-        self.position = nn.Parameter(
-            torch.randn(1, int(options["sequence_length"]), hidden) * 0.02
-        )
+        self.position = nn.Parameter(torch.randn(1, int(options["sequence_length"]), hidden) * 0.02)
         self.layers = nn.ModuleList(
             _Layer(hidden, heads, dropout) for _ in range(int(options["layers"]))
         )
@@ -192,7 +193,8 @@ def _pack(arrays: dict[str, Any], meta: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     named = {key: np.asarray(value) for key, value in arrays.items()}
     words = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-    np.savez(out, **named, meta=words)
+    named["meta"] = words
+    np.savez(out, allow_pickle=False, **named)
     return out.getvalue()
 
 
@@ -220,6 +222,7 @@ class Deep(Estimator):
     """
 
     refit = False
+    blind_rounds = 5
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)
@@ -244,7 +247,7 @@ class Deep(Estimator):
 
     # Sequences
 
-    def _sequences(self, x: Array | Windows) -> Windows:
+    def _sequences(self, x: Features) -> Windows:
         if isinstance(x, Windows):
             return x
         cube = np.asarray(x, dtype=np.float64)
@@ -273,10 +276,10 @@ class Deep(Estimator):
 
     def fit(
         self,
-        x: Array | Windows,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array | Windows, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> Deep:
@@ -377,7 +380,9 @@ class Deep(Estimator):
             torch.manual_seed(self.seed * 100_003 + epoch * world + rank)
             wrapped.train()
             loss_sum, count = 0.0, 0
-            for batch in _batches(len(data.last), int(options["batch"]), self.seed + epoch, rank, world):  # noqa: E501
+            for batch in _batches(
+                len(data.last), int(options["batch"]), self.seed + epoch, rank, world
+            ):
                 # A slow start keeps the first steps of Adam small.
                 meta["steps"] += 1
                 for group in optimizer.param_groups:
@@ -386,7 +391,7 @@ class Deep(Estimator):
                 with torch.autocast(device.type, enabled=mixed):
                     scores, _ = wrapped(_cut(data, batch.to(device), self.sequence_length))
                     loss = self._loss(scores.float(), data.target[batch.to(device)], weight)
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(net.parameters(), float(options["clip_norm"]))
                 scaler.step(optimizer)
@@ -419,15 +424,15 @@ class Deep(Estimator):
             left = (time.monotonic() - began) / (epoch + 1 - first) * (total - epoch - 1)
             if rank == 0:
                 keep = late_enough or meta["done"]
-                report((epoch + 1) / total, f"{words}, {left:.0f} s left", state() if keep else None)
+                report(
+                    (epoch + 1) / total, f"{words}, {left:.0f} s left", state() if keep else None
+                )
                 kept = time.monotonic() if keep else kept
             if meta["done"]:
                 break
         return state()
 
-    def _loss(
-        self, scores: torch.Tensor, target: torch.Tensor, weight: float
-    ) -> torch.Tensor:
+    def _loss(self, scores: torch.Tensor, target: torch.Tensor, weight: float) -> torch.Tensor:
         if self.task == "classification":
             pos = torch.tensor(weight, device=scores.device)
             return functional.binary_cross_entropy_with_logits(scores, target, pos_weight=pos)
@@ -450,7 +455,7 @@ class Deep(Estimator):
     # Serving
 
     @torch.no_grad()
-    def raw(self, x: Array | Windows) -> Array:
+    def raw(self, x: Features) -> Array:
         """Scores (n,) without class weights."""
         assert self.net is not None
         windows = self._sequences(x)
@@ -465,7 +470,7 @@ class Deep(Estimator):
         ]
         return torch.cat(found).numpy().astype(np.float64) - self.shift
 
-    def attention(self, x: Array | Windows) -> Array | None:
+    def attention(self, x: Features) -> Array | None:
         """Weights (n, length) that the last row gives each row; None where there are none."""
         assert self.net is not None
         windows = self._sequences(x)
@@ -487,7 +492,8 @@ class Deep(Estimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                served, (sample,), out, input_names=["sequence"], output_names=names,
+                served, (sample,), out,  # type: ignore[arg-type]
+                input_names=["sequence"], output_names=names,
                 dynamic_axes={name: {0: "rows"} for name in ["sequence", *names]},
                 opset_version=17, dynamo=False,
             )  # fmt: skip

@@ -12,9 +12,11 @@ import socket
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 from alphaplus.trainer.models.base import TrainingError
 from alphaplus.trainer.models.deep import Deep, Report, _Data
+from torch import multiprocessing
+
+mp: Any = multiprocessing  # it does not export what it documents
 
 
 def _free_port() -> int:

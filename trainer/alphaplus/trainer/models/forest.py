@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import sklearn
 from alphaplus.trainer.models import trees
-from alphaplus.trainer.models.base import Artifact, Estimator, Progress, TrainingError, _silent
+from alphaplus.trainer.models.base import (
+    Artifact,
+    Estimator,
+    Features,
+    Progress,
+    TrainingError,
+    _silent,
+)
 from numpy.typing import NDArray
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -83,10 +90,10 @@ class RandomForest(_Trees):
 
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> RandomForest:
@@ -113,7 +120,7 @@ class RandomForest(_Trees):
                 raise TrainingError(f"scikit-learn: {error}") from None
         return self
 
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Log odds of the mean vote, clipped as serving does; or the mean value."""
         if self.task == "classification":
             p = np.clip(self.model.predict_proba(x)[:, 1], 1e-7, 1 - 1e-7)
@@ -172,10 +179,10 @@ class GradientBoosting(_Trees):
 
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> GradientBoosting:
@@ -226,7 +233,7 @@ class GradientBoosting(_Trees):
         """The transformation that takes the raw score to the target."""
         return "exp" if self.options.get("loss") in ("poisson", "gamma") else super().link()
 
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Raw scores of the trees."""
         return np.asarray(self.model._raw_predict(x), dtype=np.float64)[:, 0]
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from alphaplus.trainer.models.base import Artifact, Estimator, Progress, TrainingError, _silent
+from alphaplus.trainer.models.base import (
+    Artifact,
+    Estimator,
+    Features,
+    Progress,
+    TrainingError,
+    _silent,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -63,10 +70,10 @@ class LightGBM(Estimator):
 
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> LightGBM:
@@ -107,7 +114,7 @@ class LightGBM(Estimator):
         )
         return self
 
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Raw scores of all trees up to the best round."""
         assert self.booster is not None
         return np.asarray(

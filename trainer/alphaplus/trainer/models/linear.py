@@ -9,6 +9,7 @@ import sklearn
 from alphaplus.trainer.models.base import (
     Artifact,
     Estimator,
+    Features,
     Progress,
     Scaling,
     TrainingError,
@@ -39,10 +40,10 @@ class LogisticRegression(Estimator):
 
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> LogisticRegression:
@@ -72,7 +73,7 @@ class LogisticRegression(Estimator):
             raise TrainingError(f"scikit-learn: {error}") from None
         return self
 
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Log odds, or values before the output's transformation."""
         assert self.scaling is not None
         found: Array = self.scaling.apply(x) @ self._weights() + float(

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import xgboost
 from alphaplus.trainer.models import trees
-from alphaplus.trainer.models.base import Artifact, Estimator, Progress, TrainingError, _silent
+from alphaplus.trainer.models.base import (
+    Artifact,
+    Estimator,
+    Features,
+    Progress,
+    TrainingError,
+    _silent,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -28,7 +35,7 @@ _OWN = {"rounds", "min_rounds", "early_stopping", "transform"}
 _LOG_LINK = ("reg:tweedie", "reg:gamma", "count:poisson")
 
 
-class _Tick(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+class _Tick(xgboost.callback.TrainingCallback):
     def __init__(self, total: int, progress: Progress) -> None:
         super().__init__()
         self.total = total
@@ -80,10 +87,10 @@ class XGBoost(Estimator):
 
     def fit(
         self,
-        x: Array,
+        x: Features,
         y: Array,
         *,
-        valid: tuple[Array, Array] | None = None,
+        valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
     ) -> XGBoost:
@@ -127,7 +134,7 @@ class XGBoost(Estimator):
             self.rounds = min(done, max(best, int(self.options["min_rounds"])))
         return self
 
-    def raw(self, x: Array) -> Array:
+    def raw(self, x: Features) -> Array:
         """Margins of all trees up to the best round.
 
         XGBoost finds the leaves; they are summed here in double precision, as its own sum in single
@@ -190,7 +197,7 @@ class XGBoost(Estimator):
         assert self.booster is not None
         found = {}
         for kind, name in (("total_gain", "gain"), ("weight", "split")):
-            scores = self.booster.get_score(importance_type=kind)
+            scores: dict[str, Any] = self.booster.get_score(importance_type=kind)
             found[name] = {
                 feature: float(scores.get(f"f{i}", 0.0)) for i, feature in enumerate(self._names())
             }
