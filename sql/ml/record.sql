@@ -118,7 +118,7 @@ select
     ) as model_architecture,
     v.params as training_parameters,
     p.details - array['attention', 'contributions'] as inference_metadata,
-    p.details -> 'attention' as attention_weights,
+    nullif(p.details -> 'attention', 'null') as attention_weights,
     p.details -> 'contributions' as feature_contributions,
     p.created_at
 from ml.predictions as p

@@ -55,14 +55,14 @@ create function ml.training_matrix(
 ) language sql stable as $$
     with t as materialized (select * from ml.training_set($1, $2, $3, $4, $5))
     select count(*),
-        string_agg(int8send((extract(epoch from t.ts) * 1000000)::bigint), ''::bytea order by t.symbol, t.ts),
-        string_agg(int8send((extract(epoch from t.label_end) * 1000000)::bigint), ''::bytea order by t.symbol, t.ts),
-        string_agg(float8send(t.target), ''::bytea order by t.symbol, t.ts),
+        string_agg(int8send((extract(epoch from t.ts) * 1000000)::bigint), ''::bytea order by t.ts, t.symbol),
+        string_agg(int8send((extract(epoch from t.label_end) * 1000000)::bigint), ''::bytea order by t.ts, t.symbol),
+        string_agg(float8send(t.target), ''::bytea order by t.ts, t.symbol),
         (select array_agg(c order by i) from (
-            select i, string_agg(float8send(coalesce(t.features[i], 'NaN')), ''::bytea order by t.symbol, t.ts) as c
+            select i, string_agg(float8send(coalesce(t.features[i], 'NaN')), ''::bytea order by t.ts, t.symbol) as c
             from t, generate_series(1, 4) i group by i) x),
-        sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.symbol, t.ts)),
-        (select string_agg(int4send(r), ''::bytea order by s.symbol, s.ts)
+        sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.ts, t.symbol)),
+        (select string_agg(int4send(r), ''::bytea order by s.ts, s.symbol)
             from (select t.symbol, t.ts, dense_rank() over (order by t.symbol)::int as r from t) s)
     from t
 $$;
