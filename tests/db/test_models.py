@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,6 +264,54 @@ def test_a_search_keeps_its_trials_in_the_database(db: Conn, server: Server) -> 
     assert rows == [(f"job {job}", 4)]
     row = db.execute("select metrics -> 'search' ->> 'trials' from ml.model_versions").fetchone()
     assert row == ("4",)
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Ray head of its own on this machine."""
+    pytest.importorskip("ray")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("ray"))]
+    environment = {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join(
+            str(toy.ROOT / room) for room in ("plpython", "loaders", "trainer")
+        ),
+    }
+    started = subprocess.run(
+        [
+            *command, "start", "--head", f"--port={port}", "--num-cpus=2",
+            "--include-dashboard=false", "--node-ip-address=127.0.0.1",
+            "--object-store-memory=100000000",
+        ],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert started.returncode == 0, started.stdout + started.stderr
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        yield address
+    finally:
+        subprocess.run([*command, "stop", "--force"], capture_output=True, timeout=60, check=False)
+
+
+def test_a_search_runs_on_ray_where_there_is_one(
+    db: Conn, server: Server, ray_cluster: str
+) -> None:
+    toy.install(db)
+    toy.fill(db, rows=2000)
+    job = toy.retrain(db, search={"trials": 6}, params={"rounds": 10}, baselines=False)
+    said = toy.train_all(server.conninfo(db.info.dbname, "alphaplus_trainer"))
+    assert toy.job(db, job).status == "succeeded", (toy.job(db, job).error, said)
+    row = db.execute("select metrics -> 'search' from ml.model_versions").fetchone()
+    assert row is not None
+    assert row[0]["where"] == "ray"
+    # Two workers may each begin one more than was asked for.
+    assert 6 <= row[0]["trials"] <= 7
 
 
 def test_three_trainers_share_a_sweep_and_one_is_killed(db: Conn, server: Server) -> None:

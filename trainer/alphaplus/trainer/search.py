@@ -287,7 +287,7 @@ def _on_ray(
         raise TrainingError(
             "RAY_ADDRESS is set, but ray is not installed: pip install ray"
         ) from None
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
     threads = max(1, int(recipe["settings"]["threads"] or 1))
     workers = max(1, min(trials, int(ray.cluster_resources().get("CPU", 1)) // threads))
     shared = ray.put(recipe)
