@@ -24,6 +24,17 @@ cross join (values
 where k.kind not like 'liquidation%' or h.horizon <= interval '1 hour'
 on conflict (label) do nothing;
 
+insert into ml.labels (label, task, kind, horizon, description)
+select 'order_book_' || k.kind || '_' || h.suffix, 'regression', k.kind, h.horizon,
+    format(k.description, h.horizon)
+from (values
+    ('spread', 'Relative bid-ask spread, mean over the last minute of the next %s, in basis points.'),
+    ('imbalance', 'Top-level size imbalance (bid - ask) / (bid + ask), mean over the last minute of the next %s.'),
+    ('mid', 'Log change of the mid price from the minute before to the last minute of the next %s, in basis points.')
+) as k (kind, description)
+cross join (values ('1m', interval '1 minute'), ('5m', interval '5 minutes')) as h (suffix, horizon)
+on conflict (label) do nothing;
+
 create or replace function ml._label_rows(
     kind text, horizon double precision, params jsonb, symbol text, step double precision,
     start double precision, stop double precision, as_of double precision

@@ -34,6 +34,22 @@ join feature.sets s on d.feature_set = s.name
     and s.version = (select max(m.version) from feature.sets m where m.name = d.feature_set)
 on conflict (model) do nothing;
 
+-- The order-book forecaster's three; on the order-book features where there are such.
+insert into ml.models (model, label, feature_set, feature_version, params, description)
+select
+    l.label, l.label, s.name, s.version,
+    '{"num_leaves": 8, "learning_rate": 0.03, "feature_fraction": 0.6, "lambda_l2": 20,
+        "rounds": 300}'::jsonb,
+    l.description
+from ml.labels l
+cross join lateral (
+    select f.name, f.version from feature.sets f
+    where f.name in ('order_book', 'liquidation')
+    order by f.name desc, f.version desc limit 1
+) s
+where l.label like 'order\_book\_%'
+on conflict (model) do nothing;
+
 -- The seeds' gates on F1, precision and recall are for balanced classes; on a rare event no honest
 -- model reaches 0.6, so they come switched off.
 insert into ml.gates (gate, task, metric, comparison, threshold, against, enabled, description)

@@ -209,7 +209,10 @@ def model(conn: Conn, label: str = "direction_15m") -> None:
     )
 
 
-@pytest.mark.parametrize("label", ["direction_15m", "liquidation_5m", "liquidation_volume_15m"])
+@pytest.mark.parametrize(
+    "label",
+    ["direction_15m", "liquidation_5m", "liquidation_volume_15m", "order_book_mid_5m"],
+)
 def test_a_late_backfill_leaves_yesterdays_training_set_byte_identical(
     market: Conn, label: str
 ) -> None:
@@ -262,6 +265,35 @@ def test_labels_equal_their_plain_definition(market: Conn) -> None:
             (SYMBOL, ts, ts + 30 * minute),
         ).fetchone()
         assert want is not None and target == pytest.approx(want[0], rel=1e-9)
+
+
+def test_order_book_labels_equal_their_plain_definition(market: Conn) -> None:
+    minute = dt.timedelta(minutes=1)
+    books = market.execute(
+        "select public.time_bucket('1 minute', ts), bid_prices[1], ask_prices[1], bid_sizes[1],"
+        " ask_sizes[1] from market.order_book_snapshots where symbol = %s",
+        (SYMBOL,),
+    ).fetchall()
+    seen: dict[Any, list[tuple[float, float, float]]] = {}
+    for bucket, bid, ask, bid_size, ask_size in books:
+        mid = (bid + ask) / 2
+        seen.setdefault(bucket, []).append(
+            (1e4 * (ask - bid) / mid, (bid_size - ask_size) / (bid_size + ask_size), mid)
+        )
+    mean = {bucket: np.mean(rows, axis=0) for bucket, rows in seen.items()}
+    for label, h in (("spread", 1), ("imbalance", 5), ("mid", 5)):
+        rows = market.execute(
+            "select ts, label_end, target from ml.label_values(%s, %s, %s, %s, %s)",
+            (f"order_book_{label}_{h}m", SYMBOL, at(0), at(MINUTES), at(MINUTES)),
+        ).fetchall()
+        assert len(rows) > 300
+        for ts, end, target in rows:
+            assert end == ts + h * minute <= at(MINUTES)
+            then = mean[ts + (h - 1) * minute]
+            want = {"spread": then[0], "imbalance": then[1]}.get(label)
+            if label == "mid":
+                want = 1e4 * np.log(then[2] / mean[ts - minute][2])
+            assert target == pytest.approx(want, rel=1e-6, abs=1e-6)
 
 
 def test_the_threshold_is_the_trailing_quantile_known_at_t(market: Conn) -> None:

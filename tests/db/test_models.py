@@ -193,6 +193,46 @@ def test_deep_predictions_are_recorded_with_their_attention(
         assert again == recorded
 
 
+def test_the_order_book_is_forecast(
+    db_module: Conn, world: dict[tuple[str, str], int], server: Server
+) -> None:
+    db = db_module
+    at = market.at(MINUTES - 60)
+    ask = "select * from ml.forecast_order_book(%s, '1 minute', %s)"
+    with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        before = cursor.execute(ask, (SYMBOL, at)).fetchone()
+        assert before is not None
+        assert before["is_fallback"]
+        assert "spread: no promoted version" in before["reason"]
+        jobs = []
+        for kind, name in (("spread", "xgboost"), ("imbalance", "lstm"), ("mid", "lightgbm")):
+            row = db.execute(
+                "call ml.retrain(%s, %s, as_of => %s, options => %s)",
+                (
+                    f"order_book_{kind}_1m", SYMBOL, at,
+                    Jsonb({"algorithm": name, "params": SHORT[name], "folds": 2, "min_rows": 300}),
+                ),
+            ).fetchone()  # fmt: skip
+            assert row is not None
+            jobs.append(row[0])
+        toy.train_all(server.conninfo(db.info.dbname, "alphaplus_trainer"))
+        for job in jobs:
+            version = toy.job(db, job)
+            assert version.status == "succeeded", version.error
+            db.execute("call ml.promote(%s, 'test', true)", (version.version_id,))
+        # A model keeps for seven days; this one is of 2024.
+        found = cursor.execute(ask, (SYMBOL, at)).fetchone()
+        assert found is not None
+    assert not found["is_fallback"], found["reason"]
+    assert found["spread_lower"] <= found["spread_bps"] <= found["spread_upper"]
+    assert -1 <= found["imbalance"] <= 1
+    assert found["mid_change_lower"] <= found["mid_change_bps"] <= found["mid_change_upper"]
+    assert len(set(found["versions"].values())) == 3
+    with pytest.raises(psycopg.Error) as refused:
+        db.execute("select * from ml.forecast_order_book(%s, '7 minutes', %s)", (SYMBOL, at))
+    assert refused.value.sqlstate == "AP507"
+
+
 def test_ten_models_at_once_stay_within_their_memory(
     db_module: Conn, world: dict[tuple[str, str], int], server: Server
 ) -> None:

@@ -19,7 +19,10 @@ from alphaplus.server import windows as w
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
-KINDS = ("liquidation", "liquidation_volume", "direction", "return", "volatility")
+KINDS = (
+    "liquidation", "liquidation_volume", "direction", "return", "volatility", "spread", "imbalance",
+    "mid",
+)  # fmt: skip
 CHUNK = 512
 
 
@@ -64,6 +67,8 @@ def values(
     if len(grid) == 0:
         return np.zeros(0)
     ahead = -(-label.horizon // step)
+    if label.kind in ("spread", "imbalance", "mid"):
+        return _book(plpy, cache, label, symbol, grid, step, as_of)
     back = max(label.lookback // step, 1)
     thresholds = label.kind in ("liquidation", "volatility")
     needs = families.Needs(bars=(back if thresholds else 1) + 1, liquidations=0)
@@ -114,6 +119,37 @@ def values(
         limit[done] = _volatility_limit(sources, label, grid[done], ahead, back)
         ok = done & whole & np.isfinite(limit)
         out[ok] = future[ok] > limit[ok]
+    return out
+
+
+def _book(
+    plpy: Any, cache: dict[str, Any], label: Label, symbol: str, grid: Times, step: int, as_of: int
+) -> Floats:
+    """Means over the snapshots of the last ``step`` before t + h; ``mid``: since that before t."""
+    needs = families.Needs(book=1, levels=1)
+    family = families.Family("label", 1, "1", "", (), needs, _no_features, grid=step)
+    last = int(grid[-1]) + label.horizon + step
+    sources = families.Sources(
+        plpy, cache, family, symbol, int(grid[0]), min(last, as_of), live=False
+    )
+    seen = sources.book.at(as_of)
+    count = seen["two_sided_count"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = {
+            "spread": 1e4 * seen["relative_spread_sum"] / count,
+            "imbalance": seen["imbalance_sum"] / count,
+            "mid": seen["mid_sum"] / count,
+        }[label.kind]
+    origin = sources.book.start
+    then = (grid + label.horizon - origin) // step - 1
+    done = (grid + label.horizon <= as_of) & (then >= 0) & (then < len(mean))
+    out = np.full(len(grid), np.nan)
+    out[done] = mean[then[done]]
+    if label.kind == "mid":
+        now = (grid - origin) // step - 1
+        done &= (now >= 0) & (now < len(mean))
+        out[~done] = np.nan
+        out[done] = 1e4 * np.log(out[done] / mean[now[done]])
     return out
 
 
