@@ -221,3 +221,80 @@ as $$
         string_agg(feature._send(v.value), ''::bytea order by v.ts, v.usable_at, v.expires_at)
     from market.open_interest_versions($1, $2, $3) v
 $$;
+
+-- Single trades, the superseded ones too, by time: usable is the minute from which one counts.
+create or replace function feature._trades(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    ts bytea, usable bytea, expires bytea, price bytea, size bytea, sign bytea
+)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.ts), ''::bytea),
+        string_agg(feature._seconds(v.usable_at), ''::bytea),
+        string_agg(feature._expires(v.expires_at), ''::bytea),
+        string_agg(float8send(v.price), ''::bytea),
+        string_agg(float8send(v.size), ''::bytea),
+        string_agg(float8send(case v.side when 'buy' then 1 else -1 end), ''::bytea)
+    from (
+        select r.*
+        from (
+            select
+                t.ts, t.trade_id, t.price, t.size, t.side,
+                market.usable_at(interval '1 minute', t.ts, t.known_at) as usable_at,
+                timestamptz 'infinity' as expires_at
+            from market.trades t
+            where t.symbol = $1 and t.ts >= $2 and t.ts < $3
+            union all
+            select
+                h.ts, h.trade_id, h.price, h.size, h.side,
+                market.usable_at(interval '1 minute', h.ts, h.known_at),
+                market.usable_at(interval '1 minute', h.ts, h.superseded_at)
+            from market.trades_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+                and market.usable_at(interval '1 minute', h.ts, h.known_at)
+                < market.usable_at(interval '1 minute', h.ts, h.superseded_at)
+        ) r
+        order by r.ts, r.trade_id, r.usable_at
+    ) v
+$$;
+
+-- Best bid and ask of single snapshots; NaN prices where a side is empty or the book is crossed.
+create or replace function feature._quotes(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    ts bytea, usable bytea, expires bytea, bid bytea, bid_size bytea, ask bytea, ask_size bytea
+)
+language sql stable parallel safe
+as $$
+    select
+        string_agg(feature._seconds(v.ts), ''::bytea),
+        string_agg(feature._seconds(v.usable_at), ''::bytea),
+        string_agg(feature._expires(v.expires_at), ''::bytea),
+        string_agg(feature._send(case when v.bid < v.ask then v.bid end), ''::bytea),
+        string_agg(feature._send(v.bid_size), ''::bytea),
+        string_agg(feature._send(case when v.bid < v.ask then v.ask end), ''::bytea),
+        string_agg(feature._send(v.ask_size), ''::bytea)
+    from (
+        select r.*
+        from (
+            select
+                s.ts, s.sequence, s.bid_prices[1] as bid, s.bid_sizes[1] as bid_size,
+                s.ask_prices[1] as ask, s.ask_sizes[1] as ask_size,
+                market.usable_at(interval '1 minute', s.ts, s.known_at) as usable_at,
+                timestamptz 'infinity' as expires_at
+            from market.order_book_snapshots s
+            where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+            union all
+            select
+                h.ts, h.sequence, h.bid_prices[1], h.bid_sizes[1], h.ask_prices[1],
+                h.ask_sizes[1],
+                market.usable_at(interval '1 minute', h.ts, h.known_at),
+                market.usable_at(interval '1 minute', h.ts, h.superseded_at)
+            from market.order_book_snapshots_history h
+            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+                and market.usable_at(interval '1 minute', h.ts, h.known_at)
+                < market.usable_at(interval '1 minute', h.ts, h.superseded_at)
+        ) r
+        order by r.ts, r.sequence, r.usable_at
+    ) v
+$$;

@@ -32,10 +32,13 @@ MODULES: dict[str, str] = {
     "technical_1h": "alphaplus.server.technical",
     "patterns_1m": "alphaplus.server.patterns",
     "factors_1d": "alphaplus.server.factors",
+    "order_book": "alphaplus.server.order_book",
+    "microstructure": "alphaplus.server.microstructure",
 }
 
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
+READ_EVENTS = 1440  # where single trades or quotes are read
 
 _BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
 _BARS_HOW = dict(
@@ -46,6 +49,8 @@ _BARS_HOW = dict(
     )
 )
 _BOOK = ("two_sided_count", "relative_spread_sum", "imbalance_sum", "mid_sum")
+_TRADES = ("price", "size", "sign")
+_QUOTES = ("bid", "bid_size", "ask", "ask_size")
 _LEVELS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 
 
@@ -63,6 +68,7 @@ class Needs:
     """What a family reads before each grid time, in buckets of its grid (0: not at all).
 
     ``levels``: book levels a side. ``funding``, ``open_interest``: the greatest age that counts.
+    ``trades``, ``quotes``: single trades and best quotes of that many minutes.
     """
 
     bars: int = 0
@@ -72,6 +78,8 @@ class Needs:
     funding: int = 0
     open_interest: int = 0
     open_interest_before: int = 0
+    trades: int = 0
+    quotes: int = 0
 
     @property
     def lookback(self) -> int:
@@ -82,6 +90,8 @@ class Needs:
             self.liquidations,
             self.funding,
             self.open_interest + self.open_interest_before,
+            self.trades,
+            self.quotes,
         )
 
 
@@ -98,6 +108,12 @@ class Inputs:
     )
     funding: Floats = field(default_factory=lambda: np.zeros(0))
     open_interest: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    # Single events by time: price, size, sign (+1: the buyer was the aggressor); bid, bid_size,
+    # ask, ask_size. At least those of the windows of all grid times; look at no others.
+    trade_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    trades: dict[str, Floats] = field(default_factory=dict)
+    quote_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    quotes: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,9 +143,9 @@ class Family:
     @property
     def sha256(self) -> bytes:
         """Hash of the definition: features, needs, grid and code revision."""
-        text = json.dumps(
-            [self.name, self.version, self.revision, self.features, vars(self.needs), self.grid]
-        )
+        # Needs that came later count only where there are any: older sets keep their hashes.
+        needs = {k: v for k, v in vars(self.needs).items() if v or k not in ("trades", "quotes")}
+        text = json.dumps([self.name, self.version, self.revision, self.features, needs, self.grid])
         return hashlib.sha256(text.encode()).digest()
 
 
@@ -155,16 +171,18 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         return values
     out = np.full((len(grid), len(family.features)), np.nan)
     at = 0
+    reach = (READ_EVENTS if family.needs.trades or family.needs.quotes else READ) * family.grid
     while at < len(grid):
-        stop = int(np.searchsorted(grid, grid[at] + READ * family.grid))
+        stop = int(np.searchsorted(grid, grid[at] + reach))
         part = grid[at:stop]
         sources = Sources(plpy, cache, family, symbol, int(part[0]), int(part[-1]), len(part) == 1)
         for begin in range(0, len(part), CHUNK):
             rows = part[begin : begin + CHUNK]
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                values = family.compute(sources.inputs(rows))
-            values[~np.isfinite(values)] = np.nan
-            out[at + begin : at + begin + len(rows)] = values
+            for chosen in sources.together(rows):
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    values = family.compute(sources.inputs(rows[chosen]))
+                values[~np.isfinite(values)] = np.nan
+                out[at + begin + chosen] = values
         at = stop
     return out
 
@@ -350,6 +368,11 @@ class Sources:
             back = needs.open_interest + needs.open_interest_before
             names = (*step, "open_interest", "value")
             add("oi", "feature._open_interest", names, f"$1, {span(back)}")
+        event = ("ts", "usable", "expires")
+        if needs.trades:
+            add("trade", "feature._trades", (*event, *_TRADES), f"$1, {span(needs.trades)}")
+        if needs.quotes:
+            add("quote", "feature._quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         query = f"select {', '.join(columns)} from {', '.join(tables)}"
         plans = cache.setdefault("alphaplus.plans", {})
         plan = plans.get(query)
@@ -424,6 +447,25 @@ class Sources:
             self.funding = _steps(row, "fund", ("rate",))
         if needs.open_interest:
             self.open_interest = _steps(row, "oi", ("open_interest", "value"))
+        if needs.trades:
+            self.trades = _events(row, "trade", _TRADES)
+        if needs.quotes:
+            self.quotes = _events(row, "quote", _QUOTES)
+
+    def together(self, grid: Times) -> Iterator[Times]:
+        """Places of grid times that may be computed at once: those whose events are as they stand
+        today, and each of the others for itself.
+        """
+        needs, width = self.family.needs, self.family.grid
+        odd = np.zeros(len(grid), dtype=bool)
+        if needs.trades:
+            odd |= self.trades.unsettled(grid, needs.trades * width)
+        if needs.quotes:
+            odd |= self.quotes.unsettled(grid, needs.quotes * width)
+        if not odd.all():
+            yield np.flatnonzero(~odd)
+        for place in np.flatnonzero(odd):
+            yield np.array([place])
 
     def inputs(self, grid: Times) -> Inputs:
         """Windows for some of the grid times."""
@@ -448,6 +490,13 @@ class Sources:
                 for v in (now, before)
             ]
             parts["open_interest"] = np.stack(either, axis=1)
+        for name, length in (("trade", needs.trades), ("quote", needs.quotes)):
+            if length:
+                events: w.Events = getattr(self, f"{name}s")
+                alone = len(grid) == 1
+                parts[f"{name}_ts"], parts[f"{name}s"] = (
+                    events.known(int(grid[0]), length * width) if alone else events.settled()
+                )
         return Inputs(grid, **parts)
 
     def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:
@@ -465,6 +514,15 @@ class Sources:
 
 # Seconds between 1970 and 2000: PostgreSQL's to_timestamp counts from the former.
 _EPOCH = 946_684_800
+
+
+def _events(row: Any, alias: str, names: tuple[str, ...]) -> w.Events:
+    return w.Events(
+        w.times(row[f"{alias}_ts"]),
+        w.times(row[f"{alias}_usable"]),
+        w.times(row[f"{alias}_expires"]),
+        {name: w.floats(row[f"{alias}_{name}"]) for name in names},
+    )
 
 
 def _steps(row: Any, alias: str, names: tuple[str, ...]) -> w.Steps:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server.families import Feature
+from alphaplus.server.families import Family, Feature, Inputs, Needs
+from alphaplus.server.windows import fill_quiet
+from alphaplus.server.windows import segment_sums as _sums
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -25,6 +27,7 @@ MINUTE = 60 * SECOND
 TRADE_WINDOW = 15 * MINUTE
 BAR_WINDOW = 60  # one-minute bars
 REALISED_AFTER = 60 * SECOND
+MID_MAX_AGE = 5 * MINUTE  # an older book tells nothing of a trade
 HAWKES_BIN = 10 * SECOND
 VPIN_BUCKETS = 50
 SIZE_BINS = 16
@@ -57,7 +60,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "effective_spread",
         "size-weighted mean of 2 side (price - mid) / mid, mid of the last book before the trade,"
-        " 15 minutes",
+        " not older than 5 minutes; 15 minutes",
         "bp",
         "Lee and Ready (1991), Journal of Finance 46(2)",
     ),
@@ -215,20 +218,6 @@ def _bounds(grid: Times, ts: Times, window: int = TRADE_WINDOW) -> tuple[Times, 
     return np.searchsorted(ts, grid - window), np.searchsorted(ts, grid)
 
 
-def _sums(values: Floats, low: Times, high: Times) -> Floats:
-    """Sum of values[low:high] for each pair, each summed on its own (no running total).
-
-    A running total would make a value depend, in its last digits, on what came before the window.
-    """
-    if len(values) == 0:
-        return np.zeros(len(low))
-    # reduceat gives values[a] where a == b, and wants indices below the length: pad and mask.
-    padded = np.append(values, 0.0)
-    pairs = np.stack([low, high], axis=1).ravel()
-    sums: Floats = np.add.reduceat(padded, pairs)[::2]
-    return np.where(high > low, sums, 0.0)
-
-
 def _roll(grid: Times, trades: Trades) -> Floats:
     low, high = _bounds(grid, trades.ts)
     n = high - low
@@ -344,11 +333,13 @@ _FROM_TRADES: dict[str, Callable[[Times, Trades], Floats]] = {
 
 
 def _mid_at(ts: Times, mids: Mids) -> Floats:
-    """The last mid strictly before each time; NaN before the first."""
+    """The last mid strictly before each time; NaN before the first, or when it is too old."""
     if len(mids.ts) == 0:
         return np.full(len(ts), np.nan)
     position = np.searchsorted(mids.ts, ts) - 1
-    return np.where(position >= 0, mids.mid[np.maximum(position, 0)], np.nan)
+    last = np.maximum(position, 0)
+    fresh = (position >= 0) & (mids.ts[last] >= ts - MID_MAX_AGE)
+    return np.where(fresh, mids.mid[last], np.nan)
 
 
 def _spreads(grid: Times, trades: Trades, mids: Mids) -> tuple[Floats, Floats]:
@@ -363,13 +354,14 @@ def _spreads(grid: Times, trades: Trades, mids: Mids) -> tuple[Floats, Floats]:
     effective = np.where(
         np.isfinite(mid), 2e4 * trades.sign * (trades.price - mid) / mid * trades.size, 0.0
     )
+    weight_later = np.where(np.isfinite(mid) & np.isfinite(later), trades.size, 0.0)
     settled = np.where(
-        np.isfinite(mid), 2e4 * trades.sign * (trades.price - later) / mid * trades.size, 0.0
+        weight_later > 0, 2e4 * trades.sign * (trades.price - later) / mid * trades.size, 0.0
     )
     ripe = np.maximum(low, np.searchsorted(trades.ts, grid - REALISED_AFTER))
     return (
         _sums(effective, low, high) / _sums(weight, low, high),
-        _sums(settled, low, ripe) / _sums(weight, low, ripe),
+        _sums(settled, low, ripe) / _sums(weight_later, low, ripe),
     )
 
 
@@ -499,3 +491,37 @@ _FROM_BARS: dict[str, Callable[[Bars], Floats]] = {
     "permutation_entropy": _permutation_entropy,
     "variance_ratio": _variance_ratio,
 }
+
+
+def _compute(inputs: Inputs) -> Floats:
+    bars = inputs.bars
+    fill_quiet(bars)
+    mid = (inputs.quotes["bid"] + inputs.quotes["ask"]) / 2.0
+    two_sided = np.isfinite(mid)
+    return compute(
+        inputs.grid,
+        Trades(
+            inputs.trade_ts, inputs.trades["price"], inputs.trades["size"], inputs.trades["sign"]
+        ),
+        Mids(inputs.quote_ts[two_sided], mid[two_sided]),
+        Bars(
+            *(
+                bars[name]
+                for name in (
+                    "high", "low", "close", "volume", "quote_volume", "buy_volume",
+                    "buy_quote_volume",
+                )
+            )
+        ),
+    )  # fmt: skip
+
+
+FAMILY = Family(
+    name="microstructure",
+    version=1,
+    revision="1",
+    description="Spreads, price impact, toxicity and efficiency from single trades and bars.",
+    features=FEATURES,
+    needs=Needs(bars=BAR_WINDOW, trades=15, quotes=20),
+    compute=_compute,
+)

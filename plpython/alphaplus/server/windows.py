@@ -302,3 +302,66 @@ class Steps:
             else np.full(len(grid), np.nan)
             for name, value in self.values.items()
         }
+
+
+def segment_sums(values: Floats, low: Times, high: Times) -> Floats:
+    """Sum of values[low:high] for each pair, each summed on its own (no running total).
+
+    A running total would make a value depend, in its last digits, on what came before the window.
+    """
+    if len(values) == 0:
+        return np.zeros(len(low))
+    # reduceat gives values[a] where a == b, and wants indices below the length: pad and mask.
+    padded = np.append(values, 0.0)
+    pairs = np.stack([low, high], axis=1).ravel()
+    sums: Floats = np.add.reduceat(padded, pairs)[::2]
+    return np.where(high > low, sums, 0.0)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Single events (trades, quotes) ordered by ts, with the span in which each was known."""
+
+    ts: Times
+    usable: Times
+    expires: Times
+    values: Mapping[str, Floats]
+
+    def unsettled(self, grid: Times, window: int) -> npt.NDArray[np.bool_]:
+        """Which grid times saw the events of [t - window, t) otherwise than they stand today.
+
+        The other times may be computed together, from :meth:`settled`; these each from
+        :meth:`known`.
+        """
+        late = (self.expires == NEVER) & (self.usable > -(-(self.ts + 1) // MINUTE) * MINUTE)
+        gone = self.expires != NEVER
+        # A late event is missed by the times after it and before it was known; one that was
+        # superseded was seen by the times at which it was known.
+        begin = np.concatenate(
+            [self.ts[late] + 1, np.maximum(self.usable[gone], self.ts[gone] + 1)]
+        )
+        end = np.concatenate([self.usable[late], self.expires[gone]])
+        end = np.minimum(end, np.concatenate([self.ts[late], self.ts[gone]]) + window + 1)
+        steps = np.zeros(len(grid) + 1, dtype=np.int64)
+        low, high = np.searchsorted(grid, begin), np.searchsorted(grid, end)
+        some = high > low
+        np.add.at(steps, low[some], 1)
+        np.add.at(steps, high[some], -1)
+        return np.asarray(np.cumsum(steps[:-1]) > 0)
+
+    def settled(self) -> tuple[Times, dict[str, Floats]]:
+        """Times and values of the events as they stand today."""
+        return self._chosen(self.expires == NEVER)
+
+    def known(self, t: int, window: int) -> tuple[Times, dict[str, Floats]]:
+        """Times and values of the events of [t - window, t) as known at t."""
+        low, high = np.searchsorted(self.ts, [t - window, t])
+        part = slice(low, high)
+        chosen = np.zeros(len(self.ts), dtype=bool)
+        chosen[part] = (self.usable[part] <= t) & (self.expires[part] > t)
+        return self._chosen(chosen)
+
+    def _chosen(self, chosen: npt.NDArray[np.bool_]) -> tuple[Times, dict[str, Floats]]:
+        if chosen.all():
+            return self.ts, dict(self.values)
+        return self.ts[chosen], {name: value[chosen] for name, value in self.values.items()}

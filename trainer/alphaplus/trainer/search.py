@@ -287,9 +287,13 @@ def _on_ray(
         raise TrainingError(
             "RAY_ADDRESS is set, but ray is not installed: pip install ray"
         ) from None
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address=address, ignore_reinit_error=True, log_to_driver=False,
+        logging_level=logging.ERROR,
+    )  # fmt: skip
     threads = max(1, int(recipe["settings"]["threads"] or 1))
-    workers = max(1, min(trials, int(ray.cluster_resources().get("CPU", 1)) // threads))
+    cores: float = dict(ray.cluster_resources()).get("CPU", 1)  # type: ignore[no-untyped-call]
+    workers = max(1, min(trials, int(cores) // threads))
     shared = ray.put(recipe)
     remote = ray.remote(num_cpus=threads, max_retries=2)(_run)
     running = [remote.remote(storage, name, shared, trials, until) for _ in range(workers)]
