@@ -134,6 +134,8 @@ class Family:
     grid: int = w.MINUTE
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
+    # For families of events: reads for itself, (plpy, cache, symbol, ascending times).
+    events: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,6 +169,11 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
     """The features at ascending grid times, each as known at its time: (n, k)."""
     if family.series is not None:
         values = family.series(reader(plpy, cache, symbol), grid)
+        values[~np.isfinite(values)] = np.nan
+        return values
+    if family.events is not None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            values = family.events(plpy, cache, symbol, grid)
         values[~np.isfinite(values)] = np.nan
         return values
     out = np.full((len(grid), len(family.features)), np.nan)
