@@ -134,6 +134,8 @@ class Family:
     grid: int = w.MINUTE
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
+    # For what reads by itself: (plpy, cache, symbol, ascending times).
+    rows: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,8 +165,23 @@ def get(name: str) -> Family:
     return family
 
 
+def find(plpy: Any, cache: dict[str, Any], definition: str) -> Family:
+    """The family of a name, or the user's set behind ``select:<set_id>``; kept in the cache."""
+    known: dict[str, Family] = cache.setdefault("alphaplus.families", {})
+    if definition not in known:
+        if definition.startswith("select:"):
+            from alphaplus.server import usersets
+
+            known[definition] = usersets.family(plpy, definition)
+        else:
+            known[definition] = get(definition)
+    return known[definition]
+
+
 def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: Times) -> Floats:
     """The features at ascending grid times, each as known at its time: (n, k)."""
+    if family.rows is not None:
+        return family.rows(plpy, cache, symbol, grid)
     if family.series is not None:
         values = family.series(reader(plpy, cache, symbol), grid)
         values[~np.isfinite(values)] = np.nan
@@ -269,6 +286,8 @@ def _bar_versions(
     plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
 ) -> w.Versions:
     row = None
+    # The audit of warm-up asks what is known when the data begin later.
+    start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
     if "alphaplus.bars" in cache:
         its_width, first, last, rows = cache["alphaplus.bars"]
         if symbol in rows and first <= start and end <= last:
@@ -336,7 +355,9 @@ class Sources:
             return f"${len(values)}"
 
         def span(buckets: int) -> str:
-            begin = argument("float8", (first - buckets * grid) / w.SECOND + _EPOCH)
+            opens = max(first - buckets * grid, min(int(cache.get("alphaplus.floor", first)), last))
+            opens = first - buckets * grid if "alphaplus.floor" not in cache else opens
+            begin = argument("float8", opens / w.SECOND + _EPOCH)
             stop = argument("float8", last / w.SECOND + _EPOCH)
             return f"to_timestamp({begin}), to_timestamp({stop})"
 
