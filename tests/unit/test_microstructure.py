@@ -2,31 +2,77 @@
 
 import math
 from itertools import pairwise, permutations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from alphaplus.server import events
 from alphaplus.server import microstructure as ms
-from alphaplus.server.microstructure import MINUTE, SECOND, Bars, Mids, Trades
+from alphaplus.server import windows as w
+from alphaplus.server.microstructure import Bars
 
 N = ms.NAMES.index
+MINUTE, SECOND = w.MINUTE, w.SECOND
+WINDOW = 15 * MINUTE
+Array = np.ndarray[Any, Any]
 
 
-def stream(seed: int, minutes: int = 200, per_minute: float = 20.0) -> tuple[Trades, Mids, Bars]:
-    """A random market: trades, mids, and the bars of its last 60 minutes at each minute's end."""
+class Market(NamedTuple):
+    """Trades, mids, the bars of the last 60 minutes at each minute's end, and those times."""
+
+    ts: Array
+    price: Array
+    size: Array
+    sign: Array
+    book_ts: Array
+    mid: Array
+    bars: Bars
+    grid: Array
+
+
+def of_trades(ts: Array, price: Array, size: Array, sign: Array, late: Array | int = 0) -> Any:
+    known = ts + late
+    usable = -(-known // MINUTE) * MINUTE
+    return events.Trades(ts, usable, np.full(len(ts), w.NEVER), price, size, sign)
+
+
+def of_tops(ts: Array, mid: Array) -> Any:
+    one = np.ones(len(ts))
+    usable = -(-ts // MINUTE) * MINUTE
+    never = np.full(len(ts), w.NEVER)
+    return events.Tops(ts, usable, never, mid - 0.01, one, mid + 0.01, one, one != 1)
+
+
+def features(grid: Array, trades: Any, tops: Any, bars: Bars) -> Array:
+    """compute over windows cut from the minutes of trades and tops."""
+    start = int(grid[0]) - 20 * MINUTE
+    series = ms.minutes(trades, tops, start, int(grid[-1] - start) // MINUTE)
+    windows = series.windows(grid, ms.MINUTES, (*ms._SEQUENCE, *ms._OTHERS))
+    mids = series.windows(grid, ms.MINUTES + ms.MID_AGE, ("mid",))["mid"]
+    return ms.compute(windows, mids, bars)
+
+
+def of(market: Market, rows: slice = slice(None)) -> Array:
+    bars = Bars(*(getattr(market.bars, key)[rows] for key in market.bars.__dataclass_fields__))
+    trades = of_trades(market.ts, market.price, market.size, market.sign)
+    return features(market.grid[rows], trades, of_tops(market.book_ts, market.mid), bars)
+
+
+def stream(seed: int, minutes: int = 200, per_minute: float = 20.0) -> Market:
     rng = np.random.default_rng(seed)
     n = rng.poisson(per_minute * minutes)
     ts = np.sort(rng.integers(0, minutes * MINUTE, n))
     sign = np.where(rng.random(n) < 0.5, 1.0, -1.0)
     sign[1:] = np.where(rng.random(n - 1) < 0.4, sign[:-1], sign[1:])
     mid = 100.0 * np.exp(np.cumsum(rng.normal(0, 1e-4, n) + 2e-5 * sign))
-    trades = Trades(ts, np.round(mid * (1 + 2e-4 * sign), 3), rng.lognormal(0, 1, n), sign)
-    book = np.sort(rng.integers(0, minutes * MINUTE, n // 2))
-    mids = Mids(book, np.interp(book, ts, mid))
+    price = np.round(mid * (1 + 2e-4 * sign), 2)
+    size = rng.lognormal(0, 1, n)
+    book = np.sort(rng.integers(0, minutes * MINUTE, n // 20))
     grid = np.arange(61, minutes + 1) * MINUTE
     edges = np.searchsorted(ts, np.arange(minutes + 1) * MINUTE)
     rows = []
     for a, b in pairwise(edges):
-        p, s, q = trades.price[a:b], trades.size[a:b], sign[a:b] > 0
+        p, s, q = price[a:b], size[a:b], sign[a:b] > 0
         value = p * s
         rows.append(
             (p.max(), p.min(), p[-1], s.sum(), value.sum(), s[q].sum(), value[q].sum())
@@ -35,16 +81,13 @@ def stream(seed: int, minutes: int = 200, per_minute: float = 20.0) -> tuple[Tra
         )
     table = np.array(rows).T
     windows = np.lib.stride_tricks.sliding_window_view(table, 60, axis=1)[:, 1:]
-    return trades, mids, Bars(*(np.ascontiguousarray(w) for w in windows)), grid  # type: ignore[return-value]
+    bars = Bars(*(np.ascontiguousarray(window) for window in windows))
+    return Market(ts, price, size, sign, book, np.interp(book, ts, mid), bars, grid)
 
 
-def window(trades: Trades, t: int) -> tuple[np.ndarray, ...]:
-    keep = (trades.ts >= t - ms.TRADE_WINDOW) & (trades.ts < t)
-    return trades.ts[keep], trades.price[keep], trades.size[keep], trades.sign[keep]
-
-
-def naive(name: str, t: int, trades: Trades, mids: Mids, bars: dict[str, np.ndarray]) -> float:
-    ts, price, size, sign = window(trades, t)
+def naive(name: str, t: int, market: Market, bars: dict[str, Array]) -> float:
+    keep = (market.ts >= t - WINDOW) & (market.ts < t)
+    ts, price, size, sign = (x[keep] for x in market[:4])
     close, high, low = bars["close"], bars["high"], bars["low"]
     if name == "roll_spread":
         d = np.diff(price)
@@ -55,15 +98,13 @@ def naive(name: str, t: int, trades: Trades, mids: Mids, bars: dict[str, np.ndar
         c = sign - sign.mean()
         return float((c[1:] * c[:-1]).sum() / (c * c).sum())
     if name == "trade_size_entropy":
-        e = np.log2(size)
-        bins = np.clip(np.floor(e - np.median(e)) + 8, 0, 15)
-        _, counts = np.unique(bins, return_counts=True)
-        p = counts / counts.sum()
-        return float(-(p * np.log(p)).sum() / math.log(16))
+        powers = [min(max(math.floor(math.log2(x)), -8), 31) for x in price * size]
+        shares = [powers.count(k) / len(powers) for k in set(powers)]
+        return -sum(p * math.log2(p) for p in shares)
     if name == "inter_trade_duration":
         return float(np.diff(ts).mean() / SECOND)
     if name == "hawkes_branching":
-        counts, _ = np.histogram(ts, bins=90, range=(t - ms.TRADE_WINDOW, t))
+        counts, _ = np.histogram(ts, bins=90, range=(t - WINDOW, t))
         return max(0.0, 1 - math.sqrt(counts.mean() / counts.var(ddof=1)))
     if name == "tick_rule_agreement":
         side, known, agreed = 0.0, 0, 0
@@ -72,18 +113,22 @@ def naive(name: str, t: int, trades: Trades, mids: Mids, bars: dict[str, np.ndar
             if side:
                 known += 1
                 agreed += side == sign[i]
-        return agreed / known
+        return agreed / known if known >= 10 else math.nan
     if name in ("effective_spread", "realised_spread"):
         total = weight = 0.0
         for a, p, s, side in zip(ts, price, size, sign, strict=True):
-            before = mids.mid[mids.ts < a]
-            if len(before) == 0 or (name == "realised_spread" and a >= t - 60 * SECOND):
+            minute = a // MINUTE * MINUTE
+            since = minute - 5 * MINUTE
+            before = market.mid[(market.book_ts >= since) & (market.book_ts < a)]
+            end = minute + 2 * MINUTE
+            after = market.mid[(market.book_ts >= end - 5 * MINUTE) & (market.book_ts < end)]
+            if len(before) == 0 or (name == "realised_spread" and (end > t or len(after) == 0)):
                 continue
             mid = before[-1]
-            then = mids.mid[mids.ts < a + 60 * SECOND][-1] if name == "realised_spread" else mid
+            then = after[-1] if name == "realised_spread" else mid
             total += 2e4 * side * (p - then) / mid * s
             weight += s
-        return total / weight
+        return total / weight if weight else math.nan
     returns = np.diff(np.log(close))
     simple = 1e4 * (close[1:] / close[:-1] - 1)
     flow = (2 * bars["buy_quote_volume"] - bars["quote_volume"])[1:] / 1e6
@@ -135,21 +180,23 @@ def naive(name: str, t: int, trades: Trades, mids: Mids, bars: dict[str, np.ndar
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("name", ms.NAMES)
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_feature_equals_its_plain_definition(name: str, seed: int) -> None:
-    trades, mids, bars, grid = stream(seed)  # type: ignore[misc]
-    got = ms.compute(grid, trades, mids, bars)[:, N(name)]
-    seen = 0
-    for i in range(0, len(grid), 23):
-        row = {key: getattr(bars, key)[i] for key in bars.__dataclass_fields__}
-        want = naive(name, int(grid[i]), trades, mids, row)
-        if math.isnan(want):
-            assert math.isnan(got[i])
-        else:
-            seen += 1
-            assert got[i] == pytest.approx(want, rel=1e-9, abs=1e-12)
-    assert seen > 0
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_every_feature_equals_its_plain_definition(seed: int) -> None:
+    market = stream(seed, per_minute=(20.0, 3.0, 2.0, 60.0)[seed - 1])
+    got = of(market)
+    seen = set()
+    for i in range(0, len(market.grid), 23):
+        row = {key: getattr(market.bars, key)[i] for key in market.bars.__dataclass_fields__}
+        for name in ms.NAMES:
+            value = got[i, N(name)]
+            if name in ms._FROM_BARS and np.isnan(row["close"]).any():
+                assert math.isnan(value)
+                continue
+            want = naive(name, int(market.grid[i]), market, row)
+            assert value == pytest.approx(want, rel=1e-8, abs=1e-10, nan_ok=True), name
+            if math.isfinite(want):
+                seen.add(name)
+    assert seen == set(ms.NAMES) - (set(ms._FROM_BARS) if seed in (2, 3) else set())
 
 
 def test_sixteen_documented_features() -> None:
@@ -158,47 +205,57 @@ def test_sixteen_documented_features() -> None:
 
 
 def test_one_time_at_once_gives_the_same_bits_as_history() -> None:
-    trades, mids, bars, grid = stream(4)  # type: ignore[misc]
-    history = ms.compute(grid, trades, mids, bars)
-    for i in range(0, len(grid), 7):
-        t = grid[i]
-        keep = (trades.ts >= t - ms.TRADE_WINDOW) & (trades.ts < t)
-        near = Trades(trades.ts[keep], trades.price[keep], trades.size[keep], trades.sign[keep])
-        shown = mids.ts < t
-        one = ms.compute(
-            grid[i : i + 1],
-            near,
-            Mids(mids.ts[shown], mids.mid[shown]),
-            Bars(*(getattr(bars, key)[i : i + 1] for key in bars.__dataclass_fields__)),
+    market = stream(4, per_minute=5.0)
+    history = of(market)
+    for i in range(0, len(market.grid), 7):
+        np.testing.assert_array_equal(of(market, slice(i, i + 1))[0], history[i])
+
+
+def test_what_came_late_was_not_there_before() -> None:
+    """As known at t is what the rows known by t alone would give; corrections replace."""
+    market = stream(5, per_minute=8.0)
+    rng = np.random.default_rng(5)
+    late = np.where(
+        rng.random(len(market.ts)) < 0.3, rng.integers(0, 600 * SECOND, len(market.ts)), 0
+    )
+    trades = of_trades(*market[:4], late)
+    gone = rng.random(len(market.ts)) < 0.1
+    expires = np.where(gone, trades.usable + rng.integers(0, 9, len(gone)) * MINUTE, w.NEVER)
+    trades = events.Trades(
+        trades.ts, trades.usable, expires, trades.price, trades.size, trades.sign
+    )
+    tops = of_tops(market.book_ts, market.mid)
+    history = features(market.grid, trades, tops, market.bars)
+    for i in range(0, len(market.grid), 9):
+        t = market.grid[i]
+        held = (trades.ts < t) & (trades.usable <= t) & (t < trades.expires)
+        then = of_trades(*(x[held] for x in market[:4]))
+        bars = Bars(
+            *(getattr(market.bars, key)[i : i + 1] for key in market.bars.__dataclass_fields__)
         )
-        np.testing.assert_array_equal(one[0], history[i])
+        np.testing.assert_array_equal(
+            features(market.grid[i : i + 1], then, tops, bars)[0], history[i]
+        )
 
 
 def test_nothing_known_is_null_not_zero() -> None:
-    empty = np.array([], dtype=np.int64)
-    nothing = np.full((1, 60), np.nan)
-    got = ms.compute(
-        np.array([100 * MINUTE]),
-        Trades(empty, empty.astype(float), empty.astype(float), empty.astype(float)),
-        Mids(empty, empty.astype(float)),
-        Bars(*[nothing] * 7),
-    )
-    assert np.isnan(got).all()
+    none, empty = np.array([], dtype=np.int64), np.array([])
+    nothing = Bars(*[np.full((1, 60), np.nan)] * 7)
+    trades, tops = of_trades(none, empty, empty, empty), of_tops(none, empty)
+    assert np.isnan(features(np.array([100 * MINUTE]), trades, tops, nothing)).all()
+    one = of_trades(np.array([99 * MINUTE]), np.array([1.0]), np.array([1.0]), np.array([1.0]))
+    assert np.isnan(features(np.array([100 * MINUTE]), one, tops, nothing)).all()
 
 
 def test_roll_recovers_a_known_spread() -> None:
     rng = np.random.default_rng(11)
     n = 15_000
-    ts = np.sort(rng.integers(0, ms.TRADE_WINDOW, n))
+    ts = np.sort(rng.integers(0, WINDOW, n))
     sign = np.where(rng.random(n) < 0.5, 1.0, -1.0)
     price = 100.0 + np.cumsum(rng.normal(0, 1e-3, n)) + 0.05 * sign  # spread 0.1 = 10 bp
     nothing = Bars(*[np.full((1, 60), np.nan)] * 7)
-    got = ms.compute(
-        np.array([ms.TRADE_WINDOW]),
-        Trades(ts, price, np.ones(n), sign),
-        Mids(ts[:0], price[:0]),
-        nothing,
-    )
+    trades = of_trades(ts, price, np.ones(n), sign)
+    got = features(np.array([WINDOW]), trades, of_tops(ts[:0], price[:0]), nothing)
     assert got[0, N("roll_spread")] == pytest.approx(10.0, rel=0.05)
 
 
@@ -209,12 +266,9 @@ def test_kyle_and_hasbrouck_recover_a_known_impact() -> None:
     close = 100.0 * np.exp(np.cumsum(returns, axis=1))
     quote = np.full_like(flow, 3e7)
     bars = Bars(close, close, close, quote / close, quote, quote / 2, (quote + flow) / 2)
-    got = ms.compute(
-        np.arange(400),
-        Trades(*(np.array([], dtype=d) for d in (np.int64, float, float, float))),
-        Mids(np.array([], dtype=np.int64), np.array([])),
-        bars,
-    )
+    none, empty = np.array([], dtype=np.int64), np.array([])
+    grid = np.arange(100, 500) * MINUTE
+    got = features(grid, of_trades(none, empty, empty, empty), of_tops(none, empty), bars)
     assert np.median(got[:, N("kyle_lambda")]) == pytest.approx(2.0, rel=0.02)
 
 
@@ -224,12 +278,9 @@ def test_independent_trades_have_no_branching_and_a_random_walk_a_ratio_of_one()
     close = 100.0 * np.exp(np.cumsum(rng.normal(0, 1e-4, (600, 60)), axis=1))
     grid = np.arange(1, 601) * MINUTE
     flat = np.ones_like(close)
-    got = ms.compute(
-        grid,
-        Trades(ts, np.full(60_000, 100.0), np.ones(60_000), np.ones(60_000)),
-        Mids(ts[:0], np.array([])),
-        Bars(close, close, close, flat, flat, flat / 2, flat / 2),
-    )
+    trades = of_trades(ts, np.full(60_000, 100.0), np.ones(60_000), np.ones(60_000))
+    bars = Bars(close, close, close, flat, flat, flat / 2, flat / 2)
+    got = features(grid, trades, of_tops(ts[:0], np.array([])), bars)
     assert np.nanmean(got[15:, N("hawkes_branching")]) < 0.06
     assert np.nanmean(got[:, N("variance_ratio")]) == pytest.approx(1.0, abs=0.05)
     assert np.nanmax(got[:, N("vpin")]) == pytest.approx(0.0, abs=1e-12)

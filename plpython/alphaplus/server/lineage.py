@@ -16,6 +16,7 @@ from alphaplus.server import families, sqlcheck
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
 
 _BAR = {
     "open": ("candles.open", "trades.price"),
@@ -72,7 +73,11 @@ def of_query(plpy: Any, query: str) -> dict[str, list[str]]:
 def of_family(family: families.Family) -> dict[str, list[str]]:
     """Feature to ``schema.table.column`` of a family, found by changing one channel at a time."""
     found: dict[str, set[str]] = {name: set() for name in family.names}
-    changes = _series_changes if family.series is not None else _window_changes
+    changes = _window_changes
+    if family.series is not None:
+        changes = _series_changes
+    elif family.rows is not None:
+        changes = _event_changes
     for sources, changed in changes(family):
         for name, moved in zip(family.names, changed, strict=True):
             if moved:
@@ -132,15 +137,6 @@ def _inputs(family: families.Family, rng: np.random.Generator) -> families.Input
         parts["funding"] = rng.normal(0, 1e-4, ROWS)
     if needs.open_interest:
         parts["open_interest"] = rng.lognormal(8, 0.1, (ROWS, 2))
-    if needs.trades:
-        count = 40 * (needs.trades + ROWS)
-        ts = np.sort(rng.integers(times[0] - needs.trades * grid, times[-1], count))
-        parts["trade_ts"] = ts
-        parts["trades"] = {
-            "price": np.round(100 + np.cumsum(rng.normal(0, 0.01, count)), 2),
-            "size": rng.lognormal(0, 1, count),
-            "sign": rng.choice([-1.0, 1.0], count),
-        }
     if needs.quotes:
         count = 20 * (needs.quotes + ROWS)
         ts = np.sort(rng.integers(times[0] - needs.quotes * grid, times[-1], count))
@@ -197,9 +193,7 @@ def _window_changes(
     tables: tuple[tuple[str, str, Mapping[str, tuple[str, ...]], int], ...] = (
         ("book", "order_book_snapshots", _BOOKS, needs.book),
         ("liquidations", "liquidation_events", _LIQUIDATIONS, needs.liquidations),
-        ("trades", "trades", _TRADES, needs.trades),
         ("quotes", "order_book_snapshots", _QUOTES, needs.quotes),
-        ("trade_ts", "trades", {"ts": ("ts",)}, needs.trades),
         ("quote_ts", "order_book_snapshots", {"ts": ("ts",)}, needs.quotes),
         ("funding", "funding_rates", {"": ("rate", "funding_interval")}, needs.funding),
         ("open_interest", "open_interest", {"": ("open_interest", "value")}, needs.open_interest),
@@ -215,6 +209,87 @@ def _window_changes(
     return found
 
 
+def _bar_series(
+    width: int, start: int, end: int, first: int, last: int, change: str | None
+) -> w.Series:
+    """Random bars that open in [start, end): the same one at the same time, wherever it is read."""
+    bucket = np.arange(-(-start // width) * width, end, width, dtype=np.int64)
+    origin = first // width - 2000
+    whole = _bars(np.random.default_rng(width % (2**31)), (last // width - origin + 2,))
+    place = np.clip(bucket // width - origin, 0, len(whole["close"]) - 1)
+    if change is not None:
+        whole[change] = _moved(whole[change], np.random.default_rng(3), change)
+    never = np.full(len(bucket), w.NEVER)
+    return w.Series(
+        w.Versions(
+            bucket, bucket + width, never, {k: v[place] for k, v in whole.items()},
+            families._BARS_HOW, bucket, bucket, np.zeros(len(bucket), dtype=np.int64),
+        ),
+        start, end, width,
+    )  # fmt: skip
+
+
+def _event_changes(
+    family: families.Family,
+) -> list[tuple[tuple[str, ...], npt.NDArray[np.bool_]]]:
+    """Of the one family that reads events minute by minute."""
+    from alphaplus.server import events, microstructure
+
+    assert family.name == microstructure.FAMILY.name
+    grid = (np.arange(1, ROWS + 1, dtype=np.int64) + 40_000) * w.MINUTE
+    first, last = int(grid[0]), int(grid[-1])
+    start = first - (microstructure.MINUTES + microstructure.MID_AGE) * w.MINUTE
+
+    def run(change: tuple[str, str] | None) -> Floats:
+        rng = np.random.default_rng(1)
+        group, name = change or ("", "")
+
+        def held(of: str, column: str, values: Floats) -> Floats:
+            if (group, name) != (of, column):
+                return values
+            return _moved(values, np.random.default_rng(2), column)
+
+        def times(of: str, count: int) -> Times:
+            ts = np.sort(rng.integers(start, last, count))
+            if (group, name) == (of, "ts"):
+                ts = np.sort(ts + np.random.default_rng(2).integers(0, w.MINUTE, count))
+            return ts
+
+        ts = times("trades", 6000)
+        closes = -(-(ts + 1) // w.MINUTE) * w.MINUTE
+        trades = events.Trades(
+            ts, closes, np.full(len(ts), w.NEVER),
+            held("trades", "price", np.round(100 + np.cumsum(rng.normal(0, 0.01, 6000)), 2)),
+            held("trades", "size", rng.lognormal(0, 1, 6000)),
+            held("trades", "sign", rng.choice([-1.0, 1.0], 6000)),
+        )  # fmt: skip
+        ts = times("quotes", 3000)
+        bid = np.round(100 + np.cumsum(rng.normal(0, 0.01, 3000)), 2)
+        tops = events.Tops(
+            ts, -(-(ts + 1) // w.MINUTE) * w.MINUTE, np.full(len(ts), w.NEVER),
+            held("quotes", "bid", bid), held("quotes", "bid_size", rng.lognormal(1, 1, 3000)),
+            held("quotes", "ask", bid + 0.01),
+            held("quotes", "ask_size", rng.lognormal(1, 1, 3000)), np.zeros(3000, dtype=bool),
+        )  # fmt: skip
+        series = microstructure.minutes(trades, tops, start, (last - start) // w.MINUTE)
+        begin = first - (microstructure.BARS + w.QUIET) * w.MINUTE
+        bars = _bar_series(w.MINUTE, begin, last, first, last, name if group == "bars" else None)
+        with np.errstate(all="ignore"):
+            return microstructure._at(series, bars, grid)
+
+    plain = run(None)
+    channels = [("bars", name, sources) for name, sources in _BAR.items()]
+    for group, table, columns in (
+        ("trades", "trades", {**_TRADES, "ts": ("ts",)}),
+        ("quotes", "order_book_snapshots", {**_QUOTES, "ts": ("ts",)}),
+    ):
+        channels += [
+            (group, name, tuple(f"{table}.{column}" for column in sources))
+            for name, sources in columns.items()
+        ]
+    return [(sources, _differs(plain, run((group, name)))) for group, name, sources in channels]
+
+
 def _series_changes(
     family: families.Family,
 ) -> list[tuple[tuple[str, ...], npt.NDArray[np.bool_]]]:
@@ -223,22 +298,7 @@ def _series_changes(
 
     def run(change: str | None) -> Floats:
         def read(width: int, start: int, end: int) -> w.Series:
-            bucket = np.arange(-(-start // width) * width, end, width, dtype=np.int64)
-            # The same bar at the same time, whichever stretch is read.
-            rng = np.random.default_rng(width % (2**31))
-            first = int(grid[0]) // width - 2000
-            whole = _bars(rng, (int(grid[-1]) // width - first + 2,))
-            place = np.clip(bucket // width - first, 0, len(whole["close"]) - 1)
-            if change is not None:
-                whole[change] = _moved(whole[change], np.random.default_rng(3), change)
-            never = np.full(len(bucket), w.NEVER)
-            return w.Series(
-                w.Versions(
-                    bucket, bucket + width, never, {k: v[place] for k, v in whole.items()},
-                    families._BARS_HOW, bucket, bucket, np.zeros(len(bucket), dtype=np.int64),
-                ),
-                start, end, width,
-            )  # fmt: skip
+            return _bar_series(width, start, end, int(grid[0]), int(grid[-1]), change)
 
         with np.errstate(all="ignore"):
             return family.series(read, grid)  # type: ignore[misc]

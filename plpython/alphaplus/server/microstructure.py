@@ -1,36 +1,36 @@
-"""The sixteen microstructure features: pure numpy over events.
+"""The sixteen microstructure features, from trades one by one, tops of the book and minute bars.
 
-Inputs are the events that had happened and were known by the times asked about; nothing here reads
-a clock or a database. Times are int64 microseconds since 2000-01-01 UTC, ascending. All windows end
-at the grid time ``t`` and hold events with ``t - window <= ts < t``.
+Windows end at the grid time ``t``: trades with ``t - 15 min <= ts < t`` that were known by t, books
+up to five minutes before a trade, the 60 one-minute bars closed by t. The trades of a minute are
+added up once (:func:`minutes`); a window joins its minutes, also where a price change or a pair of
+signs crosses from one to the next, so that the result is that of the trades in one row.
 
-Definitions and sources stand in :data:`FEATURES`. A value is NaN where it cannot be known: no
-trade in the window, no book before a trade, a covariance of the wrong sign.
+Definitions and sources stand in :data:`FEATURES`. A value is NaN where it cannot be known: too few
+trades in the window, no book before a trade, a covariance of the wrong sign, a minute without bar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server.families import Family, Feature, Inputs, Needs
-from alphaplus.server.windows import fill_quiet
-from alphaplus.server.windows import segment_sums as _sums
+from alphaplus.server import events, families
+from alphaplus.server import windows as w
+from alphaplus.server.families import Family, Feature, Needs
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
-SECOND = 1_000_000
-MINUTE = 60 * SECOND
-TRADE_WINDOW = 15 * MINUTE
-BAR_WINDOW = 60  # one-minute bars
-REALISED_AFTER = 60 * SECOND
-MID_MAX_AGE = 5 * MINUTE  # an older book tells nothing of a trade
-HAWKES_BIN = 10 * SECOND
+MINUTES = 15  # of trades
+BARS = 60
+MID_AGE = 5  # minutes for which a mid holds
+HAWKES_BIN = 10 * w.SECOND
 VPIN_BUCKETS = 50
-SIZE_BINS = 16
+SIZE_POWERS = (-8, 31)  # of two, of a trade's value in quote currency
+SIZE_BINS = SIZE_POWERS[1] - SIZE_POWERS[0] + 1
 VARIANCE_RATIO_LAG = 5
 PERMUTATION_ORDER = 3
 
@@ -59,15 +59,15 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "effective_spread",
-        "size-weighted mean of 2 side (price - mid) / mid, mid of the last book before the trade,"
-        " not older than 5 minutes; 15 minutes",
+        "size-weighted mean of 2 side (price - mid) / mid, mid of the last book before the trade"
+        " (since the start of the fifth minute before), 15 minutes",
         "bp",
         "Lee and Ready (1991), Journal of Finance 46(2)",
     ),
     Feature(
         "realised_spread",
-        "size-weighted mean of 2 side (price - mid 60 s later) / mid, only trades whose 60 s have"
-        " passed, 15 minutes",
+        "size-weighted mean of 2 side (price - later mid) / mid, later: at the end of the minute"
+        " after the trade's (60 to 120 s), so without the last minute's trades, 15 minutes",
         "bp",
         "Huang and Stoll (1996), Journal of Financial Economics 41(3)",
     ),
@@ -106,9 +106,9 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "trade_size_entropy",
-        "Shannon entropy of trade sizes in 16 base-2 bins around the median, divided by log 16,"
-        " 15 minutes",
-        "share",
+        "Shannon entropy of the powers of two (floor of log2, from -8 to 31) of trade values in"
+        " quote currency, 15 minutes",
+        "bit",
         "Shannon (1948), Bell System Technical Journal 27",
     ),
     Feature(
@@ -149,24 +149,6 @@ NAMES = tuple(feature.name for feature in FEATURES)
 
 
 @dataclass(frozen=True)
-class Trades:
-    """Trades by time: ts (n,), price, size (base units), sign (+1 buyer was the aggressor)."""
-
-    ts: Times
-    price: Floats
-    size: Floats
-    sign: Floats
-
-
-@dataclass(frozen=True)
-class Mids:
-    """Mid prices of the book by time: ts (n,), mid."""
-
-    ts: Times
-    mid: Floats
-
-
-@dataclass(frozen=True)
 class Bars:
     """One-minute bars per grid time, oldest first: each (n, 60); NaN where a minute had none."""
 
@@ -179,190 +161,277 @@ class Bars:
     buy_quote_volume: Floats
 
 
-def compute(grid: Times, trades: Trades, mids: Mids, bars: Bars) -> Floats:
-    """The features at each time of ``grid``.
+def compute(minutes: dict[str, Floats], mids: Floats, bars: Bars) -> Floats:
+    """The features at each of n grid times.
 
     Args:
-        grid: (n,) microseconds, ascending.
-        trades: at least those of the windows of all grid times.
-        mids: the same, and the last one before the first trade.
-        bars: (n, 60) arrays, the bars closed by each grid time.
+        minutes: channels of :func:`minutes`, the 15 minutes before each time: (n, 15, ...).
+        mids: (n, 20), the last mid of each of the 20 minutes before each time.
+        bars: (n, 60) arrays, the bars closed by each time.
 
     Returns:
         (n, 16) in the order of :data:`FEATURES`.
     """
-    out = np.full((len(grid), len(NAMES)), np.nan)
-    if len(grid) == 0:
-        return out
-    column = {name: i for i, name in enumerate(NAMES)}
-
-    def put(name: str, values: Floats) -> None:
-        out[:, column[name]] = values
-
+    values: dict[str, Floats] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for name, function in _FROM_TRADES.items():
-            put(name, function(grid, trades))
-        effective, realised = _spreads(grid, trades, mids)
-        put("effective_spread", effective)
-        put("realised_spread", realised)
-        for name, bar_function in _FROM_BARS.items():
-            put(name, bar_function(bars))
+        values.update(_from_sequence(minutes))
+        values.update(_from_sums(minutes))
+        values.update(_spreads(minutes, mids))
+        for name, function in _FROM_BARS.items():
+            values[name] = function(bars)
+    out = np.stack([values[name] for name in NAMES], axis=1)
     out[~np.isfinite(out)] = np.nan
     return out
 
 
-# --- from trades -------------------------------------------------------------------------------
+# --- from trades and tops of the book ----------------------------------------------------------
 
 
-def _bounds(grid: Times, ts: Times, window: int = TRADE_WINDOW) -> tuple[Times, Times]:
-    return np.searchsorted(ts, grid - window), np.searchsorted(ts, grid)
+def minutes(trades: events.Trades, tops: events.Tops, start: int, size: int) -> w.Series:
+    """Channels of each minute from its trades and the books before them.
+
+    ``n``; ``value`` of prices summed; ``first_ts``, ``last_ts`` (seconds into the minute),
+    ``first_price``, ``last_price``; ``first_change``, ``last_change``, ``products`` of consecutive
+    price changes; ``signs``, ``sign_products``, ``first_sign``, ``last_sign``; ``lead``,
+    ``lead_buys`` (trades before the minute's first price change), ``ruled``, ``agreed`` (after it),
+    ``last_side``; ``bins`` (trades per ten seconds), ``sizes`` (trades per power of two of value);
+    and of trades with a mid before them in the minute ``paid``, ``flow``, ``flow_over_mid``,
+    ``weight``, of the others ``early_paid``, ``early_flow``, ``early_weight``; ``mid``, the last.
+    """
+    kind = np.concatenate([np.ones(len(trades.ts), bool), np.zeros(len(tops.ts), bool)])
+    ts = np.concatenate([trades.ts, tops.ts])
+    # A book of the very time of a trade does not come before it: trades first.
+    order = np.argsort(ts, kind="stable")
+
+    def both(of_trades: npt.NDArray[Any], of_tops: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([of_trades, of_tops])[order]
+
+    ts, kind = ts[order], kind[order]
+    states = events.states(
+        ts,
+        both(trades.usable, tops.usable),
+        both(trades.expires, tops.expires),
+        start,
+        size,
+    )
+    nothing = np.full(len(tops.ts), np.nan)
+    mids = both(np.full(len(trades.ts), np.nan), (tops.bid + tops.ask) / 2.0)[states.row]
+    is_trade = kind[states.row]
+    index = np.arange(len(states.row))
+    begins = np.zeros(len(states.place), dtype=np.int64)
+    starts = np.append(True, np.diff(states.state) != 0)[: len(index)]
+    begins[states.state[starts]] = index[starts]
+    before = np.maximum.accumulate(np.where(is_trade, -1, index))
+    seen = before >= begins[states.state]
+    mid = np.where(seen, mids[before], np.nan)[is_trade]
+
+    book = events.Groups(states.state[~is_trade], len(states.place))
+    channels = {"mid": book.spread(mids[~is_trade][book.last])}
+    row, state = states.row[is_trade], states.state[is_trade]
+    price, size_, sign = (
+        both(values, nothing)[row] for values in (trades.price, trades.size, trades.sign)
+    )
+    channels |= _prices(price, sign, state, len(states.place))
+    groups = events.Groups(state, len(states.place))
+    offset = ts[row] - (start + states.place[state] * w.MINUTE)
+    channels["first_ts"] = groups.spread(offset[groups.first] / w.SECOND)
+    channels["last_ts"] = groups.spread(offset[groups.last] / w.SECOND)
+    channels["bins"] = _counts(offset // HAWKES_BIN, state, w.MINUTE // HAWKES_BIN, groups)
+    power = np.clip(np.floor(np.log2(price * size_)).astype(np.int64), *SIZE_POWERS)
+    channels["sizes"] = _counts(power - SIZE_POWERS[0], state, SIZE_BINS, groups)
+    known = np.isfinite(mid)
+    signed = sign * size_
+    channels["paid"] = groups.sum(np.where(known, signed * (price - mid) / mid, 0.0))
+    channels["flow"] = groups.sum(np.where(known, signed, 0.0))
+    channels["flow_over_mid"] = groups.sum(np.where(known, signed / mid, 0.0))
+    channels["weight"] = groups.sum(np.where(known, size_, 0.0))
+    channels["early_paid"] = groups.sum(np.where(known, 0.0, signed * price))
+    channels["early_flow"] = groups.sum(np.where(known, 0.0, signed))
+    channels["early_weight"] = groups.sum(np.where(known, 0.0, size_))
+    return events.series(states, channels, start, size)
 
 
-def _roll(grid: Times, trades: Trades) -> Floats:
-    low, high = _bounds(grid, trades.ts)
-    n = high - low
-    change = np.diff(trades.price)
-    # change[i] joins trades i and i+1: inside the window low .. high-2; their products one fewer.
-    low_c, high_c = low, np.maximum(low, high - 1)
-    low_p, high_p = low, np.maximum(low, high - 2)
-    products = change[1:] * change[:-1]
-    count = np.maximum(n - 2, 0)
-    mean = _sums(change, low_c, high_c) / np.maximum(n - 1, 1)
-    last = np.clip(high - 2, 0, max(len(change) - 1, 0))
-    first = np.clip(low, 0, max(len(change) - 1, 0))
-    if len(change) == 0:
-        return np.full(len(grid), np.nan)
-    total = _sums(change, low_c, high_c)
-    # sum (a_i - m)(b_i - m) over neighbours, a without the last change, b without the first
+def _counts(kind: Times, state: Times, kinds: int, groups: events.Groups) -> Floats:
+    """How many rows of each kind each group has: (groups, kinds); NaN for groups without rows."""
+    counts = np.bincount(state * kinds + kind, minlength=groups.count * kinds)
+    return groups.spread(counts.reshape(-1, kinds)[groups.some].astype(np.float64))
+
+
+def _prices(price: Floats, sign: Floats, state: Times, count: int) -> dict[str, Floats]:
+    groups = events.Groups(state, count)
+    n = len(price)
+    inside = np.zeros(n, dtype=bool)  # joined to the row before
+    inside[1:] = state[1:] == state[:-1]
+    change = np.zeros(n)
+    change[1:] = np.where(inside[1:], price[1:] - price[:-1], 0.0)
+    products = np.zeros(n)
+    products[1:] = change[1:] * change[:-1]  # zero where either joins nothing
+    sign_products = np.zeros(n)
+    sign_products[1:] = np.where(inside[1:], sign[1:] * sign[:-1], 0.0)
+
+    index = np.arange(n)
+    moved = np.maximum.accumulate(np.where(change != 0, index, -1))
+    first_of = np.repeat(groups.first, groups.size[groups.some])
+    ruled = moved >= first_of  # a change within the group lies behind
+    side = np.where(ruled, np.sign(change[moved]), 0.0) if n else np.zeros(0)
+    lead = ~ruled
+    two = groups.size[groups.some] >= 2
+    last_change = np.where(two, change[groups.last], np.nan)
+    second = np.minimum(groups.first + 1, max(n - 1, 0))
+    return {
+        "n": groups.spread(groups.size[groups.some].astype(np.float64)),
+        "value": groups.sum(price),
+        "first_price": groups.spread(price[groups.first]),
+        "last_price": groups.spread(price[groups.last]),
+        "first_change": groups.spread(np.where(two, change[second], np.nan)),
+        "last_change": groups.spread(last_change),
+        "products": groups.sum(products),
+        "signs": groups.sum(sign),
+        "sign_products": groups.sum(sign_products),
+        "first_sign": groups.spread(sign[groups.first]),
+        "last_sign": groups.spread(sign[groups.last]),
+        "lead": groups.sum(lead.astype(np.float64)),
+        "lead_buys": groups.sum((lead & (sign > 0)).astype(np.float64)),
+        "ruled": groups.sum(ruled.astype(np.float64)),
+        "agreed": groups.sum((ruled & (side == sign)).astype(np.float64)),
+        "last_side": groups.spread(side[groups.last]),
+    }
+
+
+def _from_sequence(m: dict[str, Floats]) -> dict[str, Floats]:
+    """What joins trades to the trades before them, across the ends of minutes."""
+    some = m["n"] > 0
+    rows = len(some)
+    zero = np.zeros(rows)
+    last_price, last_change, last_sign = (np.full(rows, np.nan) for _ in range(3))
+    first_price, first_change, first_sign = (np.full(rows, np.nan) for _ in range(3))
+    side, ruled, agreed = zero.copy(), zero.copy(), zero.copy()
+    products, sign_products = zero.copy(), zero.copy()
+    for j in range(MINUTES):
+        c = {name: m[name][:, j] for name in _SEQUENCE}
+        here = some[:, j]
+        joined = here & np.isfinite(last_price)
+        change = np.where(joined, c["first_price"] - last_price, np.nan)
+
+        def add(total: Floats, values: Floats) -> None:
+            total += np.where(np.isfinite(values), values, 0.0)
+
+        add(products, c["products"])
+        add(products, change * last_change)
+        add(products, change * c["first_change"])
+        add(sign_products, c["sign_products"])
+        add(sign_products, np.where(joined, c["first_sign"] * last_sign, np.nan))
+        # the tick rule: a run without a change of price has the side of the last change before
+        side = np.where(joined & (change != 0), np.sign(change), side)
+        led = here & (side != 0)
+        buys = np.where(side > 0, c["lead_buys"], c["lead"] - c["lead_buys"])
+        add(ruled, c["ruled"])
+        add(ruled, np.where(led, c["lead"], 0.0))
+        add(agreed, c["agreed"])
+        add(agreed, np.where(led, buys, 0.0))
+        side = np.where(here & (c["last_side"] != 0), c["last_side"], side)
+
+        first_change = np.where(np.isfinite(first_change), first_change, change)
+        first_change = np.where(np.isfinite(first_change), first_change, c["first_change"])
+        first_price = np.where(np.isfinite(first_price), first_price, c["first_price"])
+        first_sign = np.where(np.isfinite(first_sign), first_sign, c["first_sign"])
+        inner = np.where(np.isfinite(c["last_change"]), c["last_change"], change)
+        last_change = np.where(here, inner, last_change)
+        last_price = np.where(here, c["last_price"], last_price)
+        last_sign = np.where(here, c["last_sign"], last_sign)
+
+    n = _total(m["n"])
+    # sum (a_i - mean)(b_i - mean) over neighbours, a without the last, b without the first
+    count = n - 2
+    total = last_price - first_price
+    mean = total / (n - 1)
     covariance = (
-        _sums(products, low_p, high_p)
-        - mean * (total - change[last])
-        - mean * (total - change[first])
-        + count * mean**2
+        products - mean * (total - last_change) - mean * (total - first_change) + count * mean**2
     ) / count
-    price = _sums(trades.price, low, high) / n
-    spread = 2e4 * np.sqrt(np.where(covariance < 0, -covariance, np.nan)) / price
-    return np.where(count >= 10, spread, np.nan)
-
-
-def _sign_autocorrelation(grid: Times, trades: Trades) -> Floats:
-    low, high = _bounds(grid, trades.ts)
-    n = high - low
-    if len(trades.ts) < 2:
-        return np.full(len(grid), np.nan)
-    mean = _sums(trades.sign, low, high) / n
-    inside = np.maximum(low, high - 1)
-    neighbours = _sums(trades.sign[1:] * trades.sign[:-1], low, inside)
-    last = np.clip(high - 1, 0, len(trades.ts) - 1)
-    first = np.clip(low, 0, len(trades.ts) - 1)
-    total = _sums(trades.sign, low, high)
-    covariance = (
-        neighbours
-        - mean * (total - trades.sign[last])
-        - mean * (total - trades.sign[first])
-        + (n - 1) * mean**2
+    price = _total(m["value"]) / n
+    roll = 2e4 * np.sqrt(np.where(covariance < 0, -covariance, np.nan)) / price
+    signs = _total(m["signs"])
+    mean = signs / n
+    sign_covariance = (
+        sign_products - mean * (signs - last_sign) - mean * (signs - first_sign) + (n - 1) * mean**2
     )
     variance = n * (1.0 - mean**2)  # signs are +-1
-    return np.where((n >= 10) & (variance > 1e-12), covariance / variance, np.nan)
+    return {
+        "roll_spread": np.where(count >= 10, roll, np.nan),
+        "trade_sign_autocorrelation": np.where(
+            (n >= 10) & (variance > 1e-12), sign_covariance / variance, np.nan
+        ),
+        "tick_rule_agreement": np.where(ruled >= 10, agreed / ruled, np.nan),
+    }
 
 
-def _size_entropy(grid: Times, trades: Trades) -> Floats:
-    low, high = _bounds(grid, trades.ts)
-    out = np.full(len(grid), np.nan)
-    exponent = np.log2(trades.size)
-    for i, (a, b) in enumerate(zip(low, high, strict=True)):
-        if b - a < 10:
-            continue
-        window = exponent[a:b]
-        bins = np.floor(window - np.median(window)).astype(np.int64) + SIZE_BINS // 2
-        counts = np.bincount(np.clip(bins, 0, SIZE_BINS - 1), minlength=SIZE_BINS)
-        share = counts[counts > 0] / (b - a)
-        out[i] = -np.sum(share * np.log(share)) / np.log(SIZE_BINS)
+_SEQUENCE = (
+    "products", "first_price", "last_price", "first_change", "last_change",
+    "sign_products", "first_sign", "last_sign", "lead", "lead_buys", "ruled", "agreed", "last_side",
+)  # fmt: skip
+_OTHERS = (
+    "n", "value", "signs", "first_ts", "last_ts", "bins", "sizes",
+    "paid", "flow", "flow_over_mid", "weight", "early_paid", "early_flow", "early_weight",
+)  # fmt: skip
+
+
+def _total(values: Floats) -> Floats:
+    """Sum over a window's minutes, those without a trade counting nothing."""
+    out: Floats = np.where(np.isfinite(values), values, 0.0).sum(axis=1)
     return out
 
 
-def _duration(grid: Times, trades: Trades) -> Floats:
-    low, high = _bounds(grid, trades.ts)
-    n = high - low
-    if len(trades.ts) == 0:
-        return np.full(len(grid), np.nan)
-    last = trades.ts[np.clip(high - 1, 0, len(trades.ts) - 1)]
-    first = trades.ts[np.clip(low, 0, len(trades.ts) - 1)]
-    return np.where(n >= 2, (last - first) / SECOND / (n - 1), np.nan)
+def _from_sums(m: dict[str, Floats]) -> dict[str, Floats]:
+    n = _total(m["n"])
+    some = m["n"] > 0
+    row = np.arange(len(some))
+    first = np.argmax(some, axis=1)
+    last = MINUTES - 1 - np.argmax(some[:, ::-1], axis=1)
+    time = 60.0 * (last - first) + m["last_ts"][row, last] - m["first_ts"][row, first]
 
-
-def _hawkes(grid: Times, trades: Trades) -> Floats:
-    bins = TRADE_WINDOW // HAWKES_BIN
-    edges = grid[:, None] - TRADE_WINDOW + HAWKES_BIN * np.arange(bins + 1)[None, :]
-    counts = np.diff(np.searchsorted(trades.ts, edges), axis=1).astype(np.float64)
-    mean = counts.mean(axis=1)
-    variance = counts.var(axis=1, ddof=1)
+    counts = np.nan_to_num(m["bins"]).reshape(len(n), -1)
+    mean, variance = counts.mean(axis=1), counts.var(axis=1, ddof=1)
     branching = np.maximum(0.0, 1.0 - np.sqrt(mean / variance))
-    return np.where((counts.sum(axis=1) >= 10) & (variance > 0), branching, np.nan)
+
+    share = np.nan_to_num(m["sizes"]).sum(axis=1) / n[:, None]
+    entropy = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1.0)), 0.0)
+    return {
+        "inter_trade_duration": np.where(n >= 2, time / (n - 1), np.nan),
+        "hawkes_branching": np.where((n >= 10) & (variance > 0), branching, np.nan),
+        "trade_size_entropy": np.where(n >= 10, entropy.sum(axis=1), np.nan),
+    }
 
 
-def _tick_rule(grid: Times, trades: Trades) -> Floats:
-    low, high = _bounds(grid, trades.ts)
-    if len(trades.ts) < 2:
-        return np.full(len(grid), np.nan)
-    change = np.append(0.0, np.sign(np.diff(trades.price)))
-    index = np.arange(len(change))
-    moved = np.maximum.accumulate(np.where(change != 0, index, -1))
-    side = np.where(moved >= 0, change[np.maximum(moved, 0)], 0.0)
-    # only where the last price change joins two trades of the window
-    known = np.zeros(len(grid))
-    agreed = np.zeros(len(grid))
-    agrees = (side == trades.sign).astype(np.float64)
-    next_move = np.append(
-        np.minimum.accumulate(np.where(change != 0, index, len(change))[::-1])[::-1], len(change)
-    )
-    start = np.minimum(next_move[np.minimum(low + 1, len(change))], high)
-    known = np.maximum(high - start, 0).astype(np.float64)
-    agreed = _sums(agrees, start, np.maximum(start, high))
-    return np.where(known >= 10, agreed / known, np.nan)
+def _held(mids: Floats) -> Floats:
+    """The last mid of each minute or of the few before it: (n, 20)."""
+    place = np.broadcast_to(np.arange(mids.shape[1]), mids.shape)
+    known = np.maximum.accumulate(np.where(np.isfinite(mids), place, -1), axis=1)
+    held = np.take_along_axis(mids, np.maximum(known, 0), axis=1)
+    return np.where((known >= 0) & (place - known < MID_AGE), held, np.nan)
 
 
-_FROM_TRADES: dict[str, Callable[[Times, Trades], Floats]] = {
-    "roll_spread": _roll,
-    "trade_sign_autocorrelation": _sign_autocorrelation,
-    "trade_size_entropy": _size_entropy,
-    "inter_trade_duration": _duration,
-    "hawkes_branching": _hawkes,
-    "tick_rule_agreement": _tick_rule,
-}
+def _spreads(m: dict[str, Floats], mids: Floats) -> dict[str, Floats]:
+    held = _held(mids)
+    before = held[:, MID_AGE - 1 : -1]  # at the start of each of the 15 minutes
+    known = np.isfinite(before)
 
+    def part(name: str) -> Floats:
+        return np.nan_to_num(m[name])
 
-def _mid_at(ts: Times, mids: Mids) -> Floats:
-    """The last mid strictly before each time; NaN before the first, or when it is too old."""
-    if len(mids.ts) == 0:
-        return np.full(len(ts), np.nan)
-    position = np.searchsorted(mids.ts, ts) - 1
-    last = np.maximum(position, 0)
-    fresh = (position >= 0) & (mids.ts[last] >= ts - MID_MAX_AGE)
-    return np.where(fresh, mids.mid[last], np.nan)
+    def early(values: Floats) -> Floats:
+        return np.where(known, values, 0.0)
 
+    paid = part("paid") + early(part("early_paid") / before - part("early_flow"))
+    weight = part("weight") + early(part("early_weight"))
+    effective = 2e4 * paid.sum(axis=1) / weight.sum(axis=1)
 
-def _spreads(grid: Times, trades: Trades, mids: Mids) -> tuple[Floats, Floats]:
-    low, high = _bounds(grid, trades.ts)
-    if len(trades.ts) == 0:
-        nothing = np.full(len(grid), np.nan)
-        return nothing, nothing
-    mid = _mid_at(trades.ts, mids)
-    later = _mid_at(trades.ts + REALISED_AFTER, mids)
-    # Trades before the first book are left out by weight zero.
-    weight = np.where(np.isfinite(mid), trades.size, 0.0)
-    effective = np.where(
-        np.isfinite(mid), 2e4 * trades.sign * (trades.price - mid) / mid * trades.size, 0.0
-    )
-    weight_later = np.where(np.isfinite(mid) & np.isfinite(later), trades.size, 0.0)
-    settled = np.where(
-        weight_later > 0, 2e4 * trades.sign * (trades.price - later) / mid * trades.size, 0.0
-    )
-    ripe = np.maximum(low, np.searchsorted(trades.ts, grid - REALISED_AFTER))
-    return (
-        _sums(effective, low, high) / _sums(weight, low, high),
-        _sums(settled, low, ripe) / _sums(weight_later, low, ripe),
-    )
+    later = held[:, MID_AGE + 1 :]  # at the end of the minute after, of all but the last
+    ripe = np.isfinite(later)
+    flow = (part("flow") + early(part("early_flow")))[:, :-1]
+    over = (part("flow_over_mid") + early(part("early_flow") / before))[:, :-1]
+    kept = np.where(ripe, paid[:, :-1] + flow - later * over, 0.0)
+    realised = 2e4 * kept.sum(axis=1) / np.where(ripe, weight[:, :-1], 0.0).sum(axis=1)
+    return {"effective_spread": effective, "realised_spread": realised}
 
 
 # --- from one-minute bars ----------------------------------------------------------------------
@@ -438,17 +507,42 @@ def vpin(volume: Floats, buy_volume: Floats, buckets: int = VPIN_BUCKETS) -> Flo
 
     Source: Easley, Lopez de Prado and O'Hara (2012), Review of Financial Studies 25(5).
     """
-    n = len(volume)
-    out = np.full(n, np.nan)
+    out = np.full(len(volume), np.nan)
     total = volume.sum(axis=1)
-    for i in np.flatnonzero(np.isfinite(total) & (total > 0) & np.isfinite(buy_volume).all(axis=1)):
-        reached = np.append(0.0, np.cumsum(volume[i]))
-        bought = np.append(0.0, np.cumsum(buy_volume[i]))
-        edges = np.linspace(0.0, reached[-1], buckets + 1)
-        buy = np.diff(np.interp(edges, reached, bought))
-        size = reached[-1] / buckets
-        out[i] = np.mean(np.abs(2.0 * buy - size)) / size
+    rows = np.flatnonzero(np.isfinite(total) & (total > 0) & np.isfinite(buy_volume).all(axis=1))
+    if len(rows) == 0:
+        return out
+    reached = np.zeros((len(rows), volume.shape[1] + 1))
+    bought = np.zeros_like(reached)
+    np.cumsum(volume[rows], axis=1, out=reached[:, 1:])
+    np.cumsum(buy_volume[rows], axis=1, out=bought[:, 1:])
+    size = reached[:, -1] / buckets
+    edges = np.arange(buckets + 1) * size[:, None]
+    edges[:, -1] = reached[:, -1]
+    if len(rows) < 4:
+        at = np.stack([np.interp(*row) for row in zip(edges, reached, bought, strict=True)])
+    else:
+        at = _interpolated(edges, reached, bought)
+    out[rows] = np.abs(2.0 * np.diff(at, axis=1) - size[:, None]).mean(axis=1) / size
     return out
+
+
+def _interpolated(x: Floats, known: Floats, values: Floats) -> Floats:
+    """numpy.interp row by row, to the last bit: for x between the first and the last known."""
+    low = np.zeros(x.shape, dtype=np.int64)
+    step = 1 << (known.shape[1] - 1).bit_length()
+    last = known.shape[1] - 1
+    base = (np.arange(len(x)) * known.shape[1])[:, None]
+    flat = known.ravel()
+    while step := step // 2:  # the last place that is not above x
+        further = np.minimum(low + step, last)
+        low = np.where(flat[base + further] <= x, further, low)
+    place = base + np.minimum(low, last - 1)
+    here = values.ravel()[place]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (values.ravel()[place + 1] - here) / (flat[place + 1] - flat[place])
+    between = slope * (x - flat[place]) + here
+    return np.where(low == last, values[:, -1:], between)
 
 
 def _vpin(bars: Bars) -> Floats:
@@ -493,35 +587,48 @@ _FROM_BARS: dict[str, Callable[[Bars], Floats]] = {
 }
 
 
-def _compute(inputs: Inputs) -> Floats:
-    bars = inputs.bars
-    fill_quiet(bars)
-    mid = (inputs.quotes["bid"] + inputs.quotes["ask"]) / 2.0
-    two_sided = np.isfinite(mid)
+def _read_compute(plpy: Any, cache: dict[str, Any], symbol: str, grid: Times) -> Floats:
+    """The features at ascending grid times, each as known at its time."""
+    out = np.full((len(grid), len(NAMES)), np.nan)
+    done = 0
+
+    def work(part: Times) -> int:
+        nonlocal done
+        first, last = int(part[0]), int(part[-1])
+        start = first - (MINUTES + MID_AGE) * w.MINUTE
+        trades = events.trades(plpy, cache, symbol, first - MINUTES * w.MINUTE, last)
+        tops = events.tops(plpy, cache, symbol, start, last)
+        series = minutes(trades, tops, start, (last - start) // w.MINUTE)
+        begin = first - (BARS + w.QUIET) * w.MINUTE
+        bars = families.reader(plpy, cache, symbol)(w.MINUTE, begin, last)
+        for at in range(0, len(part), families.CHUNK):
+            rows = part[at : at + families.CHUNK]
+            out[done : done + len(rows)] = _at(series, bars, rows)
+            done += len(rows)
+        return len(trades.ts) + len(tops.ts)
+
+    events.in_parts(grid, work)
+    return out
+
+
+def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
+    names = tuple(Bars.__dataclass_fields__)
+    window = bars.windows(grid, BARS + w.QUIET, (*names, "open"))
+    w.fill_quiet(window)
     return compute(
-        inputs.grid,
-        Trades(
-            inputs.trade_ts, inputs.trades["price"], inputs.trades["size"], inputs.trades["sign"]
-        ),
-        Mids(inputs.quote_ts[two_sided], mid[two_sided]),
-        Bars(
-            *(
-                bars[name]
-                for name in (
-                    "high", "low", "close", "volume", "quote_volume", "buy_volume",
-                    "buy_quote_volume",
-                )
-            )
-        ),
-    )  # fmt: skip
+        series.windows(grid, MINUTES, (*_SEQUENCE, *_OTHERS)),
+        series.windows(grid, MINUTES + MID_AGE, ("mid",))["mid"],
+        Bars(**{name: window[name][:, w.QUIET :] for name in names}),
+    )
 
 
 FAMILY = Family(
     name="microstructure",
     version=1,
     revision="1",
-    description="Spreads, price impact, toxicity and efficiency from single trades and bars.",
+    description="Microstructure: spreads, price impact, flow toxicity, efficiency, trade arrivals.",
     features=FEATURES,
-    needs=Needs(bars=BAR_WINDOW, trades=15, quotes=20),
-    compute=_compute,
+    needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),
+    compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
+    rows=_read_compute,
 )

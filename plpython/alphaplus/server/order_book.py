@@ -2,7 +2,8 @@
 
 The book at ``t`` is the last snapshot of the last five minutes that was known by then, with up to
 20 levels a side. Notional is price x size, in quote currency; distances are from the mid in basis
-points. A value is NaN where it cannot be known: no such book, a side is empty, the book is crossed.
+points. A level whose price or size is no positive number is none. A value is NaN where it cannot be
+known: no such book, a side is empty or has no best level, the book is crossed.
 """
 
 from __future__ import annotations
@@ -137,6 +138,10 @@ def _last(inputs: Inputs) -> dict[str, Floats]:
     newest = width - 1 - np.argmax(seen[:, ::-1], axis=1)
     row = np.arange(len(seen))
     out = {name: book[name][row, newest].copy() for name in _SIDES}
+    for side in ("bid", "ask"):
+        price, size = out[f"{side}_prices"], out[f"{side}_sizes"]
+        bad = ~(np.isfinite(price) & np.isfinite(size) & (price > 0) & (size > 0))
+        price[bad] = size[bad] = np.nan
     crossed = ~(out["bid_prices"][:, 0] < out["ask_prices"][:, 0])
     for levels in out.values():
         levels[~seen.any(axis=1) | crossed] = np.nan

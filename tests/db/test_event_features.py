@@ -1,0 +1,129 @@
+"""Order-book and microstructure features in the database: live = history, both clocks, bad data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from tests.db.market_data import at, fill, instrument
+from tests.db.test_features import history, live
+
+Conn = psycopg.Connection[Any]
+FAMILIES = ("order_book", "microstructure")
+MINUTES = 300
+SYMBOL = "AAAUSDT"
+
+
+@pytest.fixture(scope="module")
+def market(db_module: Conn) -> Iterator[Conn]:
+    """Five hours of a market with latency, a gap, late rows, corrections and deletions."""
+    conn = db_module
+    fill(conn, SYMBOL, MINUTES, seed=1, latency=20.0, gaps=((200, 210),), per_minute=6.0)
+    conn.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select 'AAAUSDT', %s::timestamptz + g * interval '1 minute', 'late' || g,"
+        "  %s::timestamptz + g * interval '1 minute' + interval '1 hour', 101, 50, 'buy'"
+        " from generate_series(0, 20) g",
+        (at(220.2), at(220.2)),
+    )
+    conn.execute(
+        "update market.trades set size = size * 2, known_at = ts + interval '9 minutes'"
+        " where symbol = 'AAAUSDT' and ts between %s and %s",
+        (at(150), at(155)),
+    )
+    conn.execute(
+        "insert into market.order_book_snapshots (symbol, ts, sequence, known_at, bid_prices,"
+        " bid_sizes, ask_prices, ask_sizes)"
+        " select symbol, ts + interval '10 s', 9, ts + interval '3 minutes', bid_prices,"
+        "  ask_sizes, ask_prices, ask_sizes from market.order_book_snapshots"
+        " where symbol = 'AAAUSDT' and ts between %s and %s",
+        (at(230), at(240)),
+    )
+    conn.execute(
+        "delete from market.trades where symbol = 'AAAUSDT' and ts between %s and %s",
+        (at(120), at(121)),
+    )
+    conn.execute("call market.refresh_aggregates()")
+    yield conn
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_live_is_history_to_the_last_bit(market: Conn, family: str) -> None:
+    whole = history(market, 70, MINUTES + 5, SYMBOL, family)
+    assert len(whole) > MINUTES - 80
+    for minute in range(70, MINUTES, 7):
+        if minute in whole:
+            np.testing.assert_array_equal(live(market, minute, SYMBOL, family), whole[minute])
+    for low in (150, 225):  # wherever a stretch of history was cut
+        for minute, vector in history(market, low, low + 30, SYMBOL, family).items():
+            np.testing.assert_array_equal(vector, whole[minute])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_backend_gives_the_same(market: Conn, family: str) -> None:
+    here = live(market, 260, SYMBOL, family)
+    info = market.info
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as other:
+        np.testing.assert_array_equal(live(other, 260, SYMBOL, family), here)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_feature_is_known_somewhere_and_none_is_always_zero(
+    market: Conn, family: str
+) -> None:
+    values = np.array(list(history(market, 100, MINUTES, SYMBOL, family).values()))
+    row = market.execute("select features from feature.sets where name = %s", (family,)).fetchone()
+    assert row is not None
+    known, useful = np.isfinite(values).any(axis=0), (np.nan_to_num(values) != 0).any(axis=0)
+    assert [name for name, a, b in zip(row[0], known, useful, strict=True) if not (a and b)] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stored_is_computed_and_columns_have_names(market: Conn, family: str) -> None:
+    market.execute(
+        "call feature.materialise(%s, %s, %s, %s)", (family, SYMBOL, at(100), at(MINUTES))
+    )
+    row = market.execute(
+        "select v.values, s.features from feature.vectors v join feature.sets s using (set_id)"
+        " where s.name = %s and v.ts = %s",
+        (family, at(250)),
+    ).fetchone()
+    assert row is not None
+    np.testing.assert_array_equal(row[0], live(market, 250, SYMBOL, family))
+    named = market.execute(f"select * from feature.{family}(%s, %s)", ("AAA/USDT", at(250.7)))
+    columns = [c.name for c in named.description or ()]
+    assert columns == ["symbol", "ts", *row[1]]
+    one = named.fetchone()
+    assert one is not None and one[:2] == (SYMBOL, at(250))
+    np.testing.assert_equal([np.nan if x is None else x for x in one[2:]], row[0])
+    many = market.execute(
+        f"select count(*) from feature.{family}_history(%s, %s, %s)", (SYMBOL, at(240), at(250))
+    ).fetchone()
+    assert many == (10,)
+    market.execute("delete from feature.vectors")
+    market.execute("delete from feature.watermarks")
+
+
+def test_bad_markets_give_nulls_not_errors(db: Conn) -> None:
+    instrument(db, "ONEUSDT")
+    db.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " values ('ONEUSDT', %s, '1', %s, 1, 1, 'buy'), ('ONEUSDT', %s, '2', %s, 'NaN', 1, 'buy'),"
+        " ('ONEUSDT', %s, '3', %s, 1, 'infinity', 'sell')",
+        (at(10), at(10), at(10.1), at(10.1), at(10.2), at(10.2)),
+    )
+    db.execute(
+        "insert into market.order_book_snapshots (symbol, ts, known_at, bid_prices, bid_sizes,"
+        " ask_prices, ask_sizes) values ('ONEUSDT', %s, %s, '{1}', '{1}', '{}', '{}'),"
+        " ('ONEUSDT', %s, %s, '{}', '{}', '{}', '{}'),"
+        " ('ONEUSDT', %s, %s, '{1}', '{1}', '{NaN}', '{1}'),"
+        " ('ONEUSDT', %s, %s, '{1}', '{NaN}', '{2}', '{0}')",
+        (at(10), at(10), at(11), at(11), at(12), at(12), at(13), at(13)),
+    )
+    for family in FAMILIES:
+        for minute in (5, 11, 12, 13, 14):
+            assert np.isnan(live(db, minute, "ONEUSDT", family)).all()
