@@ -27,24 +27,9 @@ ROWS = 400_000  # rows wished for at one read
 _FIRST_SPAN = 360 * w.MINUTE
 _EPOCH = 946_684_800
 
-_KINDS = {"timestamptz": ">i8", "float8": ">f8", "boolean": "i1"}
-
-
-def _layout(columns: dict[str, str]) -> np.dtype[Any]:
-    """What record_send writes of a row without nulls: a count, then type, length and value each."""
-    fields: list[tuple[str, str]] = [("fields", ">i4")]
-    for name, kind in columns.items():
-        fields += [(f"{name} type", ">i4"), (f"{name} size", ">i4"), (name, _KINDS[kind])]
-    return np.dtype(fields)
-
-
-_CLOCKS = {"ts": "timestamptz", "known": "timestamptz", "superseded": "timestamptz"}
-TRADE = _layout(_CLOCKS | {"price": "float8", "size": "float8", "buy": "boolean"})
-TOP = _layout(
-    _CLOCKS
-    | dict.fromkeys(("bid", "bid_size", "ask", "ask_size"), "float8")
-    | {"after_gap": "boolean"}
-)
+_CLOCKS = [("ts", ">i8"), ("known", ">i8"), ("superseded", ">i8")]
+TRADE = np.dtype([*_CLOCKS, ("price", ">f8"), ("size", ">f8")])
+TOP = np.dtype([*_CLOCKS, *((name, ">f8") for name in ("bid", "bid_size", "ask", "ask_size"))])
 
 
 @dataclass(frozen=True)
@@ -113,8 +98,8 @@ def trades(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) 
         _minute(rows["known"].astype(np.int64)),
         _minute(rows["superseded"].astype(np.int64)),
         price,
-        size,
-        np.where(rows["buy"] != 0, 1.0, -1.0),
+        np.abs(size),
+        np.sign(size),
     )
 
 
@@ -124,6 +109,8 @@ def tops(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) ->
     levels = {
         name: rows[name].astype(np.float64) for name in ("bid", "bid_size", "ask", "ask_size")
     }
+    broken = levels["bid_size"] < 0
+    levels["bid_size"] = np.abs(levels["bid_size"])
     good = levels["bid"] < levels["ask"]
     for values in levels.values():
         good &= np.isfinite(values) & (values > 0)
@@ -132,7 +119,7 @@ def tops(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) ->
         _minute(rows["known"].astype(np.int64))[good],
         _minute(rows["superseded"].astype(np.int64))[good],
         **{name: values[good] for name, values in levels.items()},
-        broken=(rows["after_gap"] != 0)[good],
+        broken=broken[good],
     )
 
 

@@ -377,8 +377,12 @@ _OTHERS = (
 
 def _total(values: Floats) -> Floats:
     """Sum over a window's minutes, those without a trade counting nothing."""
-    out: Floats = np.where(np.isfinite(values), values, 0.0).sum(axis=1)
+    out: Floats = _or_zero(values).sum(axis=1)
     return out
+
+
+def _or_zero(values: Floats) -> Floats:
+    return np.where(values == values, values, 0.0)  # noqa: PLR0124 (NaN is not itself)
 
 
 def _from_sums(m: dict[str, Floats]) -> dict[str, Floats]:
@@ -389,11 +393,11 @@ def _from_sums(m: dict[str, Floats]) -> dict[str, Floats]:
     last = MINUTES - 1 - np.argmax(some[:, ::-1], axis=1)
     time = 60.0 * (last - first) + m["last_ts"][row, last] - m["first_ts"][row, first]
 
-    counts = np.nan_to_num(m["bins"]).reshape(len(n), -1)
+    counts = _or_zero(m["bins"]).reshape(len(n), -1)
     mean, variance = counts.mean(axis=1), counts.var(axis=1, ddof=1)
     branching = np.maximum(0.0, 1.0 - np.sqrt(mean / variance))
 
-    share = np.nan_to_num(m["sizes"]).sum(axis=1) / n[:, None]
+    share = _or_zero(m["sizes"]).sum(axis=1) / n[:, None]
     entropy = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1.0)), 0.0)
     return {
         "inter_trade_duration": np.where(n >= 2, time / (n - 1), np.nan),
@@ -416,7 +420,7 @@ def _spreads(m: dict[str, Floats], mids: Floats) -> dict[str, Floats]:
     known = np.isfinite(before)
 
     def part(name: str) -> Floats:
-        return np.nan_to_num(m[name])
+        return _or_zero(m[name])
 
     def early(values: Floats) -> Floats:
         return np.where(known, values, 0.0)
