@@ -222,43 +222,6 @@ as $$
     from market.open_interest_versions($1, $2, $3) v
 $$;
 
--- Single trades, the superseded ones too, by time: usable is the minute from which one counts.
-create or replace function feature._trades(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    ts bytea, usable bytea, expires bytea, price bytea, size bytea, sign bytea
-)
-language sql stable parallel safe
-as $$
-    select
-        string_agg(feature._seconds(v.ts), ''::bytea),
-        string_agg(feature._seconds(v.usable_at), ''::bytea),
-        string_agg(feature._expires(v.expires_at), ''::bytea),
-        string_agg(float8send(v.price), ''::bytea),
-        string_agg(float8send(v.size), ''::bytea),
-        string_agg(float8send(case v.side when 'buy' then 1 else -1 end), ''::bytea)
-    from (
-        select r.*
-        from (
-            select
-                t.ts, t.trade_id, t.price, t.size, t.side,
-                market.usable_at(interval '1 minute', t.ts, t.known_at) as usable_at,
-                timestamptz 'infinity' as expires_at
-            from market.trades t
-            where t.symbol = $1 and t.ts >= $2 and t.ts < $3
-            union all
-            select
-                h.ts, h.trade_id, h.price, h.size, h.side,
-                market.usable_at(interval '1 minute', h.ts, h.known_at),
-                market.usable_at(interval '1 minute', h.ts, h.superseded_at)
-            from market.trades_history h
-            where h.symbol = $1 and h.ts >= $2 and h.ts < $3
-                and market.usable_at(interval '1 minute', h.ts, h.known_at)
-                < market.usable_at(interval '1 minute', h.ts, h.superseded_at)
-        ) r
-        order by r.ts, r.trade_id, r.usable_at
-    ) v
-$$;
-
 -- Best bid and ask of single snapshots; NaN prices where a side is empty or the book is crossed.
 create or replace function feature._quotes(symbol text, "from" timestamptz, "to" timestamptz)
 returns table (

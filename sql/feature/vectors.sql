@@ -87,12 +87,10 @@ begin
                 and v_ts between p.ts_from and p.ts_to
         );
     if v_vector is null then
-        v_vector := case v_set.kind
-            when 'builtin' then feature._compute(
-                v_set.definition, v_symbol,
-                date_part('epoch', v_ts - timestamptz '2000-01-01 00:00:00+00')
-            )
-        end;
+        v_vector := feature._compute(
+            feature._source(v_set), v_symbol,
+            date_part('epoch', v_ts - timestamptz '2000-01-01 00:00:00+00')
+        );
     end if;
     return query select v_symbol, v_ts, v_vector;
 end
@@ -111,7 +109,7 @@ begin
     return query
         select v_symbol, to_timestamp(r.seconds + 946684800), r.vector
         from feature._compute_rows(
-            v_set.definition, v_symbol,
+            feature._source(v_set), v_symbol,
             date_part('epoch', "from" - timestamptz '2000-01-01 00:00:00+00'),
             date_part('epoch', "to" - timestamptz '2000-01-01 00:00:00+00')
         ) r;
@@ -150,7 +148,7 @@ begin
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
         perform feature._store(
-            v_set.set_id, v_set.definition, v_symbol,
+            v_set.set_id, feature._source(v_set), v_symbol,
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
             pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
         );

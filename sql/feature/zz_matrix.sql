@@ -20,7 +20,7 @@ as $$
     from feature._set($1, $5) s
     cross join lateral feature._matrix(
         jsonb_build_object(
-            'set_id', s.set_id, 'definition', s.definition, 'set_kind', s.kind,
+            'set_id', s.set_id, 'definition', feature._source(s), 'set_kind', s.kind,
             'k', cardinality(s.features), 'step', date_part('epoch', s.grid)
         ),
         array(

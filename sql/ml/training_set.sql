@@ -10,7 +10,7 @@ begin
     return query
         select
             l.kind, date_part('epoch', l.horizon), l.params, date_part('epoch', s.grid), s.set_id,
-            s.definition, s.kind, cardinality(s.features), m.training -> 'noise'
+            feature._source(s), s.kind, cardinality(s.features), m.training -> 'noise'
         from ml.models m
         join ml.labels l on l.label = m.label
         join feature.sets s on s.name = m.feature_set and s.version = m.feature_version

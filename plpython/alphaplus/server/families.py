@@ -49,7 +49,6 @@ _BARS_HOW = dict(
     )
 )
 _BOOK = ("two_sided_count", "relative_spread_sum", "imbalance_sum", "mid_sum")
-_TRADES = ("price", "size", "sign")
 _QUOTES = ("bid", "bid_size", "ask", "ask_size")
 _LEVELS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 
@@ -68,7 +67,7 @@ class Needs:
     """What a family reads before each grid time, in buckets of its grid (0: not at all).
 
     ``levels``: book levels a side. ``funding``, ``open_interest``: the greatest age that counts.
-    ``trades``, ``quotes``: single trades and best quotes of that many minutes.
+    ``quotes``: single best quotes of that many minutes.
     """
 
     bars: int = 0
@@ -78,7 +77,6 @@ class Needs:
     funding: int = 0
     open_interest: int = 0
     open_interest_before: int = 0
-    trades: int = 0
     quotes: int = 0
 
     @property
@@ -90,7 +88,6 @@ class Needs:
             self.liquidations,
             self.funding,
             self.open_interest + self.open_interest_before,
-            self.trades,
             self.quotes,
         )
 
@@ -108,10 +105,8 @@ class Inputs:
     )
     funding: Floats = field(default_factory=lambda: np.zeros(0))
     open_interest: Floats = field(default_factory=lambda: np.zeros((0, 2)))
-    # Single events by time: price, size, sign (+1: the buyer was the aggressor); bid, bid_size,
-    # ask, ask_size. At least those of the windows of all grid times; look at no others.
-    trade_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    trades: dict[str, Floats] = field(default_factory=dict)
+    # Single quotes by time: bid, bid_size, ask, ask_size. At least those of the windows of all grid
+    # times; look at no others.
     quote_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     quotes: dict[str, Floats] = field(default_factory=dict)
 
@@ -134,8 +129,8 @@ class Family:
     grid: int = w.MINUTE
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
-    # For families of events: reads for itself, (plpy, cache, symbol, ascending times).
-    events: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
+    # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
+    rows: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,7 +141,7 @@ class Family:
     def sha256(self) -> bytes:
         """Hash of the definition: features, needs, grid and code revision."""
         # Needs that came later count only where there are any: older sets keep their hashes.
-        needs = {k: v for k, v in vars(self.needs).items() if v or k not in ("trades", "quotes")}
+        needs = {k: v for k, v in vars(self.needs).items() if v or k != "quotes"}
         text = json.dumps([self.name, self.version, self.revision, self.features, needs, self.grid])
         return hashlib.sha256(text.encode()).digest()
 
@@ -165,20 +160,33 @@ def get(name: str) -> Family:
     return family
 
 
+def find(plpy: Any, cache: dict[str, Any], definition: str) -> Family:
+    """The family of a name, or the user's set behind ``select:<set_id>``; kept in the cache."""
+    known: dict[str, Family] = cache.setdefault("alphaplus.families", {})
+    if definition not in known:
+        if definition.startswith("select:"):
+            from alphaplus.server import usersets
+
+            known[definition] = usersets.family(plpy, definition)
+        else:
+            known[definition] = get(definition)
+    return known[definition]
+
+
 def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: Times) -> Floats:
     """The features at ascending grid times, each as known at its time: (n, k)."""
+    if family.rows is not None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            values = family.rows(plpy, cache, symbol, grid)
+        values[~np.isfinite(values)] = np.nan
+        return values
     if family.series is not None:
         values = family.series(reader(plpy, cache, symbol), grid)
         values[~np.isfinite(values)] = np.nan
         return values
-    if family.events is not None:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            values = family.events(plpy, cache, symbol, grid)
-        values[~np.isfinite(values)] = np.nan
-        return values
     out = np.full((len(grid), len(family.features)), np.nan)
     at = 0
-    reach = (READ_EVENTS if family.needs.trades or family.needs.quotes else READ) * family.grid
+    reach = (READ_EVENTS if family.needs.quotes else READ) * family.grid
     while at < len(grid):
         stop = int(np.searchsorted(grid, grid[at] + reach))
         part = grid[at:stop]
@@ -276,6 +284,8 @@ def _bar_versions(
     plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
 ) -> w.Versions:
     row = None
+    # The audit of warm-up asks what is known when the data begin later.
+    start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
     if "alphaplus.bars" in cache:
         its_width, first, last, rows = cache["alphaplus.bars"]
         if symbol in rows and first <= start and end <= last:
@@ -343,7 +353,9 @@ class Sources:
             return f"${len(values)}"
 
         def span(buckets: int) -> str:
-            begin = argument("float8", (first - buckets * grid) / w.SECOND + _EPOCH)
+            opens = max(first - buckets * grid, min(int(cache.get("alphaplus.floor", first)), last))
+            opens = first - buckets * grid if "alphaplus.floor" not in cache else opens
+            begin = argument("float8", opens / w.SECOND + _EPOCH)
             stop = argument("float8", last / w.SECOND + _EPOCH)
             return f"to_timestamp({begin}), to_timestamp({stop})"
 
@@ -376,8 +388,6 @@ class Sources:
             names = (*step, "open_interest", "value")
             add("oi", "feature._open_interest", names, f"$1, {span(back)}")
         event = ("ts", "usable", "expires")
-        if needs.trades:
-            add("trade", "feature._trades", (*event, *_TRADES), f"$1, {span(needs.trades)}")
         if needs.quotes:
             add("quote", "feature._quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         query = f"select {', '.join(columns)} from {', '.join(tables)}"
@@ -454,8 +464,6 @@ class Sources:
             self.funding = _steps(row, "fund", ("rate",))
         if needs.open_interest:
             self.open_interest = _steps(row, "oi", ("open_interest", "value"))
-        if needs.trades:
-            self.trades = _events(row, "trade", _TRADES)
         if needs.quotes:
             self.quotes = _events(row, "quote", _QUOTES)
 
@@ -465,8 +473,6 @@ class Sources:
         """
         needs, width = self.family.needs, self.family.grid
         odd = np.zeros(len(grid), dtype=bool)
-        if needs.trades:
-            odd |= self.trades.unsettled(grid, needs.trades * width)
         if needs.quotes:
             odd |= self.quotes.unsettled(grid, needs.quotes * width)
         if not odd.all():
@@ -497,13 +503,12 @@ class Sources:
                 for v in (now, before)
             ]
             parts["open_interest"] = np.stack(either, axis=1)
-        for name, length in (("trade", needs.trades), ("quote", needs.quotes)):
-            if length:
-                events: w.Events = getattr(self, f"{name}s")
-                alone = len(grid) == 1
-                parts[f"{name}_ts"], parts[f"{name}s"] = (
-                    events.known(int(grid[0]), length * width) if alone else events.settled()
-                )
+        if needs.quotes:
+            parts["quote_ts"], parts["quotes"] = (
+                self.quotes.known(int(grid[0]), needs.quotes * width)
+                if len(grid) == 1
+                else self.quotes.settled()
+            )
         return Inputs(grid, **parts)
 
     def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:

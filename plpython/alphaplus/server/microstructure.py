@@ -634,5 +634,5 @@ FAMILY = Family(
     features=FEATURES,
     needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),
     compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
-    events=_read_compute,
+    rows=_read_compute,
 )

@@ -109,8 +109,8 @@ def vectors(
     missing = ~found
     if len(stored) and not _pending(plpy, spec["set_id"], symbol):
         missing &= (grid < stored[0]) | (grid > stored[-1])
-    if missing.any() and spec["set_kind"] == "builtin":
-        family = families.get(spec["definition"])
+    if missing.any():
+        family = families.find(plpy, cache, spec["definition"])
         out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
     return out
 

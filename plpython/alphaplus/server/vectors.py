@@ -14,9 +14,9 @@ from alphaplus.server import windows as w
 def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: float) -> list[float]:
     """The vector of a family at one grid time (seconds since 2000-01-01 UTC); NaN where unknown."""
     grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
-    values: list[float] = families.matrix(plpy, cache, _family(cache, family), symbol, grid)[
-        0
-    ].tolist()
+    values: list[float] = families.matrix(
+        plpy, cache, families.find(plpy, cache, family), symbol, grid
+    )[0].tolist()
     return values
 
 
@@ -25,17 +25,12 @@ def rows(
 ) -> Iterator[tuple[float, list[float]]]:
     """``(seconds, vector)`` for grid times in [start, end) at which anything is known."""
     begin, stop = round(start * w.SECOND), round(end * w.SECOND)
-    for grid, values in families.history(plpy, cache, _family(cache, family), symbol, begin, stop):
+    for grid, values in families.history(
+        plpy, cache, families.find(plpy, cache, family), symbol, begin, stop
+    ):
         known = np.isfinite(values).any(axis=1)
         seconds = grid[known] / w.SECOND
         yield from zip(seconds.tolist(), values[known].tolist(), strict=True)
-
-
-def _family(cache: dict[str, Any], name: str) -> families.Family:
-    known: dict[str, families.Family] = cache.setdefault("alphaplus.families", {})
-    if name not in known:
-        known[name] = families.get(name)
-    return known[name]
 
 
 def sync(plpy: Any) -> None:
@@ -46,6 +41,9 @@ def sync(plpy: Any) -> None:
     """
     for name in families.MODULES:
         _sync_family(plpy, families.get(name))
+    from alphaplus.server import usersets
+
+    usersets.sync(plpy)
 
 
 def _sync_family(plpy: Any, family: families.Family) -> None:
@@ -180,7 +178,9 @@ def store(
             " * 1000000)::int8 as now"
         )[0]["now"]
     )
-    for grid, values in families.history(plpy, cache, _family(cache, family), symbol, begin, stop):
+    for grid, values in families.history(
+        plpy, cache, families.find(plpy, cache, family), symbol, begin, stop
+    ):
         known = np.isfinite(values).any(axis=1)
         if known.any():
             rows_ = binary_rows(set_id, symbol, grid[known], computed_at, values[known])

@@ -1,0 +1,117 @@
+-- Feature sets that users add: one call, one SELECT.
+create or replace function feature._source(s feature.sets) returns text
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select case s.kind when 'select' then 'select:' || s.set_id else s.definition end
+$$;
+
+create or replace function feature._create_set(
+    name text, query text, lookback double precision, grid double precision, description text,
+    formulas jsonb, unchecked boolean
+)
+returns integer
+language plpython3u volatile set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import usersets
+    return usersets.create(
+        plpy, name, query, lookback, grid, description, formulas, unchecked
+    )
+$python$;
+
+create or replace function feature.create_set(
+    name text, query text, lookback interval, grid interval default interval '1 minute',
+    description text default '', formulas jsonb default '{}', unchecked boolean default false
+)
+returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if name is null or name !~ '^[a-z][a-z0-9_]{0,47}$' then
+        raise exception 'a feature set cannot be named %', coalesce(quote_literal(name), 'null')
+        using errcode = 'AP203',
+            hint = 'Use up to 48 lower-case letters, digits and underscores, beginning with a letter.';
+    end if;
+    if exists (
+        select from pg_catalog.pg_proc p
+        where p.pronamespace = 'feature'::regnamespace
+            and p.proname in (create_set.name, create_set.name || '_history')
+            and not exists (
+                select from feature.sets s where s.name = create_set.name and s.kind = 'select'
+            )
+    ) then
+        raise exception 'the name % is taken by a function of this house', quote_literal(name)
+        using errcode = 'AP203', hint = 'Choose another name.';
+    end if;
+    if lookback is null or lookback <= interval '0' or lookback > interval '400 days' then
+        raise exception 'a lookback of % is not possible', coalesce(lookback::text, 'null')
+        using errcode = 'AP203',
+            hint = 'Say how far back from its time a vector reads: more than 0, up to 400 days.';
+    end if;
+    if grid is null or grid < interval '1 minute' or grid > interval '1 day'
+        or mod(extract(epoch from grid), 60) <> 0 or mod(86400, extract(epoch from grid)) <> 0 then
+        raise exception 'a grid of % is not possible', coalesce(grid::text, 'null')
+        using errcode = 'AP203',
+            hint = 'Use whole minutes that divide a day: 1 minute, 5 minutes, 1 hour, 1 day, …';
+    end if;
+    return feature._create_set(
+        name, query, extract(epoch from lookback), extract(epoch from grid), description, formulas,
+        unchecked
+    );
+end
+$$;
+comment on function feature.create_set(text, text, interval, interval, text, jsonb, boolean) is
+'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback or grid; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
+
+create or replace function feature._user_functions(set_id integer) returns void
+language plpython3u volatile set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import usersets
+    usersets.functions(plpy, set_id)
+$python$;
+
+create or replace function feature.drop_set(name text, version integer default null) returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_used text;
+    v_ids integer [];
+    v_newest integer;
+begin
+    perform feature._set(name, version);
+    select array_agg(s.set_id) into v_ids
+    from feature.sets s
+    where s.name = drop_set.name and (drop_set.version is null or s.version = drop_set.version)
+        and s.kind = 'select';
+    if v_ids is null then
+        raise exception 'feature set % is part of this house', quote_literal(name)
+        using errcode = 'AP206', hint = 'Only sets made by feature.create_set can be dropped.';
+    end if;
+    select string_agg(distinct u.model, ', ') into v_used
+    from feature.sets s
+    join (
+        select m.model, m.feature_set, m.feature_version from ml.models m
+        union all
+        select v.model, v.feature_set, v.feature_version from ml.model_versions v
+    ) u on u.feature_set = s.name and u.feature_version = s.version
+    where s.set_id = any (v_ids);
+    if v_used is not null then
+        raise exception 'feature set % is in use', quote_literal(name)
+        using errcode = 'AP206', detail = format('By the models %s.', v_used),
+            hint = 'Drop those models first, or make a new version of the set.';
+    end if;
+    delete from feature.vectors v where v.set_id = any (v_ids);
+    delete from feature.sets s where s.set_id = any (v_ids);
+    execute format(
+        'drop function if exists feature.%I(text, timestamptz),'
+        ' feature.%I(text, timestamptz, timestamptz)', name, name || '_history'
+    );
+    select s.set_id into v_newest
+    from feature.sets s where s.name = drop_set.name order by s.version desc limit 1;
+    if found then
+        perform feature._user_functions(v_newest);
+    end if;
+    return cardinality(v_ids);
+end
+$$;
+comment on function feature.drop_set(text, integer) is
+'Drops a set made by feature.create_set, or one version of it, with its stored vectors; returns how many versions. Errors: AP202 unknown set, AP206 it is in use by a model, or part of this house.';

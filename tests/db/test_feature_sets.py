@@ -1,0 +1,402 @@
+"""Feature sets of users: refused where they would lie, and otherwise like any other set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from alphaplus.loaders import db as applier
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
+
+from tests.conftest import Server
+from tests.db import lifecycle
+from tests.db.market_data import at, fill
+
+Conn = psycopg.Connection[Any]
+SYMBOL = "AAAUSDT"
+MINUTES = 700
+FLOW = """
+with minutes as (
+    select
+        public.time_bucket('1 minute', t.ts) + interval '1 minute' as closed,
+        sum(case t.side when 'buy' then t.size else -t.size end) as net,
+        sum(t.size) as size,
+        public.last(t.price, t.ts) as price
+    from market.trades t
+    group by 1
+)
+select
+    closed - interval '1 microsecond' as ts,
+    net / size as imbalance,
+    sum(net) over w as net_15,
+    ln(price / lag(price, 5) over (order by closed)) as r5,
+    price > avg(price) over w as above_mean
+from minutes
+window w as (order by closed rows 14 preceding)
+"""
+NAMES = ["imbalance", "net_15", "r5", "above_mean"]
+BOOKS = "from market.order_book_snapshots"
+
+
+def create(conn: Conn, name: str, query: str, lookback: str = "1 hour", **more: Any) -> int:
+    named = "".join(f", {key} => %s" for key in more)
+    row = conn.execute(
+        f"select feature.create_set(%s, %s, %s{named})", (name, query, lookback, *more.values())
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.fixture(scope="module")
+def market(db_module: Conn) -> Iterator[Conn]:
+    conn = db_module
+    conn.execute("set client_min_messages = warning")
+    fill(conn, SYMBOL, MINUTES, seed=3, latency=0.2, gaps=((300, 310),))
+    fill(conn, "BBBUSDT", 300, seed=4)
+    # Rows that became known an hour late, and corrections half an hour late.
+    conn.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select %s, %s::timestamptz + g * interval '1 minute', 'late' || g,"
+        "  %s::timestamptz + g * interval '1 minute' + interval '1 hour', 101, 50, 'buy'"
+        " from generate_series(0, 20) g",
+        (SYMBOL, at(320), at(320)),
+    )
+    conn.execute(
+        "update market.trades set size = size * 2, known_at = ts + interval '30 minutes'"
+        " where symbol = %s and ts between %s and %s",
+        (SYMBOL, at(200), at(205)),
+    )
+    conn.execute("call market.refresh_aggregates()")
+    create(conn, "flow", FLOW, description="Order flow of a quarter of an hour")
+    yield conn
+
+
+def live(conn: Conn, minute: float, name: str = "flow", symbol: str = SYMBOL) -> list[float]:
+    row = conn.execute("select feature.vector(%s, %s, %s)", (name, symbol, at(minute))).fetchone()
+    assert row is not None
+    return [np.nan if x is None else x for x in row[0]]
+
+
+def plain(conn: Conn, minute: int) -> list[float]:
+    """The set at a minute, in Python, from the trades as they were known then."""
+    rows = conn.execute(
+        "select ts, price, size, side from market.trades where symbol = %(s)s and ts < %(t)s"
+        " and ts >= %(t)s - interval '1 hour' and known_at <= %(t)s"
+        " union all select ts, price, size, side from market.trades_history where symbol = %(s)s"
+        " and ts < %(t)s and ts >= %(t)s - interval '1 hour' and known_at <= %(t)s"
+        " and superseded_at > %(t)s order by 1",
+        {"s": SYMBOL, "t": at(minute)},
+    ).fetchall()
+    by: dict[int, list[Any]] = {}
+    for row in rows:
+        by.setdefault(int((row[0] - at(0)).total_seconds() // 60), []).append(row)
+    if minute - 1 not in by:
+        return [np.nan] * 4
+    minutes = sorted(by)
+    net = [sum(r[2] if r[3] == "buy" else -r[2] for r in by[m]) for m in minutes]
+    price = [by[m][-1][1] for m in minutes]
+    return [
+        net[-1] / sum(r[2] for r in by[minutes[-1]]),
+        sum(net[-15:]),
+        np.log(price[-1] / price[-6]) if len(price) > 5 else np.nan,
+        float(price[-1] > np.mean(price[-15:])),
+    ]
+
+
+def test_a_set_is_its_select_on_what_was_known(market: Conn) -> None:
+    minutes = [*range(100, MINUTES, 37), 205, 231, 241, 305, 311, 345, 379, 381]
+    for minute in minutes:
+        np.testing.assert_allclose(
+            live(market, minute), plain(market, minute), rtol=1e-9, atol=1e-12
+        )
+    history = dict(
+        market.execute(
+            "select ts, (imbalance, net_15, r5, above_mean)::text from feature.flow_history(%s, %s, %s)",
+            (SYMBOL, at(100), at(MINUTES)),
+        ).fetchall()
+    )
+    assert len(history) > 550
+    for minute in minutes:
+        row = market.execute(
+            "select (imbalance, net_15, r5, above_mean)::text from feature.flow(%s, %s)",
+            (SYMBOL, at(minute)),
+        ).fetchone()
+        assert row is not None
+        assert history.get(at(minute), "(,,,)") == row[0], "live is history to the last digit"
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    minute=st.integers(110, MINUTES - 40),
+    change=st.sampled_from(["append", "alter", "delete", "correct", "backfill"]),
+    back=st.integers(1, 50),
+)
+def test_nothing_that_comes_later_changes_a_vector(
+    market: Conn, minute: int, change: str, back: int
+) -> None:
+    before = live(market, minute)
+    with market.transaction(force_rollback=True):
+        if change == "append":
+            fill(market, SYMBOL, 20, seed=minute + 1000, start=minute)
+        elif change == "alter":
+            market.execute(
+                "update market.trades set size = size * 9 where symbol = %s and ts >= %s",
+                (SYMBOL, at(minute)),
+            )
+        elif change == "delete":
+            market.execute(
+                "delete from market.trades where symbol = %s and ts >= %s", (SYMBOL, at(minute))
+            )
+        elif change == "correct":
+            market.execute(
+                "update market.trades set size = size * 9 where symbol = %s and ts between %s and %s",
+                (SYMBOL, at(minute - back), at(minute)),
+            )
+        else:
+            market.execute(
+                "insert into market.trades (symbol, ts, trade_id, price, size, side)"
+                " values (%s, %s, 'b', 100, 77, 'buy')",
+                (SYMBOL, at(minute - back)),
+            )
+        # A sum in the user's SQL may add the rows of a correction in another order.
+        np.testing.assert_allclose(live(market, minute), before, rtol=1e-12)
+
+
+REFUSED = [
+    ("delete from market.trades", "AP204", "DELETE"),
+    ("select ts, price as p from market.trades; select 1", "AP204", "2 statements"),
+    ("select ts, version_id as p from ml.model_versions", "AP204", "ml.model_versions is not known"),
+    ("select ts, price as p from market.trades_history", "AP204", "not known"),
+    ("select ts, price as p, pg_sleep(1) as s from market.trades", "AP204", "pg_sleep"),
+    ("select ts, length(current_setting('data_directory')) as p from market.trades", "AP204", "current_setting"),
+    ("select ts, ml.champion('a', 'b') as p from market.trades", "AP204", "champion"),
+    ("select price as p from market.trades", "AP204", "no column ts"),
+    ("select ts from market.trades", "AP204", "a feature"),
+    ("select ts, price, price from market.trades", "AP204", "name of its own"),
+    ("select ts, side as p from market.trades", "AP204", "not a number"),
+    ("select ts, nosuch as p from market.trades", "AP204", "nosuch"),
+    ("select ts, price + $1 as p from market.trades", "AP204", "parameter"),
+    ("select ts, lead(price) over (order by ts) as p from market.trades", "AP205", "LEAD"),
+    (
+        "select ts,\n avg(price) over (order by ts rows between 2 preceding and 2 following) as p"
+        "\n from market.trades",
+        "AP205",
+        "line 2",
+    ),
+    (
+        "select ts, (price - avg(price) over ()) / stddev(price) over () as p from market.trades",
+        "AP205",
+        "whole sample",
+    ),
+    ("select ts, price * extract(epoch from now()) as p from market.trades", "AP205", "when the query runs"),
+    (
+        "select t.ts, b.bid_prices[1] as p from market.trades t"
+        " join market.order_book_snapshots b on b.symbol = t.symbol",
+        "AP205",
+        "as-of bound",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "code", "words"), REFUSED)
+def test_what_is_refused_and_why(market: Conn, query: str, code: str, words: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        create(market, "bad", query)
+    error = refused.value
+    assert error.sqlstate == code, error
+    assert words in f"{error.diag.message_primary} {error.diag.message_detail}"
+    assert error.diag.message_hint
+    assert market.execute("select 1 from feature.sets where name = 'bad'").fetchone() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "lookback", "grid"),
+    [
+        ("Bad", "1 hour", "1 minute"),
+        ("vector", "1 hour", "1 minute"),
+        ("liquidation", "1 hour", "1 minute"),
+        ("fine", "0", "1 minute"),
+        ("fine", "1000 days", "1 minute"),
+        ("fine", "1 hour", "7 minutes"),
+    ],
+)
+def test_wrong_names_and_spans(market: Conn, name: str, lookback: str, grid: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        create(market, name, f"select ts, bid_prices[1] as b {BOOKS}", lookback, grid=grid)
+    assert refused.value.sqlstate == "AP203"
+
+
+LEAKS = {
+    "lead": "lead(bid_prices[1], 3) over (order by ts)",
+    "centred": "avg(bid_prices[1]) over (order by ts rows between 5 preceding and 5 following)",
+    "z_score": "(bid_prices[1] - avg(bid_prices[1]) over ()) / stddev(bid_prices[1]) over ()",
+}
+
+
+@pytest.mark.parametrize("kind", list(LEAKS))
+def test_a_leak_is_caught_by_the_linter_and_by_the_audit(market: Conn, kind: str) -> None:
+    query = f"select ts, {LEAKS[kind]} as leak, bid_prices[1] as honest {BOOKS}"
+    with pytest.raises(psycopg.Error) as refused:
+        create(market, f"leak_{kind}", query, "20 hours")
+    assert refused.value.sqlstate == "AP205"
+    create(market, f"leak_{kind}", query, "20 hours", unchecked=True)
+    found = market.execute(
+        "select feature, count(*) from feature.audit_lookahead(%s, %s, %s, %s) group by 1",
+        (f"leak_{kind}", SYMBOL, at(120), at(MINUTES)),
+    ).fetchall()
+    assert [row[0] for row in found] == ["leak"]
+    assert found[0][1] > 10
+
+
+@pytest.mark.parametrize(
+    "name", ["flow", "liquidation", "order_book", "microstructure", "technical_1m", "patterns_1m"]
+)
+def test_the_shipped_sets_are_clean(market: Conn, name: str) -> None:
+    # Where rows became known late, the run over the whole sample is another: so after those.
+    assert market.execute(
+        "select * from feature.audit_lookahead(%s, %s, %s, %s, 12)",
+        (name, SYMBOL, at(460), at(MINUTES)),
+    ).fetchall() == []  # fmt: skip
+    warm = market.execute(
+        "select feature, needed, declared, enough from feature.audit_warmup(%s, %s, %s, %s, 2)",
+        (name, SYMBOL, at(600), at(MINUTES)),
+    ).fetchall()
+    assert {row[3] for row in warm} == {True}
+    known = [row for row in warm if row[1] is not None]
+    assert known
+    assert all(needed <= declared for _, needed, declared, _ in known)
+
+
+def test_the_warm_up_audit_finds_what_is_needed(market: Conn) -> None:
+    queries = {
+        "short": "avg(bid_prices[1]) over (order by ts rows 9 preceding)",
+        # Remembers all that it was given.
+        "endless": "sum(bid_prices[1]) over (order by ts)",
+    }
+    for name, expression in queries.items():
+        create(market, name, f"select ts, {expression} as x {BOOKS}", "2 hours")
+    ask = "select needed, enough from feature.audit_warmup(%s, %s, %s, %s)"
+    span = (SYMBOL, at(500), at(MINUTES))
+    needed, enough = market.execute(ask, ("short", *span)).fetchone() or (None, None)
+    assert needed is not None
+    assert 10 <= needed.total_seconds() / 60 <= 15
+    assert enough
+    assert (market.execute(ask, ("endless", *span)).fetchone() or [0, 0])[1] is False
+
+
+def test_lineage_names_the_raw_columns(market: Conn) -> None:
+    def lineage(name: str) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for feature, column in market.execute("select * from feature.lineage(%s)", (name,)):
+            found.setdefault(feature, set()).add(column)
+        return found
+
+    own = lineage("flow")
+    assert own["imbalance"] == {"market.trades.side", "market.trades.size"}
+    assert own["r5"] == {"market.trades.price", "market.trades.ts"}
+    shipped = lineage("liquidation")
+    assert len(shipped) == 25
+    assert shipped["funding_rate"] == {
+        "market.funding_rates.rate", "market.funding_rates.funding_interval",
+    }  # fmt: skip
+    assert shipped["spread_bps"] == {
+        "market.order_book_snapshots.bid_prices", "market.order_book_snapshots.ask_prices",
+    }  # fmt: skip
+    assert "market.trades.side" in shipped["order_flow_toxicity"]
+    assert "market.order_book_snapshots.bid_prices" not in shipped["order_flow_toxicity"]
+    assert lineage("order_book")["imbalance_1"] == {
+        "market.order_book_snapshots.bid_sizes", "market.order_book_snapshots.ask_sizes",
+    }  # fmt: skip
+    micro = lineage("microstructure")
+    assert micro["inter_trade_duration"] == {"market.trades.ts"}
+    assert "market.trades.side" in micro["trade_sign_autocorrelation"]
+    technical = lineage("technical_1m")
+    assert technical["rsi_14"] == {"market.candles.close", "market.trades.price"}
+    assert len(technical) == 153
+
+
+def test_a_new_definition_is_a_new_version(market: Conn) -> None:
+    first = create(market, "lean", f"select ts, bid_sizes[1] as bid {BOOKS}")
+    assert create(market, "lean", f"select ts, bid_sizes[1] as bid {BOOKS};") == first
+    second = create(market, "lean", f"select ts, bid_sizes[1] as bid, ask_sizes[1] as ask {BOOKS}")
+    assert second != first
+    rows = market.execute(
+        "select version, features from feature.sets where name = 'lean' order by 1"
+    ).fetchall()
+    assert rows == [(1, ["bid"]), (2, ["bid", "ask"])]
+    assert len(live(market, 120, "lean")) == 2
+    assert market.execute("select ask from feature.lean(%s, %s)", (SYMBOL, at(120))).fetchone()
+    assert market.execute("select feature.drop_set('lean', 2)").fetchone() == (1,)
+    assert len(live(market, 120, "lean")) == 1
+    assert market.execute("select bid from feature.lean(%s, %s)", (SYMBOL, at(120))).fetchone()
+    market.execute("select feature.drop_set('lean')")
+    with pytest.raises(psycopg.Error) as gone:
+        live(market, 120, "lean")
+    assert gone.value.sqlstate == "AP202"
+    with pytest.raises(psycopg.Error) as house:
+        market.execute("select feature.drop_set('liquidation')")
+    assert house.value.sqlstate == "AP206"
+
+
+def test_a_model_is_trained_and_served_on_it(market: Conn, server: Server) -> None:
+    market.execute(
+        "insert into ml.models (model, label, feature_set, feature_version, params, expires_after)"
+        " values ('flow_5m', 'direction_5m', 'flow', 1, '{\"rounds\": 10}', '9999 days')"
+    )
+    market.execute("call feature.materialise('flow', %s, %s, %s)", (SYMBOL, at(60), at(MINUTES)))
+    stored = market.execute(
+        "select v.ts, v.values from feature.vectors v join feature.sets s on s.set_id = v.set_id"
+        " where s.name = 'flow' and v.ts = %s",
+        (at(400),),
+    ).fetchone()
+    assert stored is not None
+    market.execute("delete from feature.vectors where ts = %s", (at(400),))
+    np.testing.assert_array_equal(live(market, 400), stored[1])
+    row = market.execute(
+        "call ml.retrain('flow_5m', %s, as_of => %s, options => %s)",
+        (SYMBOL, at(MINUTES), Jsonb({"min_rows": 200, "folds": 2})),
+    ).fetchone()
+    assert row is not None
+    lifecycle.train_all(server.conninfo(market.info.dbname, "alphaplus_trainer"))
+    job = lifecycle.job(market, row[0])
+    assert job.status == "succeeded", job.error
+    market.execute("call ml.promote(%s, 'test', true)", (job.version_id,))
+    answer = market.execute(
+        "select version_id, is_fallback from ml.predict('flow_5m', %s, %s)", (SYMBOL, at(650))
+    ).fetchone()
+    assert answer == (job.version_id, False)
+    names = market.execute(
+        "select feature from ml.explain('flow_5m', %s, %s)", (SYMBOL, at(650))
+    ).fetchall()
+    assert {name for (name,) in names} == {*NAMES, "base"}
+    with pytest.raises(psycopg.Error) as used:
+        market.execute("select feature.drop_set('flow')")
+    assert used.value.sqlstate == "AP206"
+
+
+def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
+    market: Conn, server: Server, connect_as: Any
+) -> None:
+    applier.migrate(server.conninfo(market.info.dbname))
+    for role in ("alphaplus_reader", "alphaplus_app"):
+        with connect_as(role, market.info.dbname) as conn:
+            ask = ("select imbalance from feature.flow(%s, %s)", (SYMBOL, at(120)))
+            assert conn.execute(*ask).fetchone() is not None
+            assert conn.execute("select count(*) from feature.lineage('flow')").fetchone()
+            conn.execute(
+                "select * from feature.audit_lookahead('flow', %s, %s, %s, 2)",
+                (SYMBOL, at(460), at(500)),
+            )
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                create(conn, "mine", f"select ts, bid_sizes[1] as b {BOOKS}")
+    with connect_as("alphaplus_operator", market.info.dbname) as conn:
+        create(conn, "mine", f"select ts, bid_sizes[1] as b {BOOKS}")
+        assert conn.execute("select b from feature.mine(%s, %s)", (SYMBOL, at(120))).fetchone()
+        conn.execute("select feature.drop_set('mine')")
