@@ -18,6 +18,20 @@ $python$;
 comment on function ml.score_many(bigint, double precision []) is
 'ml.predict_version for many vectors in one call: vectors is a two-dimensional array, one row a vector; the predictions in the same order. Errors: AP501 to AP504.';
 
+create or replace function ml.score_sequences(
+    version_id bigint, set_id integer, symbol text, times double precision [],
+    step double precision
+)
+returns table (seconds double precision, prediction double precision)
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.predict import score_sequences
+    return score_sequences(plpy, GD, version_id, set_id, symbol, times, step)
+$python$;
+comment on function ml.score_sequences(bigint, integer, text, double precision [], double precision) is
+'What a version that reads sequences (spec inputs.length) says at stored vectors'' times (seconds since 1970; step: seconds of the set''s grid): the vectors of a stretch are read once, times without a whole sequence before them are left out. Errors: AP501 to AP503.';
+
 create or replace function ml.predict_many(model text, query text)
 returns table (symbol text, ts timestamptz, prediction double precision, version_id bigint)
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -53,14 +67,10 @@ begin
         ),
         vectors as (
             select
-                s.version_id, q.symbol, q.ts,
-                row_number() over (partition by s.version_id) / 1000 as part,
-                case
-                    when s.length is null then v.values
-                    else ml._stored_sequence($2, q.symbol, q.ts, $3, s.length)
-                end as x
+                s.version_id, q.symbol, q.ts, v.values as x,
+                row_number() over (partition by s.version_id) / 1000 as part
             from asked q
-            join served s on s.symbol = q.symbol and s.format <> 'lightgbm'
+            join served s on s.symbol = q.symbol and s.format <> 'lightgbm' and s.length is null
             join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
         ),
         parts as materialized (
@@ -68,8 +78,13 @@ begin
                 p.version_id, array_agg(p.symbol) as symbols, array_agg(p.ts) as times,
                 ml.score_many(p.version_id, array_agg(p.x)) as scores
             from vectors p
-            where p.x is not null
             group by p.version_id, p.part
+        ),
+        sequences as materialized (
+            select s.version_id, s.symbol, array_agg(extract(epoch from q.ts)::float8) as times
+            from asked q
+            join served s on s.symbol = q.symbol and s.length is not null
+            group by s.version_id, s.symbol
         )
         select q.symbol, q.ts, ml.predict_version(s.version_id, v.values), s.version_id
         from asked q
@@ -79,6 +94,12 @@ begin
         select u.symbol, u.ts, u.score, p.version_id
         from parts p
         cross join lateral unnest(p.symbols, p.times, p.scores) as u (symbol, ts, score)
+        union all
+        select e.symbol, to_timestamp(n.seconds), n.prediction, e.version_id
+        from sequences e
+        cross join lateral ml.score_sequences(
+            e.version_id, $2, e.symbol, e.times, extract(epoch from $3)::float8
+        ) n
         $q$, rtrim($2, E'; \n\t')
     ) using $1, v_set_id, v_grid;
 end

@@ -263,6 +263,65 @@ def score_many(
     return [model.prediction(x) for x in model.booster.many(np.array(rows, dtype=float)).tolist()]
 
 
+def score_sequences(
+    plpy: Any,
+    cache: dict[str, Any],
+    version_id: int,
+    set_id: int,
+    symbol: str,
+    times: Sequence[float],
+    step: float,
+) -> list[tuple[float, float]]:
+    """(seconds since 1970, probability or value) of a sequence model at stored vectors' times.
+
+    The vectors are read once, however many sequences they are part of; times without a whole
+    sequence before them are left out.
+
+    Raises (SQLSTATE): AP501 to AP503.
+    """
+    import numpy as np
+
+    model = load(plpy, cache, version_id)
+    length, width = max(model.booster.length, 1), len(model.features)
+    asked = np.unique(np.rint(np.asarray(times) * 1e6).astype(np.int64))
+    micros = round(step * 1e6)
+    plan = cache.get("alphaplus.stored")
+    if plan is None:
+        plan = cache["alphaplus.stored"] = plpy.prepare(
+            "select string_agg(timestamptz_send(v.ts), ''::bytea order by v.ts) as ts,"
+            " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
+            " from feature.vectors v where v.set_id = $1 and v.symbol = $2"
+            " and v.ts between to_timestamp($3) and to_timestamp($4)",
+            ["int4", "text", "float8", "float8"],
+        )
+    element = np.dtype([("head", "V20"), ("body", [("size", ">i4"), ("value", ">f8")], (width,))])
+    found: list[tuple[float, float]] = []
+    # Stretches of time that lie together are read together.
+    for part in np.split(asked, np.flatnonzero(np.diff(asked) > 1000 * micros) + 1):
+        for begin in range(0, len(part), 20_000):
+            some = part[begin : begin + 20_000]
+            first = (int(some[0]) - (length - 1) * micros) / 1e6
+            row = plpy.execute(plan, [set_id, symbol, first, int(some[-1]) / 1e6])[0]
+            stored = np.frombuffer(row["ts"] or b"", dtype=">i8").astype(np.int64)
+            stored += 946_684_800_000_000
+            values = np.frombuffer(row["vectors"] or b"", dtype=element)["body"]["value"]
+            last = np.searchsorted(stored, some)
+            last = np.minimum(last, len(stored) - 1)
+            whole = np.zeros(len(some), dtype=bool)
+            if len(stored):
+                start = np.maximum(last - length + 1, 0)
+                whole = (stored[last] == some) & (last >= length - 1)
+                whole &= stored[start] == some - (length - 1) * micros
+            places = last[whole]
+            for at in range(0, len(places), 2048):
+                chosen = places[at : at + 2048]
+                rows = values[chosen[:, None] + np.arange(1 - length, 1)]
+                raw = model.booster.many(rows.reshape(len(chosen), -1)).tolist()
+                at_times = (some[whole][at : at + 2048] / 1e6).tolist()
+                found += zip(at_times, map(model.prediction, raw), strict=True)
+    return found
+
+
 def explain(
     plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]
 ) -> list[tuple[str, float | None, float]]:
