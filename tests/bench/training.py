@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ ROWS = 1_000_000
 READ = 200_000  # rows for the comparison with readers that make an object of every value
 COLUMNS = 100
 ROUNDS = 100
+START = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
 
 
 def fill(conn: psycopg.Connection[Any], rows: int) -> None:
@@ -30,7 +32,7 @@ def fill(conn: psycopg.Connection[Any], rows: int) -> None:
     )
     rng = np.random.default_rng(1)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-4, rows + 10)))
-    start = w.START
+    start = START
     with conn.cursor().copy(
         "copy market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
         " from stdin"
@@ -73,7 +75,7 @@ def fill(conn: psycopg.Connection[Any], rows: int) -> None:
 
 def claim(conn: psycopg.Connection[Any], rows: int) -> tuple[int, str]:
     """A job of the trainer's over so many rows, and its lease."""
-    until = w.START + pd.Timedelta(minutes=rows + 5)
+    until = START + pd.Timedelta(minutes=rows + 5)
     job = w.one(conn, "call ml.retrain('wide', 'XXX', as_of => %s, options => '{}')", until)
     lease = w.one(conn, "select lease from ml._claim_job(%s, 'bench')", job)
     return int(job), str(lease)
@@ -94,7 +96,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         ours = common.best(lambda: data.read_matrix(conn, job, lease), 3)
         query = (
             "select features from ml.training_set('wide', 'XXX', %s)",
-            (w.START + pd.Timedelta(minutes=READ + 5),),
+            (START + pd.Timedelta(minutes=READ + 5),),
         )
         started = time.perf_counter()
         fetched = np.array([row[0] for row in conn.execute(*query).fetchall()])
