@@ -28,7 +28,7 @@ declare
         'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
-    v_operator constant text [] := array['feature._store'];
+    v_operator constant text [] := array['feature._store', 'feature._store_at'];
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[

@@ -32,6 +32,17 @@ as $python$
     return vectors.store(plpy, GD, set_id, family, symbol, start, stop)
 $python$;
 
+-- One grid time of many symbols.
+create or replace function feature._store_at(
+    set_id integer, family text, symbols text [], seconds double precision
+)
+returns bigint
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    return vectors.store_at(plpy, GD, set_id, family, symbols, seconds)
+$python$;
+
 create or replace function feature._sync() returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
@@ -163,6 +174,49 @@ end
 $$;
 comment on procedure feature.materialise(text, text, timestamptz, timestamptz, integer) is
 'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202.';
+
+create or replace procedure feature.materialise_at(
+    feature_set text, as_of timestamptz default null, symbols text [] default null,
+    version integer default null
+)
+language plpgsql
+as $$
+declare
+    v_set feature.sets := feature._set(feature_set, version);
+    v_at timestamptz := public.time_bucket(v_set.grid, coalesce(as_of, pg_catalog.now()));
+    v_all text [] := array(
+        select distinct market.resolve(u.name)
+        from pg_catalog.unnest(
+            coalesce(symbols, array(select i.symbol from market.instruments i))
+        ) u (name)
+        order by 1
+    );
+    v_some text [];
+begin
+    for v_first in 1 .. pg_catalog.cardinality(v_all) by 100 loop
+        v_some := v_all[v_first : v_first + 99];
+        -- In the order of their names, so that two at once take turns.
+        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+            'feature.materialise:' || v_set.set_id || ':' || u.symbol, 0
+        ))
+        from pg_catalog.unnest(v_some) u (symbol);
+        delete from feature.vectors v
+        where v.set_id = v_set.set_id and v.symbol = any (v_some) and v.ts = v_at;
+        perform feature._store_at(
+            v_set.set_id, feature._source(v_set), v_some,
+            pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00')
+        );
+        insert into feature.watermarks as m (set_id, symbol, through)
+        select v_set.set_id, u.symbol, v_at + v_set.grid
+        from pg_catalog.unnest(v_some) u (symbol)
+        on conflict on constraint watermarks_pkey do update
+        set through = greatest(m.through, excluded.through);
+        commit;
+    end loop;
+end
+$$;
+comment on procedure feature.materialise_at(text, timestamptz, text [], integer) is
+'Compute and store the vectors of a set at one grid time, the last not after as_of (default: now), for many symbols (null: all): what to call at the close of a bar, since a hundred symbols share one statement and one commit. Commits as it goes; two callers with different symbols do not wait for each other. Times before it are not filled: see feature.materialise. Errors: AP101, AP102 symbol, AP202 unknown feature set.';
 
 create or replace function feature._extent(symbol text, grid interval)
 returns table (first_ts timestamptz, last_ts timestamptz)

@@ -127,3 +127,49 @@ def test_bad_markets_give_nulls_not_errors(db: Conn) -> None:
     for family in FAMILIES:
         for minute in (5, 11, 12, 13, 14):
             assert np.isnan(live(db, minute, "ONEUSDT", family)).all()
+
+
+def test_many_symbols_at_one_time_are_stored_as_each_alone(market: Conn) -> None:
+    instrument(market, "NEWUSDT")
+    fill(market, "BBBUSDT", 90, seed=4, start=200)
+    market.execute("call feature.materialise('order_book', 'BBBUSDT', %s, %s)", (at(260), at(270)))
+    for family in ("order_book", "microstructure", "liquidation", "patterns_1m"):
+        market.execute("call feature.materialise_at(%s, %s)", (family, at(265.8)))
+        rows = market.execute(
+            "select v.symbol, v.values from feature.vectors v join feature.sets s using (set_id)"
+            " where s.name = %s and v.ts = %s order by 1",
+            (family, at(265)),
+        ).fetchall()
+        assert [symbol for symbol, _ in rows] == [SYMBOL, "BBBUSDT"]  # nothing known of the new one
+        for symbol, vector in rows:
+            np.testing.assert_array_equal(vector, live(market, 265, symbol, family))
+    marks = market.execute(
+        "select m.symbol, m.through from feature.watermarks m join feature.sets s using (set_id)"
+        " where s.name = 'order_book' order by 1"
+    ).fetchall()
+    assert marks == [(SYMBOL, at(266)), ("BBBUSDT", at(270)), ("NEWUSDT", at(266))]
+    # rows that arrive later but were known by then mark what is stored
+    market.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " values ('AAAUSDT', %s, 'x', %s, 100, 5, 'buy')",
+        (at(260.2), at(260.3)),
+    )
+    row = market.execute(
+        "select feature.vector('microstructure', %s, %s)", (SYMBOL, at(265))
+    ).fetchone()
+    assert row is not None
+    np.testing.assert_array_equal(row[0], live(market, 265, SYMBOL, "microstructure"))
+    assert market.execute("select count(*) > 0 from feature.pending").fetchone() == (True,)
+    some = ["AAA/USDT", "AAAUSDT"]  # one symbol by two names
+    market.execute("call feature.materialise_at('liquidation', %s, %s)", (at(266), some))
+    found = market.execute(
+        "select v.symbol from feature.vectors v join feature.sets s using (set_id)"
+        " where v.ts = %s and s.name = 'liquidation'",
+        (at(266),),
+    )
+    assert found.fetchall() == [(SYMBOL,)]
+    with pytest.raises(psycopg.Error) as caught:
+        market.execute("call feature.materialise_at('liquidation', %s, '{NOPE}')", (at(266),))
+    assert caught.value.sqlstate == "AP101"
+    for table in ("vectors", "watermarks", "pending"):
+        market.execute(f"delete from feature.{table}")

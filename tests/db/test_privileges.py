@@ -196,7 +196,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
-            allowed = not (definer and helper) or name == "feature._store"
+            allowed = not (definer and helper) or name in ("feature._store", "feature._store_at")
         if not allowed:
             wrong.append((role, identity))
     assert wrong == []

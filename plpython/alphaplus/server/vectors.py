@@ -172,12 +172,7 @@ def store(
     """
     begin, stop = round(start * w.SECOND), round(end * w.SECOND)
     count = 0
-    computed_at = int(
-        plpy.execute(
-            "select (extract(epoch from clock_timestamp() - '2000-01-01 00:00:00+00'::timestamptz)"
-            " * 1000000)::int8 as now"
-        )[0]["now"]
-    )
+    computed_at = _now(plpy)
     for grid, values in families.history(
         plpy, cache, families.find(plpy, cache, family), symbol, begin, stop
     ):
@@ -185,8 +180,34 @@ def store(
         if known.any():
             rows_ = binary_rows(set_id, symbol, grid[known], computed_at, values[known])
             count += len(rows_)
-            _copy(plpy, rows_)
+            _copy(plpy, rows_.data.cast("B") if rows_.flags.c_contiguous else rows_.tobytes())
     return count
+
+
+def store_at(
+    plpy: Any, cache: dict[str, Any], set_id: int, family: str, symbols: list[str], seconds: float
+) -> int:
+    """Compute one grid time of many symbols and add it to feature.vectors; how many were known."""
+    grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
+    computed_at = _now(plpy)
+    found = families.find(plpy, cache, family)
+    parts = []
+    for symbol in symbols:
+        values = families.matrix(plpy, cache, found, symbol, grid)
+        if np.isfinite(values).any():
+            parts.append(binary_rows(set_id, symbol, grid, computed_at, values).tobytes())
+    if parts:
+        _copy(plpy, b"".join(parts))
+    return len(parts)
+
+
+def _now(plpy: Any) -> int:
+    return int(
+        plpy.execute(
+            "select (extract(epoch from clock_timestamp() - '2000-01-01 00:00:00+00'::timestamptz)"
+            " * 1000000)::int8 as now"
+        )[0]["now"]
+    )
 
 
 def binary_rows(
@@ -231,12 +252,12 @@ def binary_rows(
     return out
 
 
-def _copy(plpy: Any, rows_: np.ndarray[Any, Any]) -> None:
+def _copy(plpy: Any, rows_: bytes | memoryview) -> None:
     handle = os.memfd_create("alphaplus-vectors")
     try:
         with open(handle, "wb", closefd=False) as file:
             file.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-            file.write(rows_.data.cast("B") if rows_.flags.c_contiguous else rows_.tobytes())
+            file.write(rows_)
             file.write(b"\xff\xff")
         # By way of a temporary table: only a superuser may COPY a hypertable from a file.
         plpy.execute(
