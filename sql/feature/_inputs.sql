@@ -20,7 +20,8 @@ return case
 end;
 
 create or replace function feature._bars(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz,
+    since timestamptz default null
 )
 returns table (
     bucket bytea, usable bytea, expires bytea, priority bytea, first_ts bytea, last_ts bytea,
@@ -53,7 +54,7 @@ as $$
             )), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
         ),
         string_agg(feature._send(v.trade_count), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at)
-    from market.candle_versions($1, $2, $3, $4) v
+    from market.candle_versions($1, $2, $3, $4, $5) v
 $$;
 
 -- The bars of many symbols, of those that have nothing but bars loaded at this length.
