@@ -1,59 +1,35 @@
--- What feature families read, one row per call: each column the concatenated big-endian float8 of
--- one channel, ordered by bucket. A million values cross into numpy this way in a fifth of a
--- second. Times are seconds since 2000-01-01 UTC. NaN stands for null.
+-- What feature families read, one row per call: bars as records one after the other, as record_send
+-- writes them; of the rest each column the concatenated big-endian float8 of one channel, ordered by
+-- bucket. A million values cross into numpy this way in a fifth of a
+-- second. Times are int8 microseconds since 2000-01-01 UTC. NaN stands for null.
 -- search_path: not pinned, so that these SQL functions are inlined; every name is qualified.
-create or replace function feature._seconds(ts timestamptz) returns bytea
-language sql immutable parallel safe
-return pg_catalog.float8send(
-    pg_catalog.date_part('epoch', ts - timestamptz '2000-01-01 00:00:00+00')
-);
-
 create or replace function feature._send(x double precision) returns bytea
 language sql immutable parallel safe
 return pg_catalog.float8send(coalesce(x, 'NaN'));
 
-create or replace function feature._expires(ts timestamptz) returns bytea
-language sql immutable parallel safe
-return case
-    when ts = timestamptz 'infinity' then pg_catalog.float8send('Infinity')
-    else pg_catalog.float8send(pg_catalog.date_part('epoch', ts - timestamptz '2000-01-01 00:00:00+00'))
-end;
-
+-- All channels of a bar in one record: a column each would take three times as long.
 create or replace function feature._bars(
     symbol text, timeframe interval, "from" timestamptz, "to" timestamptz,
     since timestamptz default null
 )
-returns table (
-    bucket bytea, usable bytea, expires bytea, priority bytea, first_ts bytea, last_ts bytea,
-    open bytea, high bytea, low bytea, close bytea, volume bytea, quote_volume bytea,
-    buy_volume bytea, buy_quote_volume bytea, trade_count bytea
-)
+returns table (rows bytea)
 language sql stable parallel safe
 as $$
-    select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.priority), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._seconds(v.first_ts), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.open), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.high), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.low), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.close), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(feature._send(v.volume), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(
-            feature._send(coalesce(v.quote_volume, v.volume * (v.high + v.low + v.close) / 3)),
-            ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
-        ),
-        string_agg(feature._send(v.taker_buy_volume), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at),
-        string_agg(
-            feature._send(coalesce(
+    select string_agg(
+        record_send(row(
+            v.bucket, v.usable_at, v.expires_at, v.first_ts, v.last_ts, v.priority::bigint,
+            coalesce(v.open, 'NaN'), coalesce(v.high, 'NaN'), coalesce(v.low, 'NaN'),
+            coalesce(v.close, 'NaN'), coalesce(v.volume, 'NaN'),
+            coalesce(v.quote_volume, v.volume * (v.high + v.low + v.close) / 3, 'NaN'),
+            coalesce(v.taker_buy_volume, 'NaN'),
+            coalesce(
                 v.taker_buy_quote_volume,
-                v.taker_buy_volume * coalesce(v.quote_volume / nullif(v.volume, 0), v.close)
-            )), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
-        ),
-        string_agg(feature._send(v.trade_count), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at)
+                v.taker_buy_volume * coalesce(v.quote_volume / nullif(v.volume, 0), v.close),
+                'NaN'
+            ),
+            coalesce(v.trade_count::double precision, 'NaN')
+        )), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
+    )
     from market.candle_versions($1, $2, $3, $4, $5) v
 $$;
 
@@ -61,10 +37,7 @@ $$;
 create or replace function feature._bars_of_many(
     symbols text [], timeframe interval, "from" timestamptz, "to" timestamptz
 )
-returns table (
-    symbol text, bucket bytea, usable bytea, expires bytea,
-    open bytea, high bytea, low bytea, close bytea, volume bytea
-)
+returns table (symbol text, rows bytea)
 language sql stable parallel safe
 as $$
     with bare as materialized (
@@ -103,18 +76,13 @@ as $$
     )
     select
         v.symbol,
-        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.known_at),
         string_agg(
-            feature._seconds(
-                market.usable_at(interval '1 minute', v.ts + $2 - interval '1 minute', v.known_at)
-            ), ''::bytea order by v.ts, v.known_at
-        ),
-        string_agg(feature._expires(v.superseded_at), ''::bytea order by v.ts, v.known_at),
-        string_agg(float8send(v.open), ''::bytea order by v.ts, v.known_at),
-        string_agg(float8send(v.high), ''::bytea order by v.ts, v.known_at),
-        string_agg(float8send(v.low), ''::bytea order by v.ts, v.known_at),
-        string_agg(float8send(v.close), ''::bytea order by v.ts, v.known_at),
-        string_agg(float8send(v.volume), ''::bytea order by v.ts, v.known_at)
+            record_send(row(
+                v.ts,
+                market.usable_at(interval '1 minute', v.ts + $2 - interval '1 minute', v.known_at),
+                v.superseded_at, v.open, v.high, v.low, v.close, v.volume
+            )), ''::bytea order by v.ts, v.known_at
+        )
     from versions v
     group by v.symbol
 $$;
@@ -128,10 +96,10 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
-        string_agg(feature._seconds(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(timestamptz_send(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(timestamptz_send(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(timestamptz_send(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
+        string_agg(timestamptz_send(v.last_ts), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
         string_agg(feature._send(v.two_sided_count), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
         string_agg(feature._send(v.relative_spread_sum), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
         string_agg(feature._send(v.imbalance_sum), ''::bytea order by v.bucket, v.usable_at, v.last_ts, v.last_sequence, v.expires_at),
@@ -152,9 +120,9 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(timestamptz_send(v.bucket), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(timestamptz_send(v.usable_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
+        string_agg(timestamptz_send(v.expires_at), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
         string_agg(feature._send(v.long_notional), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
         string_agg(feature._send(v.short_notional), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at),
         string_agg(feature._send(v.event_count), ''::bytea order by v.bucket, v.usable_at, v.tie, v.expires_at)
@@ -162,34 +130,25 @@ as $$
 $$;
 
 -- Since when, at the earliest, a quiet stretch of liquidations means none rather than no feed: the
--- first time at which an event at least an hour old was known. rows null: exact over all of
--- history; rows 1: enough for a question about one time.
-create or replace function feature._liquidation_cover(symbol text, as_of timestamptz, rows integer)
+-- first time at which an event at least an hour old was known.
+create or replace function feature._liquidation_cover(symbol text, as_of timestamptz)
 returns bytea
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- plpgsql keeps its plan; an SQL function that is not inlined would plan anew at each call.
     return (
-        select feature._seconds(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
+        select timestamptz_send(min(greatest(f.bucket + interval '1 hour', f.usable_at)))
         from (
-            (
-                select a.bucket, a.usable_at
-                from market._liquidations_1m a
-                where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
-                order by a.bucket
-                limit $3
-            )
+            select a.bucket, a.usable_at
+            from market._liquidations_1m a
+            where a.symbol = $1 and a.usable_at <= $2 and a.bucket < $2
             union all
-            (
-                select
-                    public.time_bucket(interval '1 minute', h.ts),
-                    market.usable_at(interval '1 minute', h.ts, h.known_at)
-                from market.liquidation_events_history h
-                where h.symbol = $1 and h.known_at <= $2 and h.ts < $2
-                order by h.ts
-                limit $3
-            )
+            select
+                public.time_bucket(interval '1 minute', h.ts),
+                market.usable_at(interval '1 minute', h.ts, h.known_at)
+            from market.liquidation_events_history h
+            where h.symbol = $1 and h.known_at <= $2 and h.ts < $2
         ) f
     );
 end
@@ -200,9 +159,9 @@ returns table (ts bytea, usable bytea, expires bytea, rate bytea)
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
         string_agg(
             feature._send(v.rate * coalesce(28800 / nullif(date_part('epoch', v.funding_interval), 0), 1)),
             ''::bytea order by v.ts, v.usable_at, v.expires_at
@@ -215,9 +174,9 @@ returns table (ts bytea, usable bytea, expires bytea, open_interest bytea, value
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
-        string_agg(feature._seconds(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
-        string_agg(feature._expires(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.ts), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.usable_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
+        string_agg(timestamptz_send(v.expires_at), ''::bytea order by v.ts, v.usable_at, v.expires_at),
         string_agg(feature._send(v.open_interest), ''::bytea order by v.ts, v.usable_at, v.expires_at),
         string_agg(feature._send(v.value), ''::bytea order by v.ts, v.usable_at, v.expires_at)
     from market.open_interest_versions($1, $2, $3) v
@@ -231,9 +190,9 @@ returns table (
 language sql stable parallel safe
 as $$
     select
-        string_agg(feature._seconds(v.ts), ''::bytea),
-        string_agg(feature._seconds(v.usable_at), ''::bytea),
-        string_agg(feature._expires(v.expires_at), ''::bytea),
+        string_agg(timestamptz_send(v.ts), ''::bytea),
+        string_agg(timestamptz_send(v.usable_at), ''::bytea),
+        string_agg(timestamptz_send(v.expires_at), ''::bytea),
         string_agg(feature._send(case when v.bid < v.ask then v.bid end), ''::bytea),
         string_agg(feature._send(v.bid_size), ''::bytea),
         string_agg(feature._send(case when v.bid < v.ask then v.ask end), ''::bytea),

@@ -131,9 +131,12 @@ create or replace function feature.vector(
     feature_set text, symbol text, as_of timestamptz default null, version integer default null
 )
 returns double precision []
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select r.vector from feature._row($1, $4, $2, $3) r
+begin
+    -- plpgsql keeps its plan; an SQL function that is not inlined would plan anew at each call.
+    return (select r.vector from feature._row($1, $4, $2, $3) r);
+end
 $$;
 comment on function feature.vector(text, text, timestamptz, integer) is
 'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set.';

@@ -209,43 +209,31 @@ create or replace function ml._data_until(
     symbol text, grid interval, ts timestamptz, within interval
 )
 returns timestamptz
-language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe
+-- Planned for the values at hand, or each chunk would be looked at.
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_until timestamptz;
+    v_trades timestamptz;
+    v_candles timestamptz;
+    v_closed timestamptz := ts - grid;
+    v_from timestamptz;
 begin
-    v_until := greatest(
-        (
-            select t.ts from market.trades t
-            where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
-                and t.ts < _data_until.ts and t.ts > _data_until.ts - within
-            order by t.ts desc limit 1
-        ),
-        (
-            select c.ts + c.timeframe from market.candles c
-            where c.symbol = _data_until.symbol and c.timeframe = grid
-                and c.known_at <= _data_until.ts
-                and c.ts <= _data_until.ts - grid and c.ts > _data_until.ts - grid - within
-            order by c.ts desc limit 1
-        )
-    );
-    if v_until is null then
-        v_until := greatest(
-            (
-                select t.ts from market.trades t
-                where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
-                    and t.ts < _data_until.ts
-                order by t.ts desc limit 1
-            ),
-            (
-                select c.ts + c.timeframe from market.candles c
-                where c.symbol = _data_until.symbol and c.timeframe = grid
-                    and c.known_at <= _data_until.ts and c.ts <= _data_until.ts - grid
-                order by c.ts desc limit 1
-            )
-        );
-    end if;
-    return v_until;
+    foreach v_from in array array[ts - within, timestamptz '-infinity'] loop
+        select t.ts into v_trades
+        from market.trades t
+        where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
+            and t.ts < _data_until.ts and t.ts > v_from
+        order by t.ts desc limit 1;
+        select c.ts + c.timeframe into v_candles
+        from market.candles c
+        where c.symbol = _data_until.symbol and c.timeframe = grid
+            and c.known_at <= _data_until.ts and c.ts <= v_closed
+            and c.ts > case when v_from = '-infinity' then v_from else v_from - grid end
+        order by c.ts desc limit 1;
+        exit when coalesce(v_trades, v_candles) is not null;
+    end loop;
+    return greatest(v_trades, v_candles);
 end
 $$;
 
@@ -384,8 +372,10 @@ returns table (
     feature_as_of timestamptz, staleness interval, expired boolean, out_of_support boolean,
     is_fallback boolean, reason text
 )
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+language sql stable parallel restricted
+rows 1
 as $$
+    -- search_path: not pinned, so that it is inlined into the caller's plan; names are qualified.
     select
         p.canonical, p.asked_as_of, p.served_model, p.horizon, p.prediction, p.probability,
         p.confidence, p.lower, p.upper, p.version_id, p.regime, p.partition_used, p.feature_as_of,

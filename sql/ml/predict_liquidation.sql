@@ -1,16 +1,20 @@
 -- Liquidations: probability, level of risk, expected volume.
 create or replace function ml.risk_level(model text, probability double precision) returns text
-language sql stable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-    select r.risk_level
-    from ml.risk_levels r
-    where r.min_probability <= $2
-        and case
-            when exists (select from ml.risk_levels o where o.model = $1) then r.model = $1
-            else r.model is null
-        end
-    order by r.min_probability desc
-    limit 1
+begin
+    return (
+        select r.risk_level
+        from ml.risk_levels r
+        where r.min_probability <= $2
+            and case
+                when exists (select from ml.risk_levels o where o.model = $1) then r.model = $1
+                else r.model is null
+            end
+        order by r.min_probability desc
+        limit 1
+    );
+end
 $$;
 comment on function ml.risk_level(text, double precision) is
 'low, medium, high or critical: the highest level in ml.risk_levels that the probability reaches; a model''s own rows replace the default ones.';
@@ -100,9 +104,10 @@ returns table (
     lower double precision, upper double precision, expired boolean, out_of_support boolean,
     partition_used text, reason text
 )
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+language sql stable parallel restricted
 rows 1
 as $$
+    -- search_path: not pinned, so that it is inlined into the caller's plan; names are qualified.
     select p.* from ml._predict_liquidation($1, $2, $3) p
 $$;
 comment on function ml.predict_liquidation(text, interval, timestamptz) is

@@ -400,3 +400,17 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
         create(conn, "mine", f"select ts, bid_sizes[1] as b {BOOKS}")
         assert conn.execute("select b from feature.mine(%s, %s)", (SYMBOL, at(120))).fetchone()
         conn.execute("select feature.drop_set('mine')")
+
+
+def test_the_documentation_s_examples_run(market: Conn) -> None:
+    text = (lifecycle.ROOT / "docs" / "features.md").read_text()
+    blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
+    assert len(blocks) == 3
+    for block in blocks:
+        market.execute(block)
+    row = market.execute(
+        "select imbalance, mean_spread from feature.book_lean('AAAUSDT', %s)", (at(300),)
+    ).fetchone()
+    assert row is not None
+    assert row[0] is not None and row[1] > 0
+    market.execute("select feature.drop_set('book_lean')")

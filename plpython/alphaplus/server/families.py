@@ -38,6 +38,7 @@ MODULES: dict[str, str] = {
 
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
+SHORT = 5000  # buckets that are read without planning for them
 READ_EVENTS = 1440  # where single trades or quotes are read
 
 _BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
@@ -275,19 +276,15 @@ def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], gr
     width, end = family.grid, int(grid[-1])
     start = int(grid[0]) - family.needs.lookback * width
     plan = plpy.prepare(
-        "select * from feature._bars_of_many($1, make_interval(secs => $2), to_timestamp($3),"
-        " to_timestamp($4))",
+        "select b.symbol, b.rows from feature._bars_of_many($1, make_interval(secs => $2),"
+        " to_timestamp($3), to_timestamp($4)) b",
         ["text[]", "float8", "float8", "float8"],
     )
     ends = [start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH]
-    found = {}
-    for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends]):
-        bars = dict(row)
-        count = len(bars["bucket"]) // 8
-        bars["priority"] = bytes(8 * count)
-        bars["first_ts"] = bars["last_ts"] = bars["bucket"]
-        unknown = np.full(count, np.nan, dtype=">f8").tobytes()
-        found[row["symbol"]] = dict.fromkeys(_BARS_HOW, unknown) | bars
+    found = {
+        row["symbol"]: _unpacked(row["rows"], _LOADED_LAYOUT)
+        for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends])
+    }
     local["alphaplus.bars"] = (width, start, end, found)
 
 
@@ -299,50 +296,67 @@ def _bar_versions(
     span: tuple[int, int],
     since: int | None,
 ) -> w.Versions:
-    row = None
     start, end = span
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
     if "alphaplus.bars" in cache:
-        its_width, first, last, rows = cache["alphaplus.bars"]
-        if symbol in rows and first <= start and end <= last:
-            if width != its_width:  # it has bars of that one length only
-                return _versions(dict.fromkeys(rows[symbol]))
-            row = rows[symbol]
-    if row is None:
-        row = _read_versions(plpy, cache, symbol, width, (start, end), since)
-    return _versions(row)
-
-
-def _read_versions(
-    plpy: Any,
-    cache: dict[str, Any],
-    symbol: str,
-    width: int,
-    span: tuple[int, int],
-    since: int | None,
-) -> Any:
+        its_width, first, last, found = cache["alphaplus.bars"]
+        if symbol in found and first <= start and end <= last:
+            # It has bars of that one length only.
+            return found[symbol] if width == its_width else _unpacked(None, _BARS_LAYOUT)
+    # A plan for all values saves planning; for a long stretch it pays to plan for the stretch.
+    function = "_bars_live" if end - start <= SHORT * width else "_bars"
     plans = cache.setdefault("alphaplus.plans", {})
-    if "bars" not in plans:
-        plans["bars"] = plpy.prepare(
-            "select * from feature._bars($1, make_interval(secs => $2), to_timestamp($3),"
-            " to_timestamp($4), to_timestamp($5))",
+    if function not in plans:
+        plans[function] = plpy.prepare(
+            f"select b.rows from feature.{function}($1, make_interval(secs => $2),"
+            " to_timestamp($3), to_timestamp($4), to_timestamp($5)) b",
             ["text", "float8", "float8", "float8", "float8"],
         )
-    moments = [None if t is None else t / w.SECOND + _EPOCH for t in (*span, since)]
-    return plpy.execute(plans["bars"], [symbol, width / w.SECOND, *moments])[0]
+    moments = [None if t is None else t / w.SECOND + _EPOCH for t in (start, end, since)]
+    row = plpy.execute(plans[function], [symbol, width / w.SECOND, *moments])[0]
+    return _unpacked(row["rows"], _BARS_LAYOUT)
 
 
-def _versions(row: Any) -> w.Versions:
+def _record(*columns: tuple[str, str]) -> npt.DTypeLike:
+    """How ``record_send`` writes a row of eight-byte values."""
+    head = [("type", ">i4"), ("size", ">i4")]
+    return np.dtype([("fields", ">i4"), *((n, [*head, ("value", kind)]) for n, kind in columns)])
+
+
+_SPAN = (("bucket", ">i8"), ("usable", ">i8"), ("expires", ">i8"))
+_LOADED_LAYOUT = _record(*_SPAN, *((name, ">f8") for name in _BARS[:5]))
+_BARS_LAYOUT = _record(
+    *_SPAN,
+    ("first_ts", ">i8"),
+    ("last_ts", ">i8"),
+    ("priority", ">i8"),
+    *((name, ">f8") for name in _BARS_HOW),
+)
+
+
+def _unpacked(rows: bytes | None, layout: npt.DTypeLike) -> w.Versions:
+    """Versions of bars from the records of ``feature._bars`` or ``feature._bars_of_many``."""
+    found = np.frombuffer(rows or b"", dtype=layout)
+    names = found.dtype.names or ()
+    times = {
+        name: found[name]["value"].astype(np.int64)
+        for name in ("bucket", "usable", "expires", "first_ts", "last_ts", "priority")
+        if name in names
+    }
+    unknown = np.full(len(found), np.nan)
     return w.Versions(
-        w.times(row["bucket"]),
-        w.times(row["usable"]),
-        w.times(row["expires"]),
-        {name: w.floats(row[name]) for name in _BARS_HOW},
+        times["bucket"],
+        times["usable"],
+        times["expires"],
+        {
+            name: found[name]["value"].astype(np.float64) if name in names else unknown
+            for name in _BARS_HOW
+        },
         _BARS_HOW,
-        w.times(row["first_ts"]),
-        w.times(row["last_ts"]),
-        w.floats(row["priority"]).astype(np.int64),
+        times.get("first_ts", times["bucket"]),
+        times.get("last_ts", times["bucket"]),
+        times.get("priority", np.zeros(len(found), dtype=np.int64)),
     )
 
 
@@ -381,35 +395,38 @@ class Sources:
 
         def add(alias: str, function: str, names: tuple[str, ...], call: str) -> None:
             columns.extend(f"{alias}.{name} as {alias}_{name}" for name in names)
-            tables.append(f"{function}({call}) {alias}")
+            tables.append(f"feature.{function}({call}) {alias}")
 
+        suffix = "_live" if live else ""
+        names: tuple[str, ...]
         version = ("bucket", "usable", "expires")
         if needs.bars:
             width = argument("float8", grid / w.SECOND)
             call = f"$1, make_interval(secs => {width}), {span(needs.bars)}"
-            names = (*version, "priority", "first_ts", "last_ts", *_BARS_HOW)
-            add("bars", "feature._bars", names, call)
+            add("bars", f"_bars{suffix}", ("rows",), call)
         if needs.book:
             names = (*version, "last_ts", *_BOOK, "n", *_LEVELS)
-            add("book", "feature._book", names, f"$1, {span(needs.book)}")
+            add("book", f"_book{suffix}", names, f"$1, {span(needs.book)}")
         if needs.liquidations:
             names = (*version, "long_notional", "short_notional", "event_count")
-            add("liq", "feature._liquidations", names, f"$1, {span(needs.liquidations)}")
+            add("liq", f"_liquidations{suffix}", names, f"$1, {span(needs.liquidations)}")
             stop = argument("float8", last / w.SECOND + _EPOCH)
-            rows = argument("int4", 1 if live else None)
-            columns.append(
-                f"feature._liquidation_cover($1, to_timestamp({stop}), {rows}) as covered"
-            )
+            cover = f"feature._liquidation_cover{suffix}($1, to_timestamp({stop}))"
+            columns.append(f"{cover} as covered")
         step = ("ts", "usable", "expires")
         if needs.funding:
-            add("fund", "feature._funding", (*step, "rate"), f"$1, {span(needs.funding)}")
+            add("fund", f"_funding{suffix}", (*step, "rate"), f"$1, {span(needs.funding)}")
         if needs.open_interest:
             back = needs.open_interest + needs.open_interest_before
             names = (*step, "open_interest", "value")
-            add("oi", "feature._open_interest", names, f"$1, {span(back)}")
+            call = f"$1, {span(back)}"
+            if live:
+                before = (last - needs.open_interest_before * grid) / w.SECOND + _EPOCH
+                call += f", to_timestamp({argument('float8', before)})"
+            add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", "feature._quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", "_quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         query = f"select {', '.join(columns)} from {', '.join(tables)}"
         plans = cache.setdefault("alphaplus.plans", {})
         plan = plans.get(query)
@@ -421,22 +438,8 @@ class Sources:
     def _load(self, row: Any, first: int) -> None:
         needs, grid = self.family.needs, self.family.grid
         if needs.bars:
-            bucket = w.times(row["bars_bucket"])
-            self.bars = w.Series(
-                w.Versions(
-                    bucket,
-                    w.times(row["bars_usable"]),
-                    w.times(row["bars_expires"]),
-                    {name: w.floats(row[f"bars_{name}"]) for name in _BARS_HOW},
-                    _BARS_HOW,
-                    w.times(row["bars_first_ts"]),
-                    w.times(row["bars_last_ts"]),
-                    w.floats(row["bars_priority"]).astype(np.int64),
-                ),
-                first - needs.bars * grid,
-                self.end,
-                grid,
-            )
+            begin = first - needs.bars * grid
+            self.bars = w.Series(_unpacked(row["bars_rows"], _BARS_LAYOUT), begin, self.end, grid)
         if needs.book:
             bucket = w.times(row["book_bucket"])
             stamps = w.times(row["book_last_ts"])

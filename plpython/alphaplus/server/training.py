@@ -69,7 +69,7 @@ def assemble(
 
 
 _STORED = (
-    "select {symbol} string_agg(feature._seconds(v.ts), ''::bytea order by v.ts) as ts,"
+    "select {symbol} string_agg(timestamptz_send(v.ts), ''::bytea order by v.ts) as ts,"
     " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
     " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
     " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
