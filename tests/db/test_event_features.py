@@ -201,3 +201,36 @@ def test_bars_of_two_sources_live_is_history(db: Conn, family: str) -> None:
         np.testing.assert_allclose(now, whole[minute], rtol=limit, atol=limit)
         if minute in late:
             np.testing.assert_allclose(late[minute], whole[minute], rtol=limit, atol=limit)
+
+
+def test_refresh_stores_the_newest_bar_of_all_symbols(db: Conn) -> None:
+    for seed, symbol in enumerate((SYMBOL, "BBBUSDT", "CCCUSDT")):
+        fill(db, symbol, 260, seed=seed + 1, per_minute=5.0)
+    db.execute("call market.refresh_aggregates()")
+    db.execute(
+        "update ml.models set feature_set = 'order_book', feature_version = 1"
+        " where model = 'liquidation_5m'"
+    )
+    db.execute("call feature.refresh()")
+    count = (
+        "select count(*), count(distinct v.symbol), max(v.ts) from feature.vectors v"
+        " join feature.sets s using (set_id) where s.name = 'order_book'"
+    )
+    before = db.execute(count).fetchone()
+    assert before is not None and before[1:] == (3, at(260))
+    for seed, symbol in enumerate((SYMBOL, "BBBUSDT")):
+        fill(db, symbol, 1, seed=seed + 11, start=260, per_minute=5.0)
+    fill(db, "CCCUSDT", 3, seed=13, start=260, per_minute=5.0)  # more than one new time
+    db.execute("call feature.refresh()")
+    after = db.execute(count).fetchone()
+    assert after is not None and after[0] == before[0] + 2 + 3
+    for symbol, minute in ((SYMBOL, 261), ("BBBUSDT", 261), ("CCCUSDT", 263)):
+        row = db.execute(
+            "select v.values from feature.vectors v join feature.sets s using (set_id)"
+            " where s.name = 'order_book' and v.symbol = %s and v.ts = %s",
+            (symbol, at(minute)),
+        ).fetchone()
+        assert row is not None
+        np.testing.assert_array_equal(row[0], live(db, minute, symbol, "order_book"))
+    db.execute("call feature.refresh()")
+    assert db.execute(count).fetchone() == after
