@@ -9,7 +9,8 @@ return pg_catalog.float8send(coalesce(x, 'NaN'));
 
 -- All channels of a bar in one record: a column each would take three times as long.
 create or replace function feature._bars(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz,
+    since timestamptz default null
 )
 returns table (rows bytea)
 language sql stable parallel safe
@@ -29,7 +30,7 @@ as $$
             coalesce(v.trade_count::double precision, 'NaN')
         )), ''::bytea order by v.bucket, v.usable_at, v.first_ts, v.tie, v.expires_at
     )
-    from market.candle_versions($1, $2, $3, $4) v
+    from market.candle_versions($1, $2, $3, $4, $5) v
 $$;
 
 -- The bars of many symbols, of those that have nothing but bars loaded at this length, none of them

@@ -182,7 +182,8 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         values[~np.isfinite(values)] = np.nan
         return values
     if family.series is not None:
-        values = family.series(reader(plpy, cache, symbol), grid)
+        since = int(grid[0]) if len(grid) else None
+        values = family.series(reader(plpy, cache, symbol, since), grid)
         values[~np.isfinite(values)] = np.nan
         return values
     out = np.full((len(grid), len(family.features)), np.nan)
@@ -214,24 +215,34 @@ def history(
         yield part, matrix(plpy, cache, family, symbol, part)
 
 
-def reader(plpy: Any, cache: dict[str, Any], symbol: str) -> Reader:
-    """Reads a symbol's bars of any length, as :func:`_read_bars` does."""
-    return lambda width, start, end: _read_bars(plpy, cache, symbol, width, start, end)
+def reader(plpy: Any, cache: dict[str, Any], symbol: str, since: int | None = None) -> Reader:
+    """Reads a symbol's bars of any length, as :func:`_read_bars` does.
+
+    ``since``: what was known before that time is not asked for, so that bars made from trades are
+    left alone where a better source was known by then.
+    """
+    return lambda width, start, end: _read_bars(plpy, cache, symbol, width, (start, end), since)
 
 
 def _read_bars(
-    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    span: tuple[int, int],
+    since: int | None,
 ) -> w.Series:
     """Bars of a length that open in [start, end), with what was known of each when.
 
     Four-hour and daily bars that the symbol lacks (a venue with hourly candles only) are made from
     the hourly ones that were loaded.
     """
-    versions = _bar_versions(plpy, cache, symbol, width, start, end)
+    start, end = span
+    versions = _bar_versions(plpy, cache, symbol, width, span, since)
     hour = 60 * w.MINUTE
     hours = None
     if width > hour and width % hour == 0:
-        hours = _bar_versions(plpy, cache, symbol, hour, start, end)
+        hours = _bar_versions(plpy, cache, symbol, hour, span, since)
     if hours is not None and len(hours.bucket):
         bucket = hours.bucket // width * width
         here = (versions.usable <= versions.bucket + width) & (versions.expires == w.NEVER)
@@ -280,8 +291,14 @@ def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], gr
 
 
 def _bar_versions(
-    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, end: int
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    span: tuple[int, int],
+    since: int | None,
 ) -> w.Versions:
+    start, end = span
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
     if "alphaplus.bars" in cache:
@@ -295,13 +312,11 @@ def _bar_versions(
     if function not in plans:
         plans[function] = plpy.prepare(
             f"select b.rows from feature.{function}($1, make_interval(secs => $2),"
-            " to_timestamp($3), to_timestamp($4)) b",
-            ["text", "float8", "float8", "float8"],
+            " to_timestamp($3), to_timestamp($4), to_timestamp($5)) b",
+            ["text", "float8", "float8", "float8", "float8"],
         )
-    row = plpy.execute(
-        plans[function],
-        [symbol, width / w.SECOND, start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH],
-    )[0]
+    moments = [None if t is None else t / w.SECOND + _EPOCH for t in (start, end, since)]
+    row = plpy.execute(plans[function], [symbol, width / w.SECOND, *moments])[0]
     return _unpacked(row["rows"])
 
 

@@ -86,6 +86,10 @@ def vectors(
     ``stored_row``: what was read of the store already (ts, vectors), or None.
     """
     k = spec["k"]
+    most = max(1, READ_BYTES // (12 * k + 28))
+    if stored_row is None and len(grid) > most:
+        parts = [grid[at : at + most] for at in range(0, len(grid), most)]
+        return np.concatenate([vectors(plpy, cache, spec, symbol, part) for part in parts])
     out = np.full((len(grid), k), np.nan)
     if len(grid) == 0:
         return out
