@@ -3,7 +3,8 @@
 -- as the tables may have been empty when it was made), those that
 -- read a hypertable plan for the values at hand, which leaves all chunks but one or two out at once.
 create or replace function feature._bars_live(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz,
+    since timestamptz default null
 )
 returns table (rows bytea)
 language plpgsql stable parallel safe
@@ -12,7 +13,7 @@ set enable_seqscan = off
 rows 1
 as $$
 begin
-    return query select b.* from feature._bars($1, $2, $3, $4) b;
+    return query select b.* from feature._bars($1, $2, $3, $4, $5) b;
 end
 $$;
 

@@ -244,40 +244,65 @@ create or replace procedure feature.refresh()
 language plpgsql
 as $$
 declare
+    v_set record;
     v_work record;
     v_late record;
+    v_close record;
     v_start timestamptz;
     v_stop timestamptz;
+    v_symbols text [];
+    v_times timestamptz [];
 begin
-    for v_work in
-        select s.set_id, s.name, s.version, s.grid, i.symbol
-        from feature.sets s cross join market.instruments i
+    for v_set in
+        select s.set_id, s.name, s.version, s.grid
+        from feature.sets s
         where exists (
             select from ml.models m where m.feature_set = s.name and m.feature_version = s.version
         )
-        order by s.set_id, i.symbol
+        order by s.set_id
     loop
-        -- Marks that come while this works stay for the next time: only those seen here are removed.
-        select
-            pg_catalog.min(p.ts_from) as start, pg_catalog.max(p.ts_to) as stop,
-            pg_catalog.array_agg(p.pending_id) as ids
-        into v_late
-        from feature.pending p
-        where p.set_id = v_work.set_id and p.symbol = v_work.symbol;
-        select
-            least(v_late.start, coalesce(m.through, e.first_ts)),
-            greatest(v_late.stop, public.time_bucket(v_work.grid, e.last_ts)) + v_work.grid
-        into v_start, v_stop
-        from feature._extent(v_work.symbol, v_work.grid) e
-        left join feature.watermarks m on m.set_id = v_work.set_id and m.symbol = v_work.symbol
-        where e.last_ts is not null;
-        if found and v_start < v_stop then
-            call feature.materialise(
-                v_work.name, v_work.symbol, v_start, v_stop, v_work.version
-            );
-        end if;
-        delete from feature.pending p where p.pending_id = any (v_late.ids);
-        commit;
+        v_symbols := '{}';
+        v_times := '{}';
+        for v_work in select i.symbol from market.instruments i order by i.symbol loop
+            -- Marks that come while this works stay for the next time: only those seen here go.
+            select
+                pg_catalog.min(p.ts_from) as start, pg_catalog.max(p.ts_to) as stop,
+                pg_catalog.array_agg(p.pending_id) as ids
+            into v_late
+            from feature.pending p
+            where p.set_id = v_set.set_id and p.symbol = v_work.symbol;
+            select
+                least(v_late.start, coalesce(m.through, e.first_ts)),
+                greatest(v_late.stop, public.time_bucket(v_set.grid, e.last_ts)) + v_set.grid
+            into v_start, v_stop
+            from feature._extent(v_work.symbol, v_set.grid) e
+            left join feature.watermarks m
+                on m.set_id = v_set.set_id and m.symbol = v_work.symbol
+            where e.last_ts is not null;
+            if not found or v_start >= v_stop then
+                delete from feature.pending p where p.pending_id = any (v_late.ids);
+                continue;
+            end if;
+            if v_late.ids is null and v_stop = v_start + v_set.grid then
+                -- One new time, as at the close of a bar: together with the other symbols'.
+                v_symbols := v_symbols || v_work.symbol;
+                v_times := v_times || v_start;
+                continue;
+            end if;
+            call feature.materialise(v_set.name, v_work.symbol, v_start, v_stop, v_set.version);
+            delete from feature.pending p where p.pending_id = any (v_late.ids);
+            commit;
+        end loop;
+        for v_close in
+            select u.ts, pg_catalog.array_agg(u.symbol order by u.symbol) as symbols
+            from rows from (
+                pg_catalog.unnest(v_symbols), pg_catalog.unnest(v_times)
+            ) as u (symbol, ts)
+            group by u.ts
+            order by u.ts
+        loop
+            call feature.materialise_at(v_set.name, v_close.ts, v_close.symbols, v_set.version);
+        end loop;
     end loop;
 end
 $$;

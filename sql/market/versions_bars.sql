@@ -162,8 +162,81 @@ $body$,
 end
 $do$;
 
+-- The stretches of [from, to) in which bars from trades can count at some time not before since
+-- (null: all of it): a bucket with a loaded bar, or one made from loaded minutes, that stands
+-- today and was known by then needs none.
+create or replace function market._bar_gaps(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, since timestamptz
+)
+returns table (gap_from timestamptz, gap_to timestamptz)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 1
+as $$
+declare
+    v_first timestamptz := public.time_bucket($2, $3);
+    v_known timestamptz [];
+begin
+    if since is null then
+        return query select $3, $4;
+        return;
+    end if;
+    v_known := array(
+        select c.ts
+        from market.candles c
+        where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
+            and market.usable_at(interval '1 minute', c.ts + $2 - interval '1 minute', c.known_at)
+            <= greatest($5, c.ts + $2)
+    );
+    if timeframe = interval '5 minutes' then
+        v_known := v_known || array(
+            select a.bucket from market._candles_5m_between($1, $3, $4) a
+            where a.usable_at <= greatest($5, a.bucket + $2)
+        );
+    elsif timeframe = interval '15 minutes' then
+        v_known := v_known || array(
+            select a.bucket from market._candles_15m_between($1, $3, $4) a
+            where a.usable_at <= greatest($5, a.bucket + $2)
+        );
+    elsif timeframe = interval '1 hour' then
+        v_known := v_known || array(
+            select a.bucket from market._candles_1h_between($1, $3, $4) a
+            where a.usable_at <= greatest($5, a.bucket + $2)
+        );
+    elsif timeframe = interval '4 hours' then
+        v_known := v_known || array(
+            select a.bucket from market._candles_4h_between($1, $3, $4) a
+            where a.usable_at <= greatest($5, a.bucket + $2)
+        );
+    elsif timeframe = interval '1 day' then
+        v_known := v_known || array(
+            select a.bucket from market._candles_1d_between($1, $3, $4) a
+            where a.usable_at <= greatest($5, a.bucket + $2)
+        );
+    end if;
+    if cardinality(v_known) = 0 then
+        return query select $3, $4;
+        return;
+    end if;
+    return query
+        with gaps as (
+            select greatest(min(b.bucket), $3) as low, least(max(b.bucket) + $2, $4) as high
+            from (
+                select g.bucket, g.bucket - row_number() over (order by g.bucket) * $2 as island
+                from generate_series(v_first, $4 - interval '1 microsecond', $2) g (bucket)
+                where g.bucket <> all (v_known)
+            ) b
+            group by b.island
+        )
+        -- Many small gaps are read in one go.
+        select min(g.low), max(g.high)
+        from gaps g
+        group by case when (select count(*) from gaps) <= 4 then g.low end;
+end
+$$;
+
 create or replace function market.candle_versions(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz,
+    since timestamptz default null
 )
 returns table (
     bucket timestamptz,
@@ -200,7 +273,8 @@ begin
                 v.bucket, v.usable_at, v.expires_at, 2, v.open, v.high, v.low, v.close, v.volume,
                 v.quote_volume, v.trade_count, v.buy_volume, v.buy_quote_volume,
                 v.first_ts, v.last_ts, v.first_id
-            from market.trades_1m_versions($1, $3, $4) v;
+            from market._bar_gaps($1, $2, $3, $4, $5) g
+            cross join lateral market.trades_1m_versions($1, g.gap_from, g.gap_to) v;
         return;
     elsif timeframe = interval '5 minutes' then
         return query
@@ -252,11 +326,12 @@ begin
             min(t.first_ts), max(t.last_ts), ''
         from (
             select v.*, public.time_bucket($2, v.bucket) as bar
-            from market.trades_1m_versions($1, $3, $4) v
+            from market._bar_gaps($1, $2, $3, $4, $5) g
+            cross join lateral market.trades_1m_versions($1, g.gap_from, g.gap_to) v
         ) t
         where greatest(t.bar + $2, t.usable_at) < t.expires_at
         group by 1, 2, 3;
 end
 $$;
-comment on function market.candle_versions(text, interval, timestamptz, timestamptz) is
-'Bars of a length, opening in [from, to), with the span in which they were known, as partial rows to be merged per bucket. Where several sources have a bucket the lowest priority counts: 0 loaded at this length, 1 made from loaded one-minute bars, 2 made from trades. Prices in quote currency, volumes in base units, quote volumes in quote currency.';
+comment on function market.candle_versions(text, interval, timestamptz, timestamptz, timestamptz) is
+'Bars of a length, opening in [from, to), with the span in which they were known, as partial rows to be merged per bucket. since: only times not before it are asked about (null: any at all), and bars from trades are left out where a better source was known by then. Where several sources have a bucket the lowest priority counts: 0 loaded at this length, 1 made from loaded one-minute bars, 2 made from trades. Prices in quote currency, volumes in base units, quote volumes in quote currency.';

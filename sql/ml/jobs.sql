@@ -147,6 +147,8 @@ comment on function ml._job_from(ml.training_jobs) is
 create or replace function ml._job_matrix(
     job_id bigint,
     lease uuid,
+    "from" timestamptz default null,
+    "to" timestamptz default null,
     out n bigint,
     out ts bytea,
     out label_end bytea,
@@ -163,11 +165,39 @@ declare
 begin
     select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256, m.symbols
     into n, ts, label_end, target, columns, sha256, symbols
-    from ml.training_matrix(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job), null) m;
+    from ml.training_matrix(
+        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
+    ) m;
 end
 $$;
-comment on function ml._job_matrix(bigint, uuid) is
-'For the trainer: ml.training_matrix of the job it holds, and of no other.';
+comment on function ml._job_matrix(bigint, uuid, timestamptz, timestamptz) is
+'For the trainer: ml.training_matrix of the job it holds, and of no other; of its grid times in
+[from, to) where these are given, for sets too large for one row.';
+
+create or replace function ml._job_span(
+    job_id bigint, lease uuid, out first_ts timestamptz, out stop_ts timestamptz,
+    out row_count bigint
+)
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job ml.training_jobs := ml._held_job(job_id, lease);
+    v_symbols text [] := ml._training_symbols(v_job.symbol);
+begin
+    select
+        to_timestamp(p.start + 946684800), to_timestamp(p.stop + 946684800),
+        greatest(0, ceil((p.stop - p.start) / s.step) * cardinality(v_symbols))::bigint
+    into first_ts, stop_ts, row_count
+    from ml._training_spec(v_job.model) s
+    cross join lateral ml._training_span(
+        v_job.model, v_symbols, ml._job_from(v_job), null, v_job.as_of
+    ) p;
+end
+$$;
+comment on function ml._job_span(bigint, uuid) is
+'For the trainer: from when to when the set of the job it holds can reach, and how many rows it has
+at most.';
 
 create or replace function ml._job_rows(job_id bigint, lease uuid)
 returns table (symbol text, ts timestamptz, label_end timestamptz, target float8, features float8 [])

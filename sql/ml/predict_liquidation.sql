@@ -30,8 +30,10 @@ as $$
 declare
     v_volume record;
     v_version_id bigint;
+    v_length integer;
+    v_inputs double precision [];
 begin
-    select m.model, m.label, s.grid, cardinality(s.features) as width into v_volume
+    select m.model, m.label, s.grid, s.set_id, cardinality(s.features) as width into v_volume
     from ml.models o
     join ml.labels ol on ol.label = o.label and ol.kind = 'liquidation'
     join ml.labels l on l.kind = 'liquidation_volume' and l.horizon = ol.horizon
@@ -44,10 +46,18 @@ begin
         return null;
     end if;
     v_version_id := ml.champion(v_volume.model, symbol, regime);
-    if v_version_id is null or cardinality(features) is distinct from v_volume.width then
+    select (v.spec #>> '{inputs,length}')::integer into v_length
+    from ml.model_versions v where v.version_id = v_version_id;
+    -- Either of the two may read a sequence: its last row is the vector.
+    if v_length is not null then
+        v_inputs := ml._sequence(v_volume.set_id, symbol, feature_as_of, v_volume.grid, v_length);
+    elsif cardinality(features) >= v_volume.width then
+        v_inputs := features[cardinality(features) - v_volume.width + 1 : cardinality(features)];
+    end if;
+    if v_version_id is null or v_inputs is null then
         return ml._base_rate(v_volume.label, symbol, v_volume.grid, feature_as_of);
     end if;
-    return greatest(0, ml.predict_version(v_version_id, features));
+    return greatest(0, ml.predict_version(v_version_id, v_inputs));
 end
 $$;
 

@@ -91,9 +91,9 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         fill(conn, ROWS)
         conn.execute("update ops.settings set value = '\"1 hour\"' where name like '%lease%'")
         job, lease = claim(conn, READ)
-        matrix = data.read_matrix(conn, job, lease)
+        matrix = data.read_matrix(conn, job, lease, COLUMNS)
         gigabytes = matrix.x.nbytes / 1e9
-        ours = common.best(lambda: data.read_matrix(conn, job, lease), 3)
+        ours = common.best(lambda: data.read_matrix(conn, job, lease, COLUMNS), 3)
         query = (
             "select features from ml.training_set('wide', 'XXX', %s)",
             (START + pd.Timedelta(minutes=READ + 5),),
@@ -162,6 +162,6 @@ def _read(conn: psycopg.Connection[Any], job: int, lease: str) -> data.Matrix:
     from alphaplus.trainer.job import _TOO_LARGE
 
     try:
-        return data.read_matrix(conn, job, lease)
+        return data.read_matrix(conn, job, lease, COLUMNS)
     except _TOO_LARGE:
         return data.read_copy(conn, job, lease, COLUMNS)

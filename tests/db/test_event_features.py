@@ -173,3 +173,64 @@ def test_many_symbols_at_one_time_are_stored_as_each_alone(market: Conn) -> None
     assert caught.value.sqlstate == "AP101"
     for table in ("vectors", "watermarks", "pending"):
         market.execute(f"delete from feature.{table}")
+
+
+@pytest.mark.parametrize("family", ["technical_1m", "microstructure"])
+def test_bars_of_two_sources_live_is_history(db: Conn, family: str) -> None:
+    """Loaded bars that come late, lack here and there or are corrected, over bars from trades."""
+    fill(db, SYMBOL, 420, seed=6, per_minute=5.0)
+    db.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+        " volume) select symbol, '1 min', bucket, bucket + interval '1 min' + case"
+        "   when extract(minute from bucket)::int % 3 = 0 then interval '0'"
+        "   when extract(minute from bucket)::int % 7 = 0 then interval '9 min'"
+        "   else interval '2 s' end, open, high, low, close, volume * 2 from market.trades_1m"
+        " where extract(minute from bucket)::int % 11 <> 5"
+    )
+    db.execute(
+        "update market.candles set volume = volume * 3, known_at = ts + interval '30 min'"
+        " where ts between %s and %s",
+        (at(300), at(310)),
+    )
+    db.execute("call market.refresh_aggregates()")
+    whole = history(db, 0, 421, SYMBOL, family)
+    late = history(db, 400, 421, SYMBOL, family)
+    for minute in (*range(290, 345, 4), *range(400, 421, 3)):
+        limit = 1e-9 if family == "technical_1m" else 0
+        now = live(db, minute, SYMBOL, family)
+        np.testing.assert_allclose(now, whole[minute], rtol=limit, atol=limit)
+        if minute in late:
+            np.testing.assert_allclose(late[minute], whole[minute], rtol=limit, atol=limit)
+
+
+def test_refresh_stores_the_newest_bar_of_all_symbols(db: Conn) -> None:
+    for seed, symbol in enumerate((SYMBOL, "BBBUSDT", "CCCUSDT")):
+        fill(db, symbol, 260, seed=seed + 1, per_minute=5.0)
+    db.execute("call market.refresh_aggregates()")
+    db.execute(
+        "update ml.models set feature_set = 'order_book', feature_version = 1"
+        " where model = 'liquidation_5m'"
+    )
+    db.execute("call feature.refresh()")
+    count = (
+        "select count(*), count(distinct v.symbol), max(v.ts) from feature.vectors v"
+        " join feature.sets s using (set_id) where s.name = 'order_book'"
+    )
+    before = db.execute(count).fetchone()
+    assert before is not None and before[1:] == (3, at(260))
+    for seed, symbol in enumerate((SYMBOL, "BBBUSDT")):
+        fill(db, symbol, 1, seed=seed + 11, start=260, per_minute=5.0)
+    fill(db, "CCCUSDT", 3, seed=13, start=260, per_minute=5.0)  # more than one new time
+    db.execute("call feature.refresh()")
+    after = db.execute(count).fetchone()
+    assert after is not None and after[0] == before[0] + 2 + 3
+    for symbol, minute in ((SYMBOL, 261), ("BBBUSDT", 261), ("CCCUSDT", 263)):
+        row = db.execute(
+            "select v.values from feature.vectors v join feature.sets s using (set_id)"
+            " where s.name = 'order_book' and v.symbol = %s and v.ts = %s",
+            (symbol, at(minute)),
+        ).fetchone()
+        assert row is not None
+        np.testing.assert_array_equal(row[0], live(db, minute, symbol, "order_book"))
+    db.execute("call feature.refresh()")
+    assert db.execute(count).fetchone() == after

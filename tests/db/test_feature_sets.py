@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 from alphaplus.loaders import db as applier
+from alphaplus.trainer import data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -421,6 +422,29 @@ def test_a_model_is_trained_and_served_on_it(market: Conn, server: Server) -> No
     with pytest.raises(psycopg.Error) as used:
         market.execute("select feature.drop_set('flow')")
     assert used.value.sqlstate == "AP206"
+
+
+def test_a_large_set_is_read_in_slices_and_is_the_same(market: Conn, server: Server) -> None:
+    row = market.execute(
+        "call ml.retrain('flow_5m', null, as_of => %s, options => '{}')", (at(MINUTES),)
+    ).fetchone()
+    assert row is not None
+    claimed = market.execute("select lease from ml._claim_job(%s, 'test')", (row[0],)).fetchone()
+    assert claimed is not None
+    lease = str(claimed[0])
+    with psycopg.connect(
+        server.conninfo(market.info.dbname, "alphaplus_trainer"), autocommit=True
+    ) as conn:
+        whole = data.read_matrix(conn, row[0], lease, 4)
+        cut = data.read_matrix(conn, row[0], lease, 4, slice_bytes=4000)
+        copied = data.read_copy(conn, row[0], lease, 4)
+    assert len(whole) > 800
+    assert set(whole.symbol) == {1, 2}
+    for other in (cut, copied):
+        for name in ("ts", "label_end", "x", "y", "symbol"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(whole, name))
+    assert cut.sha256 != whole.sha256
+    market.execute("select ml.cancel_job(%s)", (row[0],))
 
 
 def test_it_outlives_the_next_deploy_and_roles_keep_theirs(

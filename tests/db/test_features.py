@@ -436,3 +436,65 @@ def test_bad_markets_give_nulls_not_errors(db: Conn) -> None:
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select feature.vector('nope', 'ONEUSDT', now())")
     assert caught.value.sqlstate == "AP202"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bad_data_give_nulls_and_no_errors(market: Conn, family: str) -> None:
+    """One row of history, NaN, zero volume, an empty side, bars with gaps; a crossed book is none."""
+    with market.transaction(force_rollback=True):
+        instrument(market, "ODDUSDT")
+        market.execute(
+            "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+            " values ('ODDUSDT', %(t)s, 'one', %(t)s, 100, 1, 'buy')",
+            {"t": at(10)},
+        )
+        only = np.array(live(market, 12, "ODDUSDT", family), dtype=float)
+        assert not np.isinf(only).any()
+        # Bars of a quiet day with holes, across the change to summer time, some without volume.
+        market.execute(
+            "insert into market.candles"
+            " (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+            " select 'ODDUSDT', interval '1 minute', t, t + interval '1 minute', 100, 100, 100, 100,"
+            " case when extract(minute from t)::int % 3 = 0 then 0 else 5 end"
+            " from generate_series(timestamptz '2024-03-30 20:00+00', '2024-03-31 06:00+00',"
+            " interval '1 minute') t where extract(minute from t)::int % 17 <> 0"
+        )
+        books = [
+            ([], [], [101.0], [2.0]),
+            ([100.0], [1.0], [], []),
+            ([100.0, 99.9], [float("nan"), 1.0], [100.1], [3.0]),
+        ]
+        with pytest.raises(psycopg.errors.CheckViolation), market.transaction():
+            market.execute(
+                "insert into market.order_book_snapshots"
+                " (symbol, ts, bid_prices, bid_sizes, ask_prices, ask_sizes)"
+                " values ('ODDUSDT', %s, '{100}', '{1}', '{99}', '{1}')",
+                (at(10),),
+            )
+        for number, (bids, bid_sizes, asks, ask_sizes) in enumerate(books):
+            market.execute(
+                "insert into market.order_book_snapshots"
+                " (symbol, ts, known_at, bid_prices, bid_sizes, ask_prices, ask_sizes)"
+                " values ('ODDUSDT', %(t)s, %(t)s, %(b)s, %(bs)s, %(a)s, %(s)s)",
+                {
+                    "t": dt.datetime(2024, 3, 31, 1, number, 30, tzinfo=dt.UTC),
+                    "b": bids, "bs": bid_sizes, "a": asks, "s": ask_sizes,
+                },
+            )  # fmt: skip
+        rows = market.execute(
+            "select ts, vector from feature._history(%s, null, 'ODDUSDT', %s, %s)",
+            (
+                family,
+                dt.datetime(2024, 3, 31, 0, 30, tzinfo=dt.UTC),
+                dt.datetime(2024, 3, 31, 3, 0, tzinfo=dt.UTC),
+            ),
+        ).fetchall()
+        assert len({ts for ts, _ in rows}) == len(rows), "no hour comes twice"
+        for ts, vector in rows[::13]:
+            values = np.array(vector, dtype=float)
+            assert not np.isinf(values).any()
+            one = market.execute(
+                "select feature.vector(%s, 'ODDUSDT', %s)", (family, ts)
+            ).fetchone()
+            assert one is not None
+            np.testing.assert_allclose(np.array(one[0], dtype=float), values, rtol=1e-9, atol=1e-9)

@@ -233,6 +233,30 @@ def test_the_order_book_is_forecast(
     assert refused.value.sqlstate == "AP507"
 
 
+@pytest.mark.parametrize(
+    ("chance", "volume"), [("gru", "lightgbm"), ("xgboost", "lstm"), ("cnn", "transformer")]
+)
+def test_the_expected_volume_is_the_volume_models_whatever_both_read(
+    db_module: Conn, world: dict[tuple[str, str], int], chance: str, volume: str
+) -> None:
+    db = db_module
+    at = market.at(MINUTES - 30)
+    with db.transaction(force_rollback=True):
+        # The delivered models would come first.
+        db.execute("delete from ml.models where model ~ '^liquidation'")
+        db.execute("call ml.promote(%s, 'test', true)", (world["event_5m", chance],))
+        db.execute("call ml.promote(%s, 'test', true)", (world["volume_5m", volume],))
+        row = db.execute(
+            "select l.model_version, l.expected_volume, v.prediction"
+            " from ml.predict_liquidation(%(s)s, '5 minutes', %(t)s) l,"
+            " ml.predict('volume_5m', %(s)s, %(t)s) v",
+            {"s": SYMBOL, "t": at},
+        ).fetchone()
+    assert row is not None
+    assert row[0] == world["event_5m", chance]
+    assert row[1] == pytest.approx(max(0, row[2]), rel=1e-12)
+
+
 def test_ten_models_at_once_stay_within_their_memory(
     db_module: Conn, world: dict[tuple[str, str], int], server: Server
 ) -> None:

@@ -24,6 +24,7 @@ TRAINER = {
     "ml._claim_job",
     "ml._job_progress",
     "ml._job_matrix",
+    "ml._job_span",
     "ml._load_checkpoint",
     "ml._save_checkpoint",
     "ml._job_rows",

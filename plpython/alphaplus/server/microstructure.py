@@ -604,7 +604,7 @@ def _read_compute(plpy: Any, cache: dict[str, Any], symbol: str, grid: Times) ->
         tops = events.tops(plpy, cache, symbol, start, last)
         series = minutes(trades, tops, start, (last - start) // w.MINUTE)
         begin = first - (BARS + w.QUIET) * w.MINUTE
-        bars = families.reader(plpy, cache, symbol)(w.MINUTE, begin, last)
+        bars = families.reader(plpy, cache, symbol, first)(w.MINUTE, begin, last)
         for at in range(0, len(part), families.CHUNK):
             rows = part[at : at + families.CHUNK]
             out[done : done + len(rows)] = _at(series, bars, rows)

@@ -20,7 +20,7 @@ def volatility(plpy: Any, cache: dict[str, Any], symbol: str, seconds: float) ->
     grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
     width = DAY + WINDOW
     begin = int(grid[0]) - width * w.MINUTE
-    bars = families.reader(plpy, cache, symbol)(w.MINUTE, begin, int(grid[0]))
+    bars = families.reader(plpy, cache, symbol, int(grid[0]))(w.MINUTE, begin, int(grid[0]))
     names = ("open", "high", "low", "close", "volume")
     window = bars.windows(grid, width, names)
     w.fill_quiet(window)

@@ -328,7 +328,7 @@ def segment_sums(values: Floats, low: Times, high: Times) -> Floats:
         return np.zeros(len(low))
     # reduceat gives values[a] where a == b, and wants indices below the length: pad and mask.
     padded = np.append(values, 0.0)
-    pairs = np.stack([low, high], axis=1).ravel()
+    pairs = np.minimum(np.stack([low, high], axis=1).ravel(), len(values))
     sums: Floats = np.add.reduceat(padded, pairs)[::2]
     return np.where(high > low, sums, 0.0)
 

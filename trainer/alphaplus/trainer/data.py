@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ Times = NDArray[np.int64]
 # PostgreSQL counts microseconds from here in its binary formats.
 _PG_EPOCH = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _NULL = 0xFFFFFFFF
+SLICE_BYTES = 256 << 20  # of a set, at once
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,66 @@ def moment(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(at))
 
 
-def read_matrix(conn: psycopg.Connection[Any], job_id: int, lease: str) -> Matrix:
-    """Read a job's set in one row: one big-endian column per feature (``ml._job_matrix``)."""
+def read_matrix(
+    conn: psycopg.Connection[Any],
+    job_id: int,
+    lease: str,
+    features: int = 0,
+    slice_bytes: int = SLICE_BYTES,
+) -> Matrix:
+    """Read a job's set by columns (``ml._job_matrix``), in slices of time where it is large.
+
+    The digest of a set read in slices is that of their digests.
+    """
+    import hashlib
+
+    row = conn.execute(
+        "select first_ts, stop_ts, row_count from ml._job_span(%s, %s)", (job_id, lease)
+    ).fetchone()
+    first, stop, count = row or (None, None, 0)
+    slices = math.ceil((count or 0) * max(features, 1) * 8 / slice_bytes)
+    if slices <= 1:
+        return _slice(conn, job_id, lease, None, None)
+    assert first is not None and stop is not None
+    edges = [first + (stop - first) * i / slices for i in range(slices)]
+    ends = [*edges[1:], None]
+    parts = [_slice(conn, job_id, lease, *span) for span in zip(edges, ends, strict=True)]
+    x = np.empty((sum(map(len, parts)), features), dtype=np.float64)
+    at = 0
+    for part in parts:
+        x[at : at + len(part)] = part.x
+        at += len(part)
+    return Matrix(
+        np.concatenate([part.ts for part in parts]),
+        np.concatenate([part.label_end for part in parts]),
+        x,
+        np.concatenate([part.y for part in parts]),
+        hashlib.sha256(b"".join(part.sha256 for part in parts)).digest(),
+        np.concatenate([part.symbol for part in parts]),
+    )
+
+
+def _slice(
+    conn: psycopg.Connection[Any],
+    job_id: int,
+    lease: str,
+    start: datetime | None,
+    stop: datetime | None,
+) -> Matrix:
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(
-            "select n, ts, label_end, target, columns, sha256, symbols from ml._job_matrix(%s, %s)",
-            (job_id, lease),
+            "select n, ts, label_end, target, columns, sha256, symbols"
+            " from ml._job_matrix(%s, %s, %s, %s)",
+            (job_id, lease, start, stop),
         ).fetchone()
     assert row is not None
     n, ts, label_end, target, columns, digest, symbols = row
     x = np.empty((n, len(columns or ())), dtype=np.float64)
-    for number, column in enumerate(columns or ()):
-        x[:, number] = np.frombuffer(column, dtype=">f8")
+    # Some rows at a time: writing a whole column of a wide matrix would touch all of its pages.
+    views = [np.frombuffer(column, dtype=">f8") for column in columns or ()]
+    for begin in range(0, n, 4096):
+        for number, view in enumerate(views):
+            x[begin : begin + 4096, number] = view[begin : begin + 4096]
     return Matrix(
         ts=np.frombuffer(ts or b"", dtype=">i8").astype(np.int64),
         label_end=np.frombuffer(label_end or b"", dtype=">i8").astype(np.int64),

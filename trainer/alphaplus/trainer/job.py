@@ -270,7 +270,7 @@ def _read(
             if reader == "matrix":
                 try:
                     with conn.transaction():
-                        matrix = data.read_matrix(conn, job["job_id"], lease)
+                        matrix = data.read_matrix(conn, job["job_id"], lease, len(job["features"]))
                 except _TOO_LARGE:
                     reader = "copy"
             if reader == "copy":
