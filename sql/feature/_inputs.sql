@@ -33,11 +33,15 @@ as $$
     from market.candle_versions($1, $2, $3, $4, $5) v
 $$;
 
--- The bars of many symbols, of those that have nothing but bars loaded at this length.
+-- The bars of many symbols, of those that have nothing but bars loaded at this length, none of them
+-- superseded: columns in no order, the cheapest way for millions of rows.
 create or replace function feature._bars_of_many(
     symbols text [], timeframe interval, "from" timestamptz, "to" timestamptz
 )
-returns table (symbol text, rows bytea)
+returns table (
+    symbol text, ts bytea, known_at bytea,
+    open bytea, high bytea, low bytea, close bytea, volume bytea
+)
 language sql stable parallel safe
 as $$
     with bare as materialized (
@@ -50,41 +54,18 @@ as $$
             and not exists (
                 select from market.candles c where c.symbol = u.symbol and c.timeframe > $2
             )
-            and not exists (
-                select from market.candles_history h
-                where h.symbol = u.symbol and h.timeframe <> $2
-            )
+            and not exists (select from market.candles_history h where h.symbol = u.symbol)
             and not exists (select from market.trades_history h where h.symbol = u.symbol)
-    ),
-    versions as (
-        select
-            s.symbol, s.ts, s.known_at, timestamptz 'infinity' as superseded_at,
-            s.open, s.high, s.low, s.close, s.volume
-        from market.candles s
-        where s.symbol = any (array(select b.symbol from bare b))
-            and s.timeframe = $2 and s.ts >= $3 and s.ts < $4
-        union all
-        select
-            h.symbol, h.ts, h.known_at,
-            market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.superseded_at),
-            h.open, h.high, h.low, h.close, h.volume
-        from market.candles_history h
-        where h.symbol = any (array(select b.symbol from bare b))
-            and h.timeframe = $2 and h.ts >= $3 and h.ts < $4
-            and market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.known_at)
-            < market.usable_at(interval '1 minute', h.ts + $2 - interval '1 minute', h.superseded_at)
     )
     select
-        v.symbol,
-        string_agg(
-            record_send(row(
-                v.ts,
-                market.usable_at(interval '1 minute', v.ts + $2 - interval '1 minute', v.known_at),
-                v.superseded_at, v.open, v.high, v.low, v.close, v.volume
-            )), ''::bytea order by v.ts, v.known_at
-        )
-    from versions v
-    group by v.symbol
+        s.symbol, array_send(array_agg(s.ts)), array_send(array_agg(s.known_at)),
+        array_send(array_agg(s.open)), array_send(array_agg(s.high)),
+        array_send(array_agg(s.low)), array_send(array_agg(s.close)),
+        array_send(array_agg(s.volume))
+    from market.candles s
+    where s.symbol = any (array(select b.symbol from bare b))
+        and s.timeframe = $2 and s.ts >= $3 and s.ts < $4
+    group by s.symbol
 $$;
 
 create or replace function feature._book(symbol text, "from" timestamptz, "to" timestamptz)

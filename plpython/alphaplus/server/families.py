@@ -240,8 +240,10 @@ def _read_bars(
     start, end = span
     versions = _bar_versions(plpy, cache, symbol, width, span, since)
     hour = 60 * w.MINUTE
+    hours = None
     if width > hour and width % hour == 0:
         hours = _bar_versions(plpy, cache, symbol, hour, span, since)
+    if hours is not None and len(hours.bucket):
         bucket = hours.bucket // width * width
         here = (versions.usable <= versions.bucket + width) & (versions.expires == w.NEVER)
         wanted = (hours.priority == 0) & ~np.isin(bucket, versions.bucket[here])
@@ -276,13 +278,13 @@ def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], gr
     width, end = family.grid, int(grid[-1])
     start = int(grid[0]) - family.needs.lookback * width
     plan = plpy.prepare(
-        "select b.symbol, b.rows from feature._bars_of_many($1, make_interval(secs => $2),"
+        "select b.* from feature._bars_of_many($1, make_interval(secs => $2),"
         " to_timestamp($3), to_timestamp($4)) b",
         ["text[]", "float8", "float8", "float8"],
     )
     ends = [start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH]
     found = {
-        row["symbol"]: _unpacked(row["rows"], _LOADED_LAYOUT)
+        row["symbol"]: _loaded(row, width)
         for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends])
     }
     local["alphaplus.bars"] = (width, start, end, found)
@@ -303,7 +305,7 @@ def _bar_versions(
         its_width, first, last, found = cache["alphaplus.bars"]
         if symbol in found and first <= start and end <= last:
             # It has bars of that one length only.
-            return found[symbol] if width == its_width else _unpacked(None, _BARS_LAYOUT)
+            return found[symbol] if width == its_width else _unpacked(None)
     # A plan for all values saves planning; for a long stretch it pays to plan for the stretch.
     function = "_bars_live" if end - start <= SHORT * width else "_bars"
     plans = cache.setdefault("alphaplus.plans", {})
@@ -315,48 +317,68 @@ def _bar_versions(
         )
     moments = [None if t is None else t / w.SECOND + _EPOCH for t in (start, end, since)]
     row = plpy.execute(plans[function], [symbol, width / w.SECOND, *moments])[0]
-    return _unpacked(row["rows"], _BARS_LAYOUT)
+    return _unpacked(row["rows"])
 
 
-def _record(*columns: tuple[str, str]) -> npt.DTypeLike:
+def _bars_layout() -> npt.DTypeLike:
     """How ``record_send`` writes a row of eight-byte values."""
     head = [("type", ">i4"), ("size", ">i4")]
+    times = ("bucket", "usable", "expires", "first_ts", "last_ts", "priority")
+    columns = (*((name, ">i8") for name in times), *((name, ">f8") for name in _BARS_HOW))
     return np.dtype([("fields", ">i4"), *((n, [*head, ("value", kind)]) for n, kind in columns)])
 
 
-_SPAN = (("bucket", ">i8"), ("usable", ">i8"), ("expires", ">i8"))
-_LOADED_LAYOUT = _record(*_SPAN, *((name, ">f8") for name in _BARS[:5]))
-_BARS_LAYOUT = _record(
-    *_SPAN,
-    ("first_ts", ">i8"),
-    ("last_ts", ">i8"),
-    ("priority", ">i8"),
-    *((name, ">f8") for name in _BARS_HOW),
-)
+_BARS_LAYOUT = _bars_layout()
 
 
-def _unpacked(rows: bytes | None, layout: npt.DTypeLike) -> w.Versions:
-    """Versions of bars from the records of ``feature._bars`` or ``feature._bars_of_many``."""
-    found = np.frombuffer(rows or b"", dtype=layout)
-    names = found.dtype.names or ()
-    times = {
-        name: found[name]["value"].astype(np.int64)
-        for name in ("bucket", "usable", "expires", "first_ts", "last_ts", "priority")
-        if name in names
-    }
-    unknown = np.full(len(found), np.nan)
+def _unpacked(rows: bytes | None) -> w.Versions:
+    """Versions of bars from the records of ``feature._bars``."""
+    found = np.frombuffer(rows or b"", dtype=_BARS_LAYOUT)
+
+    def column(name: str, kind: npt.DTypeLike) -> Any:
+        return found[name]["value"].astype(kind)
+
     return w.Versions(
-        times["bucket"],
-        times["usable"],
-        times["expires"],
-        {
-            name: found[name]["value"].astype(np.float64) if name in names else unknown
-            for name in _BARS_HOW
-        },
+        column("bucket", np.int64),
+        column("usable", np.int64),
+        column("expires", np.int64),
+        {name: column(name, np.float64) for name in _BARS_HOW},
         _BARS_HOW,
-        times.get("first_ts", times["bucket"]),
-        times.get("last_ts", times["bucket"]),
-        times.get("priority", np.zeros(len(found), dtype=np.int64)),
+        column("first_ts", np.int64),
+        column("last_ts", np.int64),
+        column("priority", np.int64),
+    )
+
+
+def _loaded(row: Any, width: int) -> w.Versions:
+    """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
+    element = {
+        kind: np.dtype([("size", ">i4"), ("value", kind)]) for kind in (">i8", ">f8")
+    }  # after the array's own header
+
+    def column(name: str, kind: str) -> Any:
+        return np.frombuffer(row[name], dtype=element[kind], offset=20)["value"]
+
+    ts = column("ts", ">i8").astype(np.int64)
+    known = column("known_at", ">i8").astype(np.int64)
+    values = {name: column(name, ">f8").astype(np.float64) for name in _BARS[:5]}
+    if (np.diff(ts) <= 0).any():
+        order = np.argsort(ts)
+        ts, known = ts[order], known[order]
+        values = {name: value[order] for name, value in values.items()}
+    count = len(ts)
+    # As market.usable_at: closed, and known, in whole minutes.
+    closed = ((ts + width - w.MINUTE) // w.MINUTE + 1) * w.MINUTE
+    unknown = np.full(count, np.nan)
+    return w.Versions(
+        ts,
+        np.maximum(closed, -(-known // w.MINUTE) * w.MINUTE),
+        np.full(count, w.NEVER),
+        {name: values.get(name, unknown) for name in _BARS_HOW},
+        _BARS_HOW,
+        ts,
+        ts,
+        np.zeros(count, dtype=np.int64),
     )
 
 
@@ -439,7 +461,7 @@ class Sources:
         needs, grid = self.family.needs, self.family.grid
         if needs.bars:
             begin = first - needs.bars * grid
-            self.bars = w.Series(_unpacked(row["bars_rows"], _BARS_LAYOUT), begin, self.end, grid)
+            self.bars = w.Series(_unpacked(row["bars_rows"]), begin, self.end, grid)
         if needs.book:
             bucket = w.times(row["book_bucket"])
             stamps = w.times(row["book_last_ts"])
