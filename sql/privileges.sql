@@ -29,6 +29,8 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array['feature._store', 'feature._store_at'];
+    -- Users' SELECTs run with the reader's rights; the first for all who ask for vectors.
+    v_selects constant text [] := array['feature._set_rows', 'feature._set_columns'];
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
@@ -76,8 +78,17 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = any (v_schemas || array['procrastinate'])
             and p.proowner <> 'alphaplus_owner'::regrole
+            and not n.nspname || '.' || p.proname = any (v_selects)
     loop
         execute format('alter routine %s owner to alphaplus_owner', v_item.identity);
+    end loop;
+    for v_item in
+        select p.oid::regprocedure::text as identity
+        from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname || '.' || p.proname = any (v_selects)
+    loop
+        execute format('alter routine %s owner to alphaplus_reader', v_item.identity);
     end loop;
     for v_item in
         select n.nspname, t.typname, t.typtype
@@ -159,6 +170,9 @@ begin
             'grant insert, update, delete on %I.%I to alphaplus_operator', v_item.nspname, v_item.relname
         );
     end loop;
+
+    execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
+    grant execute on function feature._set_columns to alphaplus_owner;
 
     -- The loader's helpers in its own schemas run with its own rights.
     select string_agg(p.oid::regprocedure::text, ', ')

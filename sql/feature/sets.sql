@@ -5,6 +5,31 @@ as $$
     select case s.kind when 'select' then 'select:' || s.set_id else s.definition end
 $$;
 
+-- The two functions that run a user's SELECT. They belong to alphaplus_reader (privileges.sql) and
+-- run with its rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
+-- they execute may write. _set_rows: at the given times (seconds since 1970) at which the set has
+-- a row, its vector, nulls where not knowable; back: seconds of history; stop: see usersets.values.
+create or replace function feature._set_rows(
+    set_id integer, symbol text, seconds double precision [], back double precision,
+    stop double precision
+)
+returns table (seconds_at double precision, vector double precision [])
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import usersets
+    return usersets.run(plpy, GD, set_id, symbol, seconds, back, stop)
+$python$;
+
+create or replace function feature._set_columns(query text)
+returns table (name text, type bigint)
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import usersets
+    return usersets.columns(plpy, query)
+$python$;
+
 create or replace function feature._create_set(
     name text, query text, lookback double precision, grid double precision, description text,
     formulas jsonb, unchecked boolean

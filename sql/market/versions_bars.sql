@@ -222,8 +222,11 @@ begin
             select greatest(min(b.bucket), $3) as low, least(max(b.bucket) + $2, $4) as high
             from (
                 select g.bucket, g.bucket - row_number() over (order by g.bucket) * $2 as island
-                from generate_series(v_first, $4 - interval '1 microsecond', $2) g (bucket)
-                where g.bucket <> all (v_known)
+                from (
+                    select generate_series(v_first, $4 - interval '1 microsecond', $2)
+                    except
+                    select unnest(v_known)
+                ) g (bucket)
             ) b
             group by b.island
         )

@@ -57,6 +57,31 @@ def keys(rng: np.random.Generator, count: int) -> tuple[list[str], Any, list[dt.
     return names, times, [START + dt.timedelta(microseconds=int(t)) for t in times]
 
 
+def frame(shift: int, late: Any, each: int) -> Any:
+    """A table as pandas.merge_asof wants it: at each time of becoming known, the newest row so far."""
+    import pandas as pd
+
+    number = np.arange(each, dtype=np.int64)
+    known = number * STEP + shift + late(number) * 1_000_000
+    order = np.lexsort((number, known))
+    one = pd.DataFrame(
+        {"known": known[order], "number": np.maximum.accumulate(number[order])}
+    ).drop_duplicates("known", keep="last")
+    parts = [one.assign(symbol=np.int8(i)) for i in range(SYMBOLS)]
+    return pd.concat(parts).sort_values("known", kind="stable", ignore_index=True)
+
+
+def in_pandas(tables: list[Any], names: list[str], times: Any) -> list[Any]:
+    """The row numbers found by pandas.merge_asof in tables that are in memory already; -1: none."""
+    import pandas as pd
+
+    left = pd.DataFrame({"known": times, "symbol": np.array([int(n[1:]) for n in names], np.int8)})
+    return [
+        pd.merge_asof(left, table, on="known", by="symbol")["number"].fillna(-1).to_numpy()
+        for table in tables
+    ]
+
+
 def run(conninfo: str) -> list[dict[str, Any]]:
     """Milliseconds for 128 rows against both tables; µs a row for many, and that it is linear."""
     rows = []
@@ -85,6 +110,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                 (column, table, names, moments, column),
             ).fetchall()
 
+        frames = [frame(shift, late, each) for _, _, shift, late in joins]
         rng = np.random.default_rng(1)
         names, times, moments = keys(rng, KEYS)
         for table, column, shift, late in joins:
@@ -92,17 +118,22 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             want = 100 + (number % 1000) / 10.0 if column == "price" else number
             got = [row[0] for row in ask(names, moments, table, column)]
             assert np.allclose(got, want), table
+            (there,) = in_pandas([frames[table == "public.scores"]], names, times)
+            assert np.array_equal(there, number), table
 
         def both() -> None:
             for table, column, _, _ in joins:
                 ask(names, moments, table, column)
 
         p50, _ = common.percentiles(both, 40)
+        peer, _ = common.percentiles(lambda: in_pandas(frames, names, times), 3, warm=1)
         rows.append(
             common.row(
                 f"as-of join of {KEYS} rows with two tables of {ROWS / 1e6:.0f}M rows, p50",
                 p50,
                 "ms",
+                peer="pandas.merge_asof, both tables in memory, sorted",
+                peer_value=peer,
                 goal="value <= 20",
             )
         )
@@ -125,6 +156,28 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                 peer="of a hundred thousand",
                 peer_value=per[0],
                 goal="ratio <= 1.2",
+            )
+        )
+        names, times, at = keys(rng, 1_000_000)
+        started = time.perf_counter()
+        found = conn.execute(
+            "select array_agg((row ->> 'price')::float8) from feature.as_of('market.trades', %s, %s,"
+            " array['price'], '1 hour')",
+            (names, at),
+        ).fetchone()
+        took = time.perf_counter() - started
+        started = time.perf_counter()
+        (there,) = in_pandas(frames[:1], names, times)
+        peer_took = time.perf_counter() - started
+        assert found is not None
+        assert np.allclose(np.array(found[0]), 100 + (there % 1000) / 10.0)
+        rows.append(
+            common.row(
+                "as-of join of a million rows with one of them, values read",
+                took,
+                "s",
+                peer="pandas.merge_asof, the table in memory, sorted",
+                peer_value=peer_took,
             )
         )
         assert w.one(conn, "select count(*) from public.scores") == ROWS

@@ -234,3 +234,26 @@ def test_refresh_stores_the_newest_bar_of_all_symbols(db: Conn) -> None:
         np.testing.assert_array_equal(row[0], live(db, minute, symbol, "order_book"))
     db.execute("call feature.refresh()")
     assert db.execute(count).fetchone() == after
+
+
+def test_bars_without_volume_give_nulls_not_zeros(db: Conn) -> None:
+    instrument(db, "ZEROUSDT")
+    db.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+        " volume, quote_volume, trade_count, taker_buy_volume)"
+        " select 'ZEROUSDT', '1 min', t, t + interval '1 min', 1, 1, 1, 1, 0, 0, 0, 0"
+        " from generate_series(%s, %s, interval '1 min') t",
+        (at(0), at(250)),
+    )
+    db.execute("call market.refresh_aggregates()")
+    for family, flat in (
+        ("microstructure", {"corwin_schultz_spread", "abdi_ranaldo_spread", "permutation_entropy"}),
+        ("liquidation", {"volatility"}),
+        ("order_book", set()),
+    ):
+        row = db.execute("select features from feature.sets where name = %s", (family,)).fetchone()
+        assert row is not None
+        found = dict(zip(row[0], live(db, 248, "ZEROUSDT", family), strict=True))
+        known = {name: value for name, value in found.items() if np.isfinite(value)}
+        # a price that does not move has no volatility, and no spread that its range would show
+        assert known == dict.fromkeys(flat, 0.0), family

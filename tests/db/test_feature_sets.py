@@ -44,7 +44,7 @@ NAMES = ["imbalance", "net_15", "r5", "above_mean"]
 BOOKS = "from market.order_book_snapshots"
 
 
-def create(conn: Conn, name: str, query: str, lookback: str = "1 hour", **more: Any) -> int:
+def create(conn: Conn, name: str, query: str | None, lookback: str = "1 hour", **more: Any) -> int:
     named = "".join(f", {key} => %s" for key in more)
     row = conn.execute(
         f"select feature.create_set(%s, %s, %s{named})", (name, query, lookback, *more.values())
@@ -178,6 +178,8 @@ REFUSED = [
     ("select ts, price as p, pg_sleep(1) as s from market.trades", "AP204", "pg_sleep"),
     ("select ts, length(current_setting('data_directory')) as p from market.trades", "AP204", "current_setting"),
     ("select ts, ml.champion('a', 'b') as p from market.trades", "AP204", "champion"),
+    ("select ts, length(table_to_xml('ml.models', true, true, '')::text) as p from market.trades", "AP204", "table_to_xml"),
+    (None, "AP204", "0 statements"),
     ("select price as p from market.trades", "AP204", "no column ts"),
     ("select ts from market.trades", "AP204", "a feature"),
     ("select ts, price, price from market.trades", "AP204", "name of its own"),
@@ -207,7 +209,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("query", "code", "words"), REFUSED)
-def test_what_is_refused_and_why(market: Conn, query: str, code: str, words: str) -> None:
+def test_what_is_refused_and_why(market: Conn, query: str | None, code: str, words: str) -> None:
     with pytest.raises(psycopg.Error) as refused:
         create(market, "bad", query)
     error = refused.value
@@ -215,6 +217,46 @@ def test_what_is_refused_and_why(market: Conn, query: str, code: str, words: str
     assert words in f"{error.diag.message_primary} {error.diag.message_detail}"
     assert error.diag.message_hint
     assert market.execute("select 1 from feature.sets where name = 'bad'").fetchone() is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select ts, price as p from market.trades -- to the end of the line",
+        "SELECT TS, Price AS P FROM Market.Trades",
+        "select ts, length(E'a\\' market.trades) as u; --') + price as p from market.trades",
+        "select ts, price /* market.trades /* */ ) */ as p from market.trades",
+    ],
+)
+def test_how_it_is_written_does_not_matter(market: Conn, query: str) -> None:
+    create(market, "written", query)
+    assert live(market, 120, "written")[0] > 0
+    market.execute("select feature.drop_set('written')")
+
+
+def test_a_select_runs_with_the_reader_s_rights_whoever_stores(market: Conn) -> None:
+    """Past the check (a row written by hand), it still cannot read the owner's or write."""
+    create(market, "past", f"select ts, bid_sizes[1] as b {BOOKS}")
+    past = {
+        "(select count(artifact) from ml.model_versions)": "permission denied",
+        "length(pg_read_file('/etc/passwd'))": "permission denied",
+        "(with x as (delete from feature.pending returning 1) select count(*) from x)": "WITH clause",
+        "(select 1 from feature.create_set('x', 'y', '1 hour'))": "permission denied",
+    }
+    for number, (expression, words) in enumerate(past.items(), 2):
+        market.execute(
+            "insert into feature.sets (name, version, features, definition, kind, lookback, sha256)"
+            " values ('past', %s, '{p}', %s, 'select', '1 hour', '')",
+            (number, f"select ts, {expression} as p {BOOKS}"),
+        )
+        for statement in (
+            "select feature.vector('past', %s, %s)",
+            "call feature.materialise('past', %s, %s, '2100-01-01')",
+        ):
+            with pytest.raises(psycopg.Error) as denied:
+                market.execute(statement, (SYMBOL, at(120)))
+            assert words in str(denied.value), denied.value
+    market.execute("select feature.drop_set('past')")
 
 
 @pytest.mark.parametrize(

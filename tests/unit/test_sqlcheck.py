@@ -14,6 +14,7 @@ CATALOGUE = Catalogue(
         "market.instruments": Relation(("symbol", "exchange", "base"), None),
     },
     volatile=frozenset({"pg_sleep", "set_config", "nextval", "dblink", "pg_read_file"}),
+    functions=frozenset({"pg_sleep", "time_bucket", "age", "regr_slope", "set_config"}),
 )
 BARS = " from market.candles_1m"
 
@@ -41,6 +42,14 @@ CLEAN = [
     "with u as (select symbol, ts, close as v from market.candles_1m union all select symbol, ts,"
     " price from market.trades) select symbol, ts, sum(v) over (order by ts) as s from u",
     "select symbol, ts, rank() over (partition by ts order by ts) as r" + BARS,
+    "SELECT Symbol, TS, Close AS c FROM Market.Candles_1m",
+    "select known_at as ts, price as p from market.trades",
+    "select max(ts) as ts, sum(size) as s from market.trades"
+    " group by date_trunc('minute', ts) + '60 seconds'::interval",
+    "with b as (select public.time_bucket('1 hour', ts) + interval '60 min' as closed, sum(size) as s"
+    " from market.trades group by 1) select closed - interval '1 microsecond' as ts, s from b",
+    "select t.ts, b.price as p from market.trades t join market.trades b"
+    " on b.ts <= t.ts - interval '1 hour 30 minutes'",
 ]
 
 LEAKS = [
@@ -139,6 +148,41 @@ LEAKS = [
     ("select symbol, ts, extract(epoch from now() - ts) as age" + BARS, "run", None),
     ("select symbol, ts, close" + BARS + " where ts < 'now'::timestamptz", "clock", None),
     ("select symbol, ts, random() as r" + BARS, "run", None),
+    ("select ts, close" + BARS + " where ts < 'now'", "clock", None),
+    ("select ts, close" + BARS + " where ts < 'Today 10:00'::timestamptz", "clock", None),
+    ("select ts, extract(epoch from age(ts)) as a" + BARS, "day of the run", None),
+    ("select ts - interval '5 min' as ts, close" + BARS, "ts may lie before", 8),
+    ("select '2024-01-01'::timestamptz as ts, 1 as x", "ts may lie before", 8),
+    (
+        "with s as (select ts - interval '5 min' as ts, close from market.candles_1m)"
+        " select s.ts, s.close from s",
+        "ts may lie before",
+        None,
+    ),
+    (
+        "select b.ts, t.price as p from market.trades t join market.trades b on b.ts <= t.ts",
+        "ts may lie before",
+        None,
+    ),
+    (
+        "select t.ts, b.price as p from market.trades t join market.trades b"
+        " on b.ts <= t.ts - interval '-1 hour'",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select t.ts, b.price as p from market.trades t join market.trades b"
+        " on b.ts + interval '-1 hour' <= t.ts",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select public.time_bucket('5 min', ts) + interval '1 min' as ts, max(high) h"
+        + BARS
+        + " group by 1",
+        "ts may lie before",
+        None,
+    ),
     ("select symbol, ts, close" + BARS + " order by ts desc limit 10", "LIMIT", None),
 ]
 
@@ -153,6 +197,12 @@ WRITES = [
     ("select * from pg_catalog.pg_authid", "not known"),
     ("select * from trades", "not known"),
     ("select * from (select * from secret.t) x", "not known"),
+    ('select U&"\\0070g_sleep"(10) from market.trades', "Unicode"),
+    ("select price operator(pg_temp.~+~) 1 from market.trades", "OPERATOR"),
+    ("select (price::pg_temp.d)::float8 from market.trades", "pg_temp.d"),
+    ("select 'ml.models'::regclass::int from market.trades", "type"),
+    ("select pg_temp.abs(price) from market.trades", "pg_temp"),
+    ("select nosuch(price) from market.trades", "not known"),
     ("selec 1", ""),
     ("", "0 statements"),
 ]

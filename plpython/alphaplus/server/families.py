@@ -424,7 +424,8 @@ class Sources:
         version = ("bucket", "usable", "expires")
         if needs.bars:
             width = argument("float8", grid / w.SECOND)
-            call = f"$1, make_interval(secs => {width}), {span(needs.bars)}"
+            since = argument("float8", first / w.SECOND + _EPOCH)
+            call = f"$1, make_interval(secs => {width}), {span(needs.bars)}, to_timestamp({since})"
             add("bars", f"_bars{suffix}", ("rows",), call)
         if needs.book:
             names = (*version, "last_ts", *_BOOK, "n", *_LEVELS)

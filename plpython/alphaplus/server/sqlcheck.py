@@ -12,6 +12,7 @@ truncated data. The linter refuses what it cannot show to be safe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.lineage import lineage as _sqlglot_lineage
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
 _CLOCKS = {
@@ -41,7 +43,18 @@ _CLOCK_NODES = (
     exp.Localtimestamp,
     exp.Rand,
 )
-_CLOCK_LITERALS = {"now", "today", "tomorrow", "yesterday", "infinity"}
+_CLOCK_LITERALS = {"infinity"}
+# What the server reads as a time in any text that becomes one, cast or not.
+_CLOCK_WORDS = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
+_SCHEMAS = {"pg_catalog", "public"}  # of functions
+_UNICODE = re.compile("[uU]&[\"']")
+_SPAN = re.compile(
+    r"(\d+(?:\.\d+)?) *(microsecond|millisecond|second|sec|s|minute|min|m|hour|h|day|d|week|w)?s?"
+)
+_SECONDS = {
+    "microsecond": 1e-6, "millisecond": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0,
+    "w": 604800.0,
+}  # fmt: skip
 _WHOLE_PARTITION = (exp.CumeDist, exp.PercentRank, exp.Ntile)
 _TABLE_FUNCTIONS = {"unnest", "generate_series"}
 
@@ -69,10 +82,14 @@ class Relation:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What the database knows: relations by qualified name, and the names of volatile functions."""
+    """What the database knows: relations by qualified name, names of functions not to be called.
+
+    ``functions``: names of all functions, where given; what else is called is refused.
+    """
 
     relations: Mapping[str, Relation]
     volatile: Collection[str] = field(default_factory=frozenset)
+    functions: Collection[str] | None = None
 
     @property
     def schema(self) -> dict[str, dict[str, dict[str, str]]]:
@@ -85,7 +102,16 @@ class Catalogue:
 
 
 def parse(query: str) -> exp.Query | Problem:
-    """The one SELECT in ``query``, or why it is not one."""
+    """The one SELECT in ``query``, names folded to lower case, or why it is not one."""
+    unicode = _UNICODE.search(query)
+    if unicode is not None:
+        before = query[: unicode.start()]
+        return Problem(
+            "a name or text with Unicode escapes cannot be checked",
+            "Write the characters themselves.",
+            before.count("\n") + 1,
+            unicode.start() - before.rfind("\n"),
+        )
     try:
         statements = [tree for tree in sqlglot.parse(query, read="postgres") if tree is not None]
     except ParseError as error:
@@ -108,7 +134,7 @@ def parse(query: str) -> exp.Query | Problem:
         return Problem(
             f"{tree.key.upper()} where a SELECT is expected", "Only a read-only SELECT is taken."
         )
-    return tree
+    return normalize_identifiers(tree, dialect="postgres")
 
 
 def read_only(query: str, catalogue: Catalogue | None = None) -> list[Problem]:
@@ -128,7 +154,10 @@ def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
     if isinstance(tree, Problem):
         return [tree]
     problems = list(_clocks(tree)) + list(_shape(tree))
-    for scope in traverse_scope(tree):
+    scopes = traverse_scope(tree)
+    if scopes:
+        problems.extend(_labels(scopes[-1], catalogue))
+    for scope in scopes:
         problems.extend(_windows(scope, catalogue))
         problems.extend(_sources(scope, catalogue))
         problems.extend(_groups(scope, catalogue))
@@ -205,6 +234,7 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
     for node in tree.find_all(exp.Into, exp.Lock):
         word = "SELECT INTO" if isinstance(node, exp.Into) else "a row lock"
         yield _problem(node.parent or node, f"{word} writes", "Leave it out.")
+    yield from _names(tree)
     if catalogue is None:
         return
     for table in _tables(tree):
@@ -221,6 +251,34 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
             yield _problem(
                 function, f"{name}() is volatile", "Use functions that only read and compute."
             )
+        elif (
+            isinstance(function, exp.Anonymous)
+            and catalogue.functions is not None
+            and name not in catalogue.functions
+        ):
+            yield _problem(function, f"function {name}() is not known", "Check its name.")
+
+
+def _names(tree: exp.Query) -> Iterator[Problem]:
+    """Functions, operators and types by which code that is nobody's could be reached."""
+    for dot in tree.find_all(exp.Dot):
+        schema = dot.this
+        if isinstance(dot.expression, exp.Func) and schema.name not in _SCHEMAS:
+            yield _problem(
+                dot,
+                f"functions of schema {schema.name} are volatile or cannot be checked",
+                "Use functions of pg_catalog, and of extensions in public.",
+            )
+    for operator in tree.find_all(exp.Operator):
+        yield _problem(operator, "OPERATOR() cannot be checked", "Write the operator itself.")
+    kinds = (exp.DataType.Type.USERDEFINED, exp.DataType.Type.UNKNOWN)
+    for kind in tree.find_all(exp.DataType, exp.ObjectIdentifier):
+        if isinstance(kind, exp.ObjectIdentifier) or kind.this in kinds:
+            yield _problem(
+                kind.parent or kind,
+                f"the type {kind.sql(dialect='postgres')} cannot be checked",
+                "Cast to a number, a text or a time.",
+            )
 
 
 def _function(node: exp.Expr) -> str:
@@ -236,6 +294,14 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             yield _problem(node, "the result depends on when the query runs", hint)
         elif isinstance(node, exp.Func) and _function(node) in _CLOCKS:
             yield _problem(node, f"{_function(node)}() changes with each run", hint)
+        elif (
+            isinstance(node, exp.Anonymous)
+            and _function(node) == "age"
+            and len(node.expressions) == 1
+        ):
+            yield _problem(node, "age() of one time is counted from the day of the run", hint)
+        elif isinstance(node, exp.Literal) and node.is_string and _CLOCK_WORDS.search(node.name):
+            yield _problem(node.parent or node, f"'{node.name}' is the clock's time", hint)
         elif (
             isinstance(node, exp.Cast)
             and isinstance(node.this, exp.Literal)
@@ -277,7 +343,7 @@ def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
 def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
     if scope.set_operation_scopes:
         return _exposed_times(scope.set_operation_scopes[0], catalogue)
-    inner = _time_names(scope, catalogue)
+    inner = _row_times(scope, catalogue)
     exposed: set[str] = set()
     if not isinstance(scope.expression, exp.Select):
         return exposed
@@ -290,6 +356,64 @@ def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
         elif _bare_time(value, inner) or _closed_bucket(value, inner):
             exposed.add(projection.alias_or_name)
     return exposed
+
+
+def _row_times(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
+    """The time columns of the relation that gives a SELECT its rows: the first that has any."""
+    times = _time_names(scope, catalogue)
+    timed = [alias for alias in scope.selected_sources if times.get(alias)]
+    return {alias: times[alias] for alias in timed[:1]}
+
+
+def _labels(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
+    """Is the output ``ts`` not before what its row is made of?"""
+    if scope.set_operation_scopes:
+        for part in scope.set_operation_scopes:
+            yield from _labels(part, catalogue)
+        return
+    if not isinstance(scope.expression, exp.Select):
+        return
+    times = _row_times(scope, catalogue)
+    for projection in scope.expression.selects:
+        if projection.alias_or_name != "ts":
+            continue
+        value = projection.unalias()
+        while isinstance(value, exp.Paren):
+            value = value.this
+        if isinstance(value, exp.Sub) and (_span(value.expression) or 1.0) <= 1e-3:
+            value = value.this
+        elif isinstance(value, exp.Add) and _span(value.expression) is not None:
+            if not _truncation(value.this):
+                value = value.this
+        elif isinstance(value, exp.Max) and scope.expression.args.get("group"):
+            value = value.this  # the last row of its group
+        while isinstance(value, exp.Paren):
+            value = value.this
+        known = isinstance(value, exp.Column) and value.name == "known_at"
+        start = _truncation(value)  # the groups are looked at for that
+        if not (_bare_time(value, times) or _closed_bucket(value, times) or known or start):
+            first = next(iter(times), "the first relation")
+            yield _problem(
+                projection,
+                "ts may lie before what its row is made of",
+                f"Give {first}'s own time, or the end of its bucket: time_bucket(w, ts) + w.",
+            )
+
+
+def _span(node: exp.Expr | None) -> float | None:
+    """Seconds of an interval that is written out and not negative; None: cannot be told."""
+    unit = ""
+    while isinstance(node, (exp.Cast, exp.Paren, exp.Interval)):
+        if isinstance(node, exp.Interval):
+            unit = node.args["unit"].name.lower() if node.args.get("unit") else unit
+        node = node.this
+    if not isinstance(node, exp.Literal):
+        return None
+    text = f"{node.name} {unit}".strip().lower()
+    parts = [part for part in _SPAN.findall(text) if part[1]]
+    if not parts or _SPAN.sub("", text).strip():
+        return None
+    return sum(float(n) * (_SECONDS.get(u) or _SECONDS[u[0]]) for n, u in parts)
 
 
 def _bare_time(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
@@ -310,9 +434,20 @@ def _truncation(node: exp.Expr | None) -> bool:
 
 def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
     """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened."""
+    if not isinstance(node, exp.Add) or not _truncation(node.this):
+        return False
+    start = node.this.expression if isinstance(node.this, exp.Dot) else node.this
+    if isinstance(start, exp.Anonymous):
+        width = _span(exp.Interval(this=start.expressions[0])) if start.expressions else None
+    elif isinstance(start, (exp.TimestampTrunc, exp.DateTrunc)):
+        width = _span(exp.Literal.string(f"1 {start.text('unit')}"))
+    else:
+        width = _span(start.this)
+    added = _span(node.expression)
     return (
-        isinstance(node, exp.Add)
-        and _truncation(node.this)
+        width is not None
+        and added is not None
+        and added >= width
         and any(_bare_time(column, times) for column in node.this.find_all(exp.Column))
     )
 
@@ -417,9 +552,9 @@ def _bounded_by(
     elif isinstance(condition, exp.Between):
         pairs = [(condition.this, condition.args["high"])]
     for early, late in pairs:
-        if isinstance(early, exp.Add):
+        if isinstance(early, exp.Add) and _span(early.expression) is not None:
             early = early.this
-        if isinstance(late, exp.Sub):
+        if isinstance(late, exp.Sub) and _span(late.expression) is not None:
             late = late.this
         if (
             isinstance(early, exp.Column)

@@ -32,7 +32,9 @@ PREFIX = "select:"
 AT_ONCE = 2000  # grid times in one statement
 _NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 # Read what a set has no business with, or outside its tables, without being volatile.
-_FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "query_to", "lo_")
+_FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "lo_", "row_security")
+# … and these read whatever relation they are given the name of.
+_READS_BY_NAME = ("_to_xml", "to_xmlschema", "ts_stat", "ts_rewrite", "nextval", "currval")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> 
         "select _alphaplus.seconds, q.v from (select s as seconds, to_timestamp(s) as t,"
         " to_timestamp(s) - make_interval(secs => $3) as start, to_timestamp($5) as stop"
         " from unnest($2) as s) as _alphaplus left join lateral ("
-        f"select array[{names}] as v from ({rewritten(query, known)}) as u"
+        f"select array[{names}] as v from ({rewritten(query, known)}\n) as u"
         " where u.ts >= _alphaplus.t - make_interval(secs => $4) and u.ts < _alphaplus.t"
         " order by u.ts desc limit 1) q on true"
     )
@@ -98,27 +100,59 @@ def values(
 ) -> Floats:
     """The set at ascending grid times: (n, k), NaN where not knowable.
 
+    The SELECT runs in ``feature._set_rows``, which may read but not write, whoever calls.
+
     Args:
         lookback: another lookback than the set's, in microseconds.
         until: look at rows up to that time, later than the grid times too (for the audit).
     """
     plans = cache.setdefault("alphaplus.plans", {})
-    key = (PREFIX, chosen.set_id, until is not None)
-    plan = plans.get(key)
+    plan = plans.get(PREFIX)
     if plan is None:
-        text = _statement(chosen.query, chosen.features, plpy.quote_ident, until is not None)
-        plan = plans[key] = plpy.prepare(text, ["text", "float8[]", "float8", "float8", "float8"])
+        plan = plans[PREFIX] = plpy.prepare(
+            "select seconds_at, vector from feature._set_rows($1, $2, $3, $4, $5)",
+            ["int4", "text", "float8[]", "float8", "float8"],
+        )
     out = np.full((len(grid), len(chosen.features)), np.nan)
     back = (chosen.lookback if lookback is None else lookback) / w.SECOND
     stop = None if until is None else until / w.SECOND + families._EPOCH
     for begin in range(0, len(grid), AT_ONCE):
         seconds = (grid[begin : begin + AT_ONCE] / w.SECOND + families._EPOCH).tolist()
         where = {second: begin + i for i, second in enumerate(seconds)}
-        for row in plpy.execute(plan, [symbol, seconds, back, chosen.grid / w.SECOND, stop]):
-            if row["v"] is not None:
-                out[where[row["seconds"]]] = [np.nan if x is None else x for x in row["v"]]
+        for row in plpy.execute(plan, [chosen.set_id, symbol, seconds, back, stop]):
+            out[where[row["seconds_at"]]] = [np.nan if x is None else x for x in row["vector"]]
     out[~np.isfinite(out)] = np.nan
     return out
+
+
+def run(
+    plpy: Any,
+    cache: dict[str, Any],
+    set_id: int,
+    symbol: str,
+    seconds: list[float],
+    back: float,
+    stop: float | None,
+) -> list[tuple[float, list[float | None]]]:
+    """``feature._set_rows``: the times at which the set has a row, with its vector."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    key = (PREFIX, set_id, stop is not None)
+    if key not in plans:
+        chosen = load(plpy, set_id)
+        text = _statement(chosen.query, chosen.features, plpy.quote_ident, stop is not None)
+        kinds = ["text", "float8[]", "float8", "float8", "float8"]
+        plans[key] = (plpy.prepare(text, kinds), chosen.grid / w.SECOND)
+    plan, step = plans[key]
+    # Not a generator: an error inside one reaches the user without its words.
+    found = plpy.execute(plan, [symbol, seconds, back, step, stop])
+    return [(row["seconds"], row["v"]) for row in found if row["v"] is not None]
+
+
+def columns(plpy: Any, query: str) -> list[tuple[str, int]]:
+    """``feature._set_columns``: names and types of the query's columns, as the server says."""
+    known = "market._{table}_known('', '2000-01-01', '2000-01-01')"
+    result = plpy.execute(f"select * from ({rewritten(query, known)}\n) as u limit 0")
+    return list(zip(result.colnames(), result.coltypes(), strict=True))
 
 
 def load(plpy: Any, set_id: int) -> UserSet:
@@ -184,15 +218,15 @@ def catalogue(plpy: Any) -> sqlcheck.Catalogue:
             " and d.deptype = 'e')"
         )
     }
-    known = plpy.execute("select distinct proname from pg_catalog.pg_proc")
-    refused |= {
-        row["proname"]
-        for row in known
-        if any(
-            row["proname"].startswith(p) or (p == "xml" and p in row["proname"]) for p in _FORBIDDEN
-        )
+    names = {
+        row["proname"] for row in plpy.execute("select distinct proname from pg_catalog.pg_proc")
     }
-    return sqlcheck.Catalogue(relations, refused)
+    refused |= {
+        name
+        for name in names
+        if name.startswith(_FORBIDDEN) or any(part in name for part in _READS_BY_NAME)
+    }
+    return sqlcheck.Catalogue(relations, refused, names)
 
 
 def check(plpy: Any, query: str, *, look_ahead: bool) -> tuple[str, ...]:
@@ -241,15 +275,15 @@ def _refuse(plpy: Any, problems: list[sqlcheck.Problem], code: str, words: str) 
         )
 
 
-def types(plpy: Any, query: str, features: tuple[str, ...]) -> None:
-    """Refuse (AP204) a query that the server does not run, or features that are no numbers."""
-    known = "market._{table}_known('', '2000-01-01', '2000-01-01')"
-    failed = ""
+def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
+    """The columns' types; refuses (AP204) what the server does not run or is no number."""
+    failed, kinds = "", {}
     try:
         with plpy.subtransaction():
-            result = plpy.execute(f"select * from ({rewritten(query, known)}) as u limit 0")
+            plan = plpy.prepare("select name, type from feature._set_columns($1)", ["text"])
+            kinds = {row["name"]: row["type"] for row in plpy.execute(plan, [query])}
     except plpy.SPIError as error:
-        failed = str(error)
+        failed = str(error).removeprefix("spiexceptions.").partition(": ")[2] or str(error)
     if failed:
         plpy.error(
             f"the query does not run: {failed}",
@@ -257,7 +291,6 @@ def types(plpy: Any, query: str, features: tuple[str, ...]) -> None:
             hint="Run the SELECT on its own first; name functions of extensions with their schema"
             " (public.time_bucket), and columns by their table's alias.",
         )
-    kinds = dict(zip(result.colnames(), result.coltypes(), strict=True))
     wrong = [name for name in features if kinds.get(name) not in _NUMBERS]
     if wrong:
         plpy.error(
@@ -271,12 +304,13 @@ def types(plpy: Any, query: str, features: tuple[str, ...]) -> None:
             sqlstate="AP204",
             hint="Give the table's own ts, or public.time_bucket(width, ts) + width.",
         )
+    return kinds
 
 
 def create(
     plpy: Any,
     name: str,
-    query: str,
+    query: str | None,
     lookback: float,
     grid: float,
     description: str,
@@ -284,10 +318,10 @@ def create(
     look_ahead: bool,
 ) -> int:
     """``feature.create_set``: the set's id, new or that of the same definition."""
-    query = query.strip().rstrip(";").rstrip()
+    query = (query or "").strip().rstrip(";").rstrip()
     features = check(plpy, query, look_ahead=look_ahead)
-    types(plpy, query, features)
-    booleans = _booleans(plpy, query, features)
+    kinds = types(plpy, query, features)
+    booleans = {name for name in features if kinds[name] == 16}
     if booleans:
         # float8 has no cast from boolean
         inside = ", ".join(
@@ -295,7 +329,7 @@ def create(
             else f"u.{plpy.quote_ident(f)}"
             for f in features
         )  # fmt: skip
-        query = f"select u.ts, {inside} from ({query}) as u"
+        query = f"select u.ts, {inside} from ({query}\n) as u"
     digest = hashlib.sha256(json.dumps([query, features, grid, lookback]).encode()).digest()
     same = plpy.execute(
         plpy.prepare(
@@ -335,13 +369,6 @@ def create(
         )  # fmt: skip
     functions(plpy, int(row["set_id"]))
     return int(row["set_id"])
-
-
-def _booleans(plpy: Any, query: str, features: tuple[str, ...]) -> set[str]:
-    known = "market._{table}_known('', '2000-01-01', '2000-01-01')"
-    result = plpy.execute(f"select * from ({rewritten(query, known)}) as u limit 0")
-    kinds = zip(result.colnames(), result.coltypes(), strict=True)
-    return {name for name, kind in kinds if kind == 16 and name in features}
 
 
 def _expressions(query: str) -> dict[str, str]:
