@@ -13,7 +13,7 @@ begin
 end
 $$;
 comment on function ml.explain(text, text, timestamptz) is
-'What each feature adds to the raw score (log odds for classes) of ml.predict with the same arguments, largest first; the row "base" is the expected raw score, and all rows sum to the raw score. Trees: exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2). Errors: as ml.predict, and AP505 no promoted version.';
+'What each feature adds to the raw score (log odds for classes) of ml.predict with the same arguments, largest first; the row "base" is the expected raw score, and all rows sum to the raw score. Trees (LightGBM, XGBoost, gradient boosting, random forest): exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2), of a forest summing to its mean vote (the uncalibrated probability); linear models: weight times scaled value; the deep ones: occlusion by the training median, over all times of the sequence. Errors: as ml.predict, and AP505 no promoted version.';
 
 create or replace function ml._attention(version_id bigint, features double precision [])
 returns double precision []

@@ -87,7 +87,7 @@ def live(conninfo: str) -> list[dict[str, Any]]:
             rows = predict_live.fill(conn, DAYS)
             conn.execute(CANDLES)
             conn.execute("call market.refresh_aggregates()")
-            conn.execute("vacuum analyze market.candles")
+            conn.execute("vacuum analyze")
             rows += w.one(conn, "select count(*) from market.candles")
         with psycopg.connect(own, autocommit=True) as conn:
             conn.prepare_threshold = 0

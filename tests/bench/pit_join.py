@@ -26,7 +26,7 @@ insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)
 select 'S' || s, t, n::text, t + make_interval(secs => case when n %% 10 = 0 then 60 else n %% 4 end),
     100 + (n %% 1000) / 10.0, 1, 'buy'
 from generate_series(0, %(symbols)s - 1) s, generate_series(0, %(each)s - 1) n,
-    lateral (select %(start)s::timestamptz + n * %(step)s * interval '1 microsecond' as t) x;
+    lateral (select %(start)s::timestamptz + n * %(step)s::bigint * interval '1 microsecond' as t) x;
 create table public.scores (
     symbol text collate "C", ts timestamptz, known_at timestamptz, score float8,
     primary key (symbol, ts)
@@ -35,7 +35,7 @@ select public.create_hypertable('public.scores', public.by_range('ts', interval 
 insert into public.scores
 select 'S' || s, t + interval '100 ms', t + interval '100 ms' + make_interval(secs => n %% 3), n
 from generate_series(0, %(symbols)s - 1) s, generate_series(0, %(each)s - 1) n,
-    lateral (select %(start)s::timestamptz + n * %(step)s * interval '1 microsecond' as t) x;
+    lateral (select %(start)s::timestamptz + n * %(step)s::bigint * interval '1 microsecond' as t) x;
 """
 
 

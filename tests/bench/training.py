@@ -42,13 +42,13 @@ def fill(conn: psycopg.Connection[Any], rows: int) -> None:
             copy.write_row(
                 ("XXX", "1 minute", ts, ts + pd.Timedelta(minutes=1), price, price, price, price, 1)
             )
-    names = [f"x{i}" for i in range(COLUMNS)]
-    conn.execute(
-        "insert into feature.sets (name, features, definition, kind, lookback, sha256)"
-        " values ('wide', %s, 'wide', 'builtin', '0', sha256('wide'))",
-        (names,),
+    # What is not stored, the first and the last bars, is computed by the set's own SELECT.
+    features = ", ".join(f"close + {i} as x{i}" for i in range(COLUMNS))
+    set_id = w.one(
+        conn,
+        "select feature.create_set('wide', %s, '10 minutes')",
+        f"select ts, {features} from market.candles",
     )
-    set_id = w.one(conn, "select set_id from feature.sets where name = 'wide'")
     from alphaplus.server.vectors import binary_rows
 
     epoch = int((start.timestamp() - 946_684_800) * 1e6)

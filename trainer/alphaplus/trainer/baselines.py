@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alphaplus.trainer.train import Inputs
 
 # The line is fitted on at most this many training rows, evenly in time.
-LINEAR_ROWS = 20_000
+LINEAR_ROWS = 10_000
 # What is kept of a baseline's metrics.
 _KEPT = (
     "auc", "average_precision", "log_loss", "brier", "ece", "rmse", "mae", "r2", "spearman",
@@ -88,7 +88,7 @@ def measure(
         else:
             known = np.isfinite(now)
             persistence[where[known]] = now[known]
-        line = LogisticRegression(task, {"max_rows": LINEAR_ROWS, "max_iter": 100}, **settings)
+        line = LogisticRegression(task, {"max_rows": LINEAR_ROWS, "max_iter": 20}, **settings)
         line.fit(rows.latest[in_train], y)
         raw = line.raw(rows.latest[in_test])
         linear[where] = (

@@ -64,7 +64,10 @@ class LogisticRegression(Estimator):
         strength = float(self.options["C"])
         target = self.target(y)
         if self.task == "classification":
-            self.model = SkLogistic(C=strength, max_iter=int(self.options["max_iter"]))
+            # Newton's method: far more rows than features, and features that move together.
+            self.model = SkLogistic(
+                C=strength, solver="newton-cholesky", max_iter=int(self.options["max_iter"])
+            )
         else:
             self.model = Ridge(alpha=1 / strength)
         try:
