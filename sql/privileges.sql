@@ -19,7 +19,7 @@ declare
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
     -- What the trainer may call, besides procrastinate's own functions.
     v_trainer constant text [] := array[
-        'ml._claim_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_rows', 'ml._job_folds',
+        'ml._claim_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
         'ml._save_checkpoint', 'ml._load_checkpoint', 'ml._job_span',
         'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
     ];

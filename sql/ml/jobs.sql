@@ -148,31 +148,23 @@ create or replace function ml._job_matrix(
     job_id bigint,
     lease uuid,
     "from" timestamptz default null,
-    "to" timestamptz default null,
-    out n bigint,
-    out ts bytea,
-    out label_end bytea,
-    out target bytea,
-    out columns bytea [],
-    out sha256 bytea,
-    out symbols bytea
+    "to" timestamptz default null
 )
+returns bytea
 language plpgsql volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
-    select m.n, m.ts, m.label_end, m.target, m.columns, m.sha256, m.symbols
-    into n, ts, label_end, target, columns, sha256, symbols
-    from ml.training_matrix(
+    return ml._training_bytes(
         v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
-    ) m;
+    );
 end
 $$;
 comment on function ml._job_matrix(bigint, uuid, timestamptz, timestamptz) is
-'For the trainer: ml.training_matrix of the job it holds, and of no other; of its grid times in
-[from, to) where these are given, for sets too large for one row.';
+'For the trainer: ml._training_bytes of the job it holds, and of no other; of its grid times in
+[from, to) where these are given, for sets too large for one value.';
 
 create or replace function ml._job_span(
     job_id bigint, lease uuid, out first_ts timestamptz, out stop_ts timestamptz,
@@ -198,22 +190,6 @@ $$;
 comment on function ml._job_span(bigint, uuid) is
 'For the trainer: from when to when the set of the job it holds can reach, and how many rows it has
 at most.';
-
-create or replace function ml._job_rows(job_id bigint, lease uuid)
-returns table (symbol text, ts timestamptz, label_end timestamptz, target float8, features float8 [])
-language plpgsql volatile parallel unsafe security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_job ml.training_jobs := ml._held_job(job_id, lease);
-begin
-    return query
-    select t.symbol, t.ts, t.label_end, t.target, t.features
-    from ml.training_set(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job), null) t;
-end
-$$;
-comment on function ml._job_rows(bigint, uuid) is
-'For the trainer: ml.training_set of the job it holds, for sets too large for one row.';
 
 create or replace function ml._job_folds(
     job_id bigint, lease uuid, ts bytea, label_end bytea

@@ -135,7 +135,7 @@ ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: 
 override ml.models.training and .params for this job: algorithm (lightgbm, xgboost,
 gradient_boosting, random_forest, logistic_regression, lstm, gru, cnn, transformer), params (of the
 algorithm), sequence_length, search ({"trials": n, "minutes": m, "space": {...}}, by Optuna), folds,
-lookback, seed, calibration, min_rows, baselines, auto_promote, reader, threads. ml.models.params
+lookback, seed, calibration, min_rows, baselines, auto_promote, threads. ml.models.params
 hold for the model''s own algorithm only. A job that already waits for the same is returned instead of a second one.
 Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option,
 AP305 a regime is given: training sets are not cut by regime, as yet.';
@@ -146,7 +146,7 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     select array[
-        'algorithm', 'params', 'folds', 'lookback', 'seed', 'auto_promote', 'reader', 'threads',
+        'algorithm', 'params', 'folds', 'lookback', 'seed', 'auto_promote', 'threads',
         'calibration', 'min_rows', 'search', 'sequence_length', 'baselines'
     ]
 $$;

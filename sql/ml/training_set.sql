@@ -74,6 +74,16 @@ as $python$
     return training.training_matrix(plpy, GD, model, symbols, start, stop, as_of)
 $python$;
 
+create or replace function ml._training_block(
+    model text, symbols text [], start double precision, stop double precision,
+    as_of double precision
+) returns bytea
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import training
+    return training.training_block(plpy, GD, model, symbols, start, stop, as_of)
+$python$;
+
 create or replace function ml.training_set(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
     "to" timestamptz default null
@@ -116,7 +126,23 @@ as $$
     ) m
 $$;
 comment on function ml.training_matrix(text, text, timestamptz, timestamptz, timestamptz) is
-'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; sha256 over all of them in that order; symbols: big-endian int4, the number of each row''s symbol among those of the set by name.';
+'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; symbols: big-endian int4, the number of each row''s symbol among those of the set by name. sha256 is of ts, label_end, target and the features row by row, all little-endian; ml.model_versions.training_sha256 is this of the set that the version was trained on.';
+
+create or replace function ml._training_bytes(
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+)
+returns bytea
+language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+    select ml._training_block(
+        $1, y.symbols, p.start, p.stop,
+        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
+    )
+    from ml._training_symbols($2) as y (symbols)
+    cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
+$$;
+comment on function ml._training_bytes(text, text, timestamptz, timestamptz, timestamptz) is
+'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row.';
 
 create or replace function ml._folds(times bytea, ends bytea, folds integer)
 returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)

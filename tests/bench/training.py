@@ -91,9 +91,13 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         fill(conn, ROWS)
         conn.execute("update ops.settings set value = '\"1 hour\"' where name like '%lease%'")
         job, lease = claim(conn, READ)
-        matrix = data.read_matrix(conn, job, lease, COLUMNS)
+
+        def connect() -> psycopg.Connection[Any]:
+            return psycopg.connect(own, autocommit=True)
+
+        matrix = data.read_matrix(connect, job, lease, COLUMNS)
         gigabytes = matrix.x.nbytes / 1e9
-        ours = common.best(lambda: data.read_matrix(conn, job, lease, COLUMNS), 3)
+        ours = common.best(lambda: data.read_matrix(connect, job, lease, COLUMNS), 3)
         query = (
             "select features from ml.training_set('wide', 'XXX', %s)",
             (START + pd.Timedelta(minutes=READ + 5),),
@@ -131,7 +135,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             conn.execute("select ml._fail_job(%s, %s, 'error', 'bench')", (job, lease))
         job, lease = claim(conn, ROWS)
         started = time.perf_counter()
-        matrix = _read(conn, job, lease)
+        matrix = data.read_matrix(connect, job, lease, COLUMNS)
         read = time.perf_counter() - started
         model = LightGBM("classification", {"rounds": ROUNDS}, threads=2)
         started = time.perf_counter()
@@ -155,13 +159,3 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             )
         )
     return rows
-
-
-def _read(conn: psycopg.Connection[Any], job: int, lease: str) -> data.Matrix:
-    """As the trainer does: the matrix, and COPY where that is too large for one row."""
-    from alphaplus.trainer.job import _TOO_LARGE
-
-    try:
-        return data.read_matrix(conn, job, lease, COLUMNS)
-    except _TOO_LARGE:
-        return data.read_copy(conn, job, lease, COLUMNS)

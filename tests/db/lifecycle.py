@@ -32,7 +32,7 @@ create table public.toy_rows (
 create table public.toy_delay (seconds float8);
 alter table public.toy_rows owner to alphaplus_owner;
 alter table public.toy_delay owner to alphaplus_owner;
-drop function if exists ml.folds, ml.training_matrix, ml.training_set;
+drop function if exists ml._training_bytes, ml.training_set;
 create function ml.training_set(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
     "to" timestamptz default null
@@ -48,27 +48,26 @@ create function ml.training_set(
         and (select coalesce(max(seconds), 0) = 0 or pg_sleep(max(seconds)) is not null from public.toy_delay)
     order by r.symbol, r.ts
 $$;
-create function ml.training_matrix(
-    model text, symbol text, as_of timestamptz, "from" timestamptz default null,
-    "to" timestamptz default null, out n bigint, out ts bytea, out label_end bytea, out target bytea,
-    out columns bytea [], out sha256 bytea, out symbols bytea
-) language sql stable as $$
-    with t as materialized (select * from ml.training_set($1, $2, $3, $4, $5))
-    select count(*),
-        string_agg(int8send((extract(epoch from t.ts) * 1000000)::bigint), ''::bytea order by t.ts, t.symbol),
-        string_agg(int8send((extract(epoch from t.label_end) * 1000000)::bigint), ''::bytea order by t.ts, t.symbol),
-        string_agg(float8send(t.target), ''::bytea order by t.ts, t.symbol),
-        (select array_agg(c order by i) from (
-            select i, string_agg(float8send(coalesce(t.features[i], 'NaN')), ''::bytea order by t.ts, t.symbol) as c
-            from t, generate_series(1, 4) i group by i) x),
-        sha256(string_agg(t.ts::text::bytea, ''::bytea order by t.ts, t.symbol)),
-        (select string_agg(int4send(r), ''::bytea order by s.ts, s.symbol)
-            from (select t.symbol, t.ts, dense_rank() over (order by t.symbol)::int as r from t) s)
-    from t
+create function ml._training_bytes(
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+) returns bytea language plpython3u stable as $$
+    import numpy as np
+    plan = plpy.prepare(
+        "select (extract(epoch from t.ts) * 1000000)::bigint as ts,"
+        " (extract(epoch from t.label_end) * 1000000)::bigint as label_end, t.target, t.features,"
+        " dense_rank() over (order by t.symbol) as symbol"
+        " from ml.training_set($1, $2, $3, $4, $5) t order by t.ts, t.symbol",
+        ["text", "text", "timestamptz", "timestamptz", "timestamptz"],
+    )
+    rows = plpy.execute(plan, [model, symbol, as_of, args[3], args[4]])
+    columns = (("ts", "<i8"), ("label_end", "<i8"), ("target", "<f8"), ("symbol", "<i4"), ("features", "<f8"))
+    return np.array([len(rows), 4], dtype="<i8").tobytes() + b"".join(
+        np.array([r[name] for r in rows], dtype=kind).tobytes() for name, kind in columns
+    )
 $$;
-revoke all on function ml.training_set, ml.training_matrix from public;
+revoke all on function ml.training_set, ml._training_bytes from public;
 alter function ml.training_set owner to alphaplus_owner;
-alter function ml.training_matrix owner to alphaplus_owner;
+alter function ml._training_bytes owner to alphaplus_owner;
 """
 
 

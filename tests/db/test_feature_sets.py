@@ -410,6 +410,13 @@ def test_a_model_is_trained_and_served_on_it(market: Conn, server: Server) -> No
     lifecycle.train_all(server.conninfo(market.info.dbname, "alphaplus_trainer"))
     job = lifecycle.job(market, row[0])
     assert job.status == "succeeded", job.error
+    again = market.execute(
+        "select v.training_sha256, t.sha256 from ml.model_versions v,"
+        " ml.training_matrix(v.model, v.symbol, v.as_of) t where v.version_id = %s",
+        (job.version_id,),
+    ).fetchone()
+    assert again is not None
+    assert again[0] == again[1], "the set that it was trained on can be made again"
     market.execute("call ml.promote(%s, 'test', true)", (job.version_id,))
     answer = market.execute(
         "select version_id, is_fallback from ml.predict('flow_5m', %s, %s)", (SYMBOL, at(650))
@@ -432,18 +439,47 @@ def test_a_large_set_is_read_in_slices_and_is_the_same(market: Conn, server: Ser
     claimed = market.execute("select lease from ml._claim_job(%s, 'test')", (row[0],)).fetchone()
     assert claimed is not None
     lease = str(claimed[0])
-    with psycopg.connect(
-        server.conninfo(market.info.dbname, "alphaplus_trainer"), autocommit=True
-    ) as conn:
-        whole = data.read_matrix(conn, row[0], lease, 4)
-        cut = data.read_matrix(conn, row[0], lease, 4, slice_bytes=4000)
-        copied = data.read_copy(conn, row[0], lease, 4)
+    opened = []
+
+    def connect() -> Conn:
+        opened.append(1)
+        return psycopg.connect(
+            server.conninfo(market.info.dbname, "alphaplus_trainer"), autocommit=True
+        )
+
+    whole = data.read_matrix(connect, row[0], lease, 4)
+    assert len(opened) == 1
+    cut = data.read_matrix(connect, row[0], lease, 4, slice_bytes=4000, readers=3)
+    assert len(opened) == 4
     assert len(whole) > 800
     assert set(whole.symbol) == {1, 2}
-    for other in (cut, copied):
-        for name in ("ts", "label_end", "x", "y", "symbol"):
-            np.testing.assert_array_equal(getattr(other, name), getattr(whole, name))
-    assert cut.sha256 != whole.sha256
+    assert cut.sha256 == whole.sha256
+    for name in ("ts", "label_end", "x", "y", "symbol"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
+    plain = market.execute(
+        "select n, ts, label_end, target, columns, sha256, symbols"
+        " from ml.training_matrix('flow_5m', null, %s)",
+        (at(MINUTES),),
+    ).fetchone()
+    assert plain is not None
+    n, ts, label_end, target, columns, digest, symbols = plain
+    assert (n, digest) == (len(whole), whole.sha256)
+    np.testing.assert_array_equal(np.frombuffer(ts, ">i8"), whole.ts)
+    np.testing.assert_array_equal(np.frombuffer(label_end, ">i8"), whole.label_end)
+    np.testing.assert_array_equal(np.frombuffer(target, ">f8"), whole.y)
+    np.testing.assert_array_equal(np.frombuffer(symbols, ">i4"), whole.symbol)
+    np.testing.assert_array_equal(
+        np.column_stack([np.frombuffer(column, ">f8") for column in columns]), whole.x
+    )
+    rows = market.execute(
+        "select symbol, features, target from ml.training_set('flow_5m', null, %s)"
+        " order by ts, symbol",
+        (at(MINUTES),),
+    ).fetchall()
+    np.testing.assert_array_equal(np.array([row[1] for row in rows], dtype=float), whole.x)
+    np.testing.assert_array_equal([row[2] for row in rows], whole.y)
+    names = sorted({row[0] for row in rows})
+    assert [names.index(row[0]) + 1 for row in rows] == whole.symbol.tolist()
     market.execute("select ml.cancel_job(%s)", (row[0],))
 
 

@@ -62,7 +62,7 @@ def test_from_retrain_to_a_version(world: Connection, as_trainer: str) -> None:
     first = toy.retrain(world)
     assert toy.retrain(world) == first, "a second one for the same is the one that waits"
     volume = toy.retrain(world, "toy_volume", auto_promote=True)
-    pooled = toy.retrain(world, symbol=None, reader="copy")
+    pooled = toy.retrain(world, symbol=None)
     toy.train_all(as_trainer)
     for number in (first, volume, pooled):
         job = toy.job(world, number)
@@ -104,11 +104,13 @@ def test_from_retrain_to_a_version(world: Connection, as_trainer: str) -> None:
     assert aliases == [("toy_volume", "auto_promote")]
 
 
-def test_both_readers_give_the_same_model(world: Connection, as_trainer: str) -> None:
-    for reader in ("matrix", "copy"):
-        toy.retrain(world, reader=reader)
-    toy.train_all(as_trainer)
-    rows = world.execute("select sha256, metrics from ml.model_versions").fetchall()
+def test_the_same_rows_give_the_same_model(world: Connection, as_trainer: str) -> None:
+    for _ in range(2):
+        toy.retrain(world)
+        toy.train_all(as_trainer)
+    rows = world.execute(
+        "select sha256, training_sha256, metrics from ml.model_versions"
+    ).fetchall()
     assert len(rows) == 2
     assert rows[0] == rows[1]
 
@@ -158,12 +160,12 @@ def test_too_little_data_fails_at_once_with_a_word(world: Connection, as_trainer
 def test_attempts_are_bounded(world: Connection, trainer: Callable[..., Any]) -> None:
     world.execute("update ops.settings set value = '2' where name = 'training.max_attempts'")
     world.execute("drop function ml.training_set cascade")
-    world.execute("drop function ml.training_matrix cascade")
+    world.execute("drop function ml._training_bytes cascade")
     number = toy.retrain(world)
     process = trainer()
     job = toy.until(lambda: (j := toy.job(world, number)).status == "failed" and j)
     assert job.attempts == 2
-    assert "training_matrix" in job.error
+    assert "_training_bytes" in job.error
     assert process.poll() is None, "a bad job must not end the trainer"
 
 
@@ -277,7 +279,7 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
         state, lease, job = claim()
         assert state == "claimed"
         assert claim()[0] == "busy"
-        matrix = data.read_matrix(conn, number, lease)
+        matrix = data.read_matrix(lambda: psycopg.connect(as_trainer), number, lease, 4)
         folds = data.read_folds(conn, number, lease, matrix)
         made = train(job, matrix, folds, threads=1)
         # Silent for too long: another takes over.

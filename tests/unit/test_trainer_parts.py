@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from alphaplus.trainer import calibrate, metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.baselines import last_known
-from alphaplus.trainer.data import Fold, Matrix, parse_copy
+from alphaplus.trainer.data import Fold, Matrix
 from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
 from alphaplus.trainer.train import Inputs, inputs, purged, train
@@ -136,34 +134,6 @@ def test_windows_never_cross_a_gap() -> None:
         [6, 7, 8],
     ]
     assert found.ts.tolist() == ts[[2, 3, 6, 7, 8]].tolist()
-
-
-@given(st.integers(0, 5), st.integers(1, 6), st.booleans(), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
-def test_a_binary_copy_is_read_back(rows: int, width: int, nulls: bool, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, width))
-    if nulls:
-        x[rng.random(x.shape) < 0.4] = np.nan
-    ts = rng.integers(0, 10**15, rows)
-    y = rng.normal(size=rows)
-    out = io.BytesIO()
-    out.write(b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0))
-    for i in range(rows):
-        out.write(struct.pack("!hiqiqid", 5, 8, ts[i], 8, ts[i] + 1, 8, y[i]))
-        values = b"".join(
-            struct.pack("!I", 0xFFFFFFFF) if np.isnan(v) else struct.pack("!id", 8, v) for v in x[i]
-        )
-        out.write(struct.pack("!iiiiii", 20 + len(values), 1, int(nulls), 701, width, 1) + values)
-        out.write(struct.pack("!iq", 8, i % 3))
-    out.write(struct.pack("!h", -1))
-    got_ts, got_end, got_y, got_x, got_symbol = parse_copy(out.getvalue(), width)
-    assert got_symbol.tolist() == [i % 3 for i in range(rows)]
-    epoch = 946_684_800_000_000
-    assert (got_ts == ts + epoch).all()
-    assert (got_end == ts + epoch + 1).all()
-    assert (got_y == y).all()
-    assert np.array_equal(got_x, x, equal_nan=True)
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,8 @@ def assemble(
     grid, target = grid[known], target[known]
     features = vectors(plpy, cache, spec, symbol, grid)
     seen = np.isfinite(features).any(axis=1)
-    grid, target, features = grid[seen], target[seen], features[seen]
+    if not seen.all():
+        grid, target, features = grid[seen], target[seen], features[seen]
     if spec["noise"] not in (None, "false", "null"):
         kept = noise.keep(plpy, cache, symbol, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
@@ -70,7 +71,8 @@ def assemble(
 
 # In no order: sorting the few that need it here takes a tenth of the time.
 _STORED = (
-    "select {symbol} array_send(array_agg(v.ts)) as ts, array_send(array_agg(v.values)) as vectors"
+    "select {symbol} array_send(array_agg(v.ts)) as ts,"
+    " string_agg(array_send(v.values), ''::bytea) as vectors"
     " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
     " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
     " (select from feature.pending p where p.set_id = v.set_id and p.symbol = v.symbol"
@@ -87,14 +89,22 @@ def vectors(
     """
     k = spec["k"]
     most = max(1, READ_BYTES // (12 * k + 28))
-    if stored_row is None and len(grid) > most:
-        parts = [grid[at : at + most] for at in range(0, len(grid), most)]
-        return np.concatenate([vectors(plpy, cache, spec, symbol, part) for part in parts])
-    out = np.full((len(grid), k), np.nan)
-    if len(grid) == 0:
+    out: Floats = np.empty((len(grid), k))
+    if stored_row is not None or len(grid) <= most:
+        _fill(plpy, cache, spec, symbol, grid, stored_row, out)
         return out
+    for at in range(0, len(grid), most):
+        part = slice(at, at + most)
+        _fill(plpy, cache, spec, symbol, grid[part], None, out[part])
+    return out
+
+
+def _fill(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times, row: Any, out: Floats
+) -> None:
+    if len(grid) == 0:
+        return
     found = np.zeros(len(grid), dtype=bool)
-    row = stored_row
     if row is None:
         plan = plpy.prepare(
             _STORED.format(symbol="", which="$2"), ["int4", "text", "float8", "float8"]
@@ -103,14 +113,20 @@ def vectors(
     stored = np.zeros(0, dtype=np.int64)
     if row["ts"] is not None:
         stored = _elements(row["ts"], ">i8", 20).astype(np.int64)
-        values = _elements(row["vectors"], ">f8", 28).reshape(len(stored), k)
+        values = _rows(row["vectors"], spec["k"])
         if (np.diff(stored) < 0).any():
             order = np.argsort(stored)
             stored, values = stored[order], values[order]
         position = np.searchsorted(stored, grid)
         position = np.minimum(position, len(stored) - 1)
         found = stored[position] == grid
-        out[found] = values[position[found]]
+        if found.all() and position[-1] - position[0] == len(grid) - 1:
+            out[:] = values[position[0] : position[-1] + 1]
+        else:
+            out[found] = values[position[found]]
+            out[~found] = np.nan
+    else:
+        out[:] = np.nan
     # Stored rows are only those of which something was known; what lies between two of them and is
     # not there has nothing known.
     missing = ~found
@@ -119,7 +135,12 @@ def vectors(
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
         out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
-    return out
+
+
+def _rows(raw: bytes, width: int) -> Any:
+    """(n, width) of n arrays without nulls, one after the other as ``array_send`` writes them."""
+    row = np.dtype([("head", "V20"), ("elements", [("size", ">i4"), ("value", ">f8")], (width,))])
+    return np.frombuffer(raw, dtype=row)["elements"]["value"]
 
 
 def _elements(raw: bytes, kind: str, header: int) -> Any:
@@ -175,7 +196,31 @@ def training_rows(
             yield symbol, *row
 
 
-def training_matrix(
+class Table(NamedTuple):
+    """A training set by time, then symbol.
+
+    Attributes:
+        ts, label_end: (n,) int64, microseconds since 1970.
+        target: (n,) float64.
+        symbols: (n,) int32, from 1, the number of each row's symbol.
+        features: (n, k) float64.
+    """
+
+    ts: Times
+    label_end: Times
+    target: Floats
+    symbols: npt.NDArray[np.int32]
+    features: Floats
+
+    def sha256(self) -> bytes:
+        """Of ts, label_end, target and the features row by row, little-endian."""
+        digest = hashlib.sha256()
+        for array in (self.ts, self.label_end, self.target, self.features):
+            digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+        return digest.digest()
+
+
+def training_table(
     plpy: Any,
     cache: dict[str, Any],
     model: str,
@@ -183,36 +228,49 @@ def training_matrix(
     start: float,
     end: float,
     as_of: float,
-) -> dict[str, Any]:
-    """The training set as columns of big-endian numbers, by time then symbol, with its SHA-256."""
-    parts = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
-    grid = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, dtype=np.int64)
-    order = np.argsort(grid, kind="stable")
-    micros = grid[order].astype(">i8")
+) -> Table:
+    """The training set of some symbols (none: no rows)."""
+    parts = [part[1:] for part in _all(plpy, cache, model, symbols, (start, end, as_of))]
+    lengths = [len(part[0]) for part in parts]
+    numbers = np.repeat(np.arange(1, len(parts) + 1, dtype=np.int32), lengths)
+    if len(parts) == 1:
+        grid, ends, target, features = parts[0]
+    elif parts:
+        order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
+        grid, ends, target, features = (
+            np.concatenate(some)[order] for some in zip(*parts, strict=True)
+        )
+        numbers = numbers[order]
+    else:
+        k = _spec(plpy, model)["k"]
+        grid, ends = np.zeros((2, 0), dtype=np.int64)
+        target, features = np.zeros(0), np.zeros((0, k))
     # PostgreSQL's users count from 1970
     epoch = families._EPOCH * w.SECOND
-    ts = (grid[order] + epoch).astype(">i8").tobytes()
-    label_end = np.concatenate([part[2] for part in parts])[order] + epoch if parts else micros
-    target = np.concatenate([part[3] for part in parts])[order] if parts else np.zeros(0)
-    k = _spec(plpy, model)["k"]
-    features = np.concatenate([part[4] for part in parts])[order] if parts else np.zeros((0, k))
-    columns = [features[:, i].astype(">f8").tobytes() for i in range(k)]
-    lengths = [len(part[1]) for part in parts]
-    numbers = np.repeat(np.arange(1, len(parts) + 1), lengths)[order] if parts else grid
-    ends = label_end.astype(">i8").tobytes()
-    targets = target.astype(">f8").tobytes()
-    digest = hashlib.sha256()
-    for block in (ts, ends, targets, *columns):
-        digest.update(block)
+    return Table(grid + epoch, ends + epoch, target, numbers, features)
+
+
+def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, Any]:
+    """:func:`training_table` by columns of big-endian numbers, with its SHA-256."""
+    table = training_table(plpy, cache, *which)
     return {
-        "n": len(grid),
-        "ts": ts,
-        "label_end": ends,
-        "target": targets,
-        "columns": columns,
-        "sha256": digest.digest(),
-        "symbols": numbers.astype(">i4").tobytes(),
+        "n": len(table.ts),
+        "ts": table.ts.astype(">i8").tobytes(),
+        "label_end": table.label_end.astype(">i8").tobytes(),
+        "target": table.target.astype(">f8").tobytes(),
+        "columns": [column.astype(">f8").tobytes() for column in table.features.T],
+        "sha256": table.sha256(),
+        "symbols": table.symbols.astype(">i4").tobytes(),
     }
+
+
+def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
+    """:func:`training_table` as it lies in memory, little-endian: the numbers of rows and features
+    (int64), then its arrays one after the other, the features row by row."""
+    table = training_table(plpy, cache, *which)
+    shape = np.array(table.features.shape, dtype=np.int64)
+    arrays = (shape, *table)
+    return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in arrays)
 
 
 def folds(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import struct
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
@@ -16,10 +19,9 @@ from psycopg import sql
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
 
-# PostgreSQL counts microseconds from here in its binary formats.
-_PG_EPOCH = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_NULL = 0xFFFFFFFF
-SLICE_BYTES = 256 << 20  # of a set, at once
+SLICE_BYTES = 128 << 20  # of a set's features, at once
+LARGE = 16 << 20  # worth a second reader
+READERS = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Matrix:
         label_end: (n,) µs since 1970, when the label's interval ends.
         x: (n, features) float64, NaN where a feature is not knowable.
         y: (n,) float64 target.
-        sha256: of the set's bytes, to prove that it can be made again.
+        sha256: as ``ml.training_matrix`` gives it, to prove that the set can be made again.
         symbols: (n,) number of each row's symbol; empty: all of one.
     """
 
@@ -79,166 +81,107 @@ def moment(at: int) -> datetime:
 
 
 def read_matrix(
-    conn: psycopg.Connection[Any],
+    connect: Callable[[], psycopg.Connection[Any]],
     job_id: int,
     lease: str,
-    features: int = 0,
+    features: int,
     slice_bytes: int = SLICE_BYTES,
+    readers: int | None = None,
 ) -> Matrix:
-    """Read a job's set by columns (``ml._job_matrix``), in slices of time where it is large.
+    """Read a job's set (``ml._job_matrix``), in slices of time where it is large.
 
-    The digest of a set read in slices is that of their digests.
+    Args:
+        connect: opens a connection; slices are read over several at once, all from one snapshot.
+        features: columns of x.
+        slice_bytes: of features in a slice, at most.
+        readers: connections at most; None: the cores of this machine, up to :data:`READERS`.
+
+    Raises:
+        psycopg.Error: AP311 when the lease is lost; whatever else the server says.
     """
-    import hashlib
+    with connect() as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read")
+        row = conn.execute(
+            "select first_ts, stop_ts, row_count, pg_export_snapshot() from ml._job_span(%s, %s)",
+            (job_id, lease),
+        ).fetchone()
+        assert row is not None
+        first, stop, count, snapshot = row
+        size = (count or 0) * max(features, 1) * 8
+        readers = readers or min(READERS, os.cpu_count() or 1)
+        slices = max(math.ceil(size / slice_bytes), min(readers, size // LARGE))
+        if slices <= 1:
+            return _join([_slice(conn, job_id, lease, (None, None))], features)
+        edges = [first + (stop - first) * i / slices for i in range(slices)]
+        spans = list(zip(edges, [*edges[1:], None], strict=True))
+        parts: dict[int, _Part] = {}
+        waiting = iter(range(slices))
 
-    row = conn.execute(
-        "select first_ts, stop_ts, row_count from ml._job_span(%s, %s)", (job_id, lease)
-    ).fetchone()
-    first, stop, count = row or (None, None, 0)
-    slices = math.ceil((count or 0) * max(features, 1) * 8 / slice_bytes)
-    if slices <= 1:
-        return _slice(conn, job_id, lease, None, None)
-    assert first is not None and stop is not None
-    edges = [first + (stop - first) * i / slices for i in range(slices)]
-    ends = [*edges[1:], None]
-    parts = [_slice(conn, job_id, lease, *span) for span in zip(edges, ends, strict=True)]
-    x = np.empty((sum(map(len, parts)), features), dtype=np.float64)
-    at = 0
-    for part in parts:
-        x[at : at + len(part)] = part.x
-        at += len(part)
-    return Matrix(
-        np.concatenate([part.ts for part in parts]),
-        np.concatenate([part.label_end for part in parts]),
-        x,
-        np.concatenate([part.y for part in parts]),
-        hashlib.sha256(b"".join(part.sha256 for part in parts)).digest(),
-        np.concatenate([part.symbol for part in parts]),
-    )
+        def work(conn: psycopg.Connection[Any]) -> None:
+            for number in waiting:
+                parts[number] = _slice(conn, job_id, lease, spans[number])
+
+        def helper() -> None:
+            with connect() as other, other.transaction():
+                other.execute("set transaction isolation level repeatable read")
+                other.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+                work(other)
+
+        with ThreadPoolExecutor(max(1, readers - 1)) as pool:
+            helpers = [pool.submit(helper) for _ in range(min(readers, slices) - 1)]
+            work(conn)
+            for one in helpers:
+                one.result()
+    return _join([parts[number] for number in range(slices)], features)
+
+
+class _Part(NamedTuple):
+    ts: Times
+    label_end: Times
+    y: Array
+    symbols: NDArray[np.int32]
+    x: Array
 
 
 def _slice(
     conn: psycopg.Connection[Any],
     job_id: int,
     lease: str,
-    start: datetime | None,
-    stop: datetime | None,
-) -> Matrix:
+    span: tuple[datetime | None, datetime | None],
+) -> _Part:
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(
-            "select n, ts, label_end, target, columns, sha256, symbols"
-            " from ml._job_matrix(%s, %s, %s, %s)",
-            (job_id, lease, start, stop),
+            "select ml._job_matrix(%s, %s, %s, %s)", (job_id, lease, *span)
         ).fetchone()
     assert row is not None
-    n, ts, label_end, target, columns, digest, symbols = row
-    x = np.empty((n, len(columns or ())), dtype=np.float64)
-    # Some rows at a time: writing a whole column of a wide matrix would touch all of its pages.
-    views = [np.frombuffer(column, dtype=">f8") for column in columns or ()]
-    for begin in range(0, n, 4096):
-        for number, view in enumerate(views):
-            x[begin : begin + 4096, number] = view[begin : begin + 4096]
-    return Matrix(
-        ts=np.frombuffer(ts or b"", dtype=">i8").astype(np.int64),
-        label_end=np.frombuffer(label_end or b"", dtype=">i8").astype(np.int64),
-        x=x,
-        y=np.frombuffer(target or b"", dtype=">f8").astype(np.float64),
-        sha256=bytes(digest or b""),
-        symbols=np.frombuffer(symbols or b"", dtype=">i4").astype(np.int64),
-    )
+    n, k = np.frombuffer(row[0], dtype="<i8", count=2).tolist()
+    arrays = []
+    at = 16
+    for kind, count in (("<i8", n), ("<i8", n), ("<f8", n), ("<i4", n), ("<f8", n * k)):
+        arrays.append(np.frombuffer(row[0], dtype=kind, count=count, offset=at))
+        at += arrays[-1].nbytes
+    ts, label_end, y, symbols, x = arrays
+    return _Part(ts, label_end, y, symbols, x.reshape(n, k))
 
 
-def read_copy(conn: psycopg.Connection[Any], job_id: int, lease: str, features: int) -> Matrix:
-    """Read a job's set as a binary COPY (``ml._job_rows``), of any size.
-
-    The digest is over the bytes of ts, label_end, target and x, so it is comparable only with
-    other sets read this way.
-    """
-    import hashlib
-
-    statement = sql.SQL(
-        "copy (select ts, label_end, target, features, dense_rank() over (order by symbol)"
-        " from ml._job_rows({}, {}) order by ts, symbol) to stdout (format binary)"
-    ).format(sql.Literal(job_id), sql.Literal(lease))
-    buffer = bytearray()
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        for block in copy:
-            buffer += block
-    ts, label_end, y, x, symbols = parse_copy(buffer, features)
+def _join(parts: list[_Part], features: int) -> Matrix:
+    """One matrix; takes the parts from the list, so that their memory is free as it fills."""
+    n = sum(len(part.ts) for part in parts)
+    ts, label_end = np.empty((2, n), dtype=np.int64)
+    symbols = np.empty(n, dtype=np.int64)
+    y, x = np.empty(n), np.empty((n, features))
+    at = 0
+    while parts:
+        part = parts.pop(0)
+        rows = slice(at, at + len(part.ts))
+        ts[rows], label_end[rows], y[rows], symbols[rows] = part[:4]
+        if len(part.ts):
+            x[rows] = part.x
+        at = rows.stop
     digest = hashlib.sha256()
-    for part in (ts, label_end, y, x):
-        digest.update(np.ascontiguousarray(part).tobytes())
+    for array in (ts, label_end, y, x):
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
     return Matrix(ts, label_end, x, y, digest.digest(), symbols)
-
-
-def parse_copy(data: bytes | bytearray, features: int) -> tuple[Times, Times, Array, Array, Times]:
-    """Decode a binary COPY of (timestamptz, timestamptz, float8, float8[features], int8).
-
-    Rows without a null have one length and are decoded as one array; the others one by one.
-    """
-    (extension,) = struct.unpack_from("!i", data, 15)
-    at = 19 + extension
-    full = np.dtype(
-        [
-            ("fields", ">i2"),
-            ("ts_length", ">i4"),
-            ("ts", ">i8"),
-            ("end_length", ">i4"),
-            ("label_end", ">i8"),
-            ("y_length", ">i4"),
-            ("y", ">f8"),
-            ("x_length", ">i4"),
-            ("ndim", ">i4"),
-            ("flags", ">i4"),
-            ("oid", ">i4"),
-            ("dim", ">i4"),
-            ("bound", ">i4"),
-            ("x", [("length", ">i4"), ("value", ">f8")], (features,)),
-            ("symbol_length", ">i4"),
-            ("symbol", ">i8"),
-        ]
-    )
-    if (len(data) - at - 2) % full.itemsize == 0:
-        rows = np.frombuffer(
-            data, dtype=full, offset=at, count=(len(data) - at - 2) // full.itemsize
-        )
-        if bool((rows["x"]["length"] == 8).all()) and bool((rows["fields"] == 5).all()):
-            return (
-                rows["ts"].astype(np.int64) + _PG_EPOCH,
-                rows["label_end"].astype(np.int64) + _PG_EPOCH,
-                rows["y"].astype(np.float64),
-                rows["x"]["value"].astype(np.float64),
-                rows["symbol"].astype(np.int64),
-            )
-    ts: list[int] = []
-    ends: list[int] = []
-    ys: list[float] = []
-    xs: list[Array] = []
-    symbols: list[int] = []
-    head = struct.Struct("!hiqiqid")
-    while struct.unpack_from("!h", data, at) != (-1,):
-        _, _, t, _, end, _, y = head.unpack_from(data, at)
-        at += head.size + 4 + 20
-        row = np.full(features, np.nan)
-        for number in range(features):
-            (length,) = struct.unpack_from("!I", data, at)
-            at += 4
-            if length != _NULL:
-                (row[number],) = struct.unpack_from("!d", data, at)
-                at += 8
-        ts.append(t + _PG_EPOCH)
-        ends.append(end + _PG_EPOCH)
-        ys.append(y)
-        xs.append(row)
-        symbols.append(struct.unpack_from("!iq", data, at)[1])
-        at += 12
-    return (
-        np.array(ts, dtype=np.int64),
-        np.array(ends, dtype=np.int64),
-        np.array(ys, dtype=np.float64),
-        np.vstack(xs) if xs else np.empty((0, features)),
-        np.array(symbols, dtype=np.int64),
-    )
 
 
 def read_folds(

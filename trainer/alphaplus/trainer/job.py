@@ -21,12 +21,6 @@ from psycopg.types.json import Jsonb
 log = logging.getLogger("alphaplus.trainer")
 
 NAME = f"{socket.gethostname()}/{os.getpid()}"
-# A set of more bytes than one row can hold is read with COPY.
-_TOO_LARGE = (
-    psycopg.errors.ProgramLimitExceeded,
-    psycopg.errors.OutOfMemory,
-    psycopg.errors.ArraySubscriptError,
-)
 
 
 class TryAgain(Exception):
@@ -81,7 +75,7 @@ class Heartbeat(threading.Thread):
         self.shutdown = shutdown
         self.reason: str | None = None
         self.latest: tuple[float, str] = (0.0, "started")
-        self.busy: psycopg.Connection[Any] | None = None
+        self.busy: list[psycopg.Connection[Any]] = []
         self._done = threading.Event()
 
     def progress(self, part: float, words: str) -> None:
@@ -110,9 +104,9 @@ class Heartbeat(threading.Thread):
                 answer = row[0] if row else "lost"
                 if answer != "ok":
                     self.reason = "cancelled" if answer == "cancel" else "lost"
-                    busy = self.busy
-                    if busy is not None:  # a long query of this job: end it now
-                        busy.cancel_safe(timeout=5)
+                    for busy in list(self.busy):  # a long query of this job: end it now
+                        if not busy.closed:
+                            busy.cancel_safe(timeout=5)
                     break
             except psycopg.Error as error:
                 if self._done.is_set():
@@ -262,22 +256,17 @@ def _read(
     conninfo: str, job: dict[str, Any], lease: str, heartbeat: Heartbeat
 ) -> tuple[data.Matrix, list[data.Fold]]:
     heartbeat.progress(0.01, "reading the training set")
-    reader = job["training"].get("reader", "matrix")
-    with connect(conninfo) as conn, conn.transaction():
-        conn.execute("set transaction isolation level repeatable read")
-        heartbeat.busy = conn
-        try:
-            if reader == "matrix":
-                try:
-                    with conn.transaction():
-                        matrix = data.read_matrix(conn, job["job_id"], lease, len(job["features"]))
-                except _TOO_LARGE:
-                    reader = "copy"
-            if reader == "copy":
-                matrix = data.read_copy(conn, job["job_id"], lease, len(job["features"]))
+
+    def reader() -> psycopg.Connection[Any]:
+        heartbeat.busy.append(conn := connect(conninfo))
+        return conn
+
+    try:
+        matrix = data.read_matrix(reader, job["job_id"], lease, len(job["features"]))
+        with reader() as conn:
             folds = data.read_folds(conn, job["job_id"], lease, matrix)
-        finally:
-            heartbeat.busy = None
+    finally:
+        heartbeat.busy.clear()
     heartbeat.progress(0.05, f"{len(matrix)} rows read")
     return matrix, folds
 
