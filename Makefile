@@ -21,9 +21,10 @@ venv: .venv/.stamp ## the Python environment of the client side
 		else echo "venv: the Debian package python3-venv is missing: apt-get install python3-venv"; exit 1; fi; }
 	@echo "venv: installing the Python packages (about a minute, once)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@extras=trainer,dev; \
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then extras=$$extras,deep; \
-	else echo "venv: no CPU build of torch for this Python is known: the deep models stay out"; fi; \
+	@extras=$(EXTRAS); if [ -z "$$extras" ]; then extras=trainer,dev; \
+		if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then extras=$$extras,deep; \
+		else echo "venv: without the deep models (PyTorch may be gigabytes for this Python);"; \
+			echo "venv: with them: rm .venv/.stamp; make EXTRAS=trainer,dev,deep venv"; fi; fi; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" \
 		|| { echo "venv: pip failed; is the network reachable?"; exit 1; }
 	@touch $@

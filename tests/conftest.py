@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
+DEEP = {"lstm", "gru", "cnn", "transformer"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without PyTorch, an extra, what needs it is skipped: marked ``deep``, or by a parameter."""
+    if find_spec("torch") is not None:
+        return
+    skip = pytest.mark.skip(reason="PyTorch is not installed (make EXTRAS=trainer,dev,deep venv)")
+    for item in items:
+        call = getattr(item, "callspec", None)
+        named = {x for x in call.params.values() if isinstance(x, str)} if call else set()
+        if named & DEEP or item.get_closest_marker("deep"):
+            item.add_marker(skip)
 
 
 @dataclass(frozen=True)

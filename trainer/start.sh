@@ -8,4 +8,5 @@ PGPASSWORD=$(awk -F: -v host="$PGHOST" '$1 == host && $4 == "alphaplus_trainer" 
 export PGUSER=alphaplus_trainer PGPASSWORD PGSSLMODE=verify-full PGSSLROOTCERT=/tmp/ca.crt
 cp /state/tls/ca.crt /tmp/ca.crt
 chmod 644 /tmp/ca.crt
+export HOME=/tmp # root's own is closed to it
 exec setpriv --reuid=trainer --regid=trainer --clear-groups /opt/alphaplus/venv/bin/python -m alphaplus.trainer

@@ -27,6 +27,7 @@ Conn = psycopg.Connection[Any]
 SYMBOL = "AAAUSDT"
 MINUTES = 1500
 LENGTH = 6
+pytestmark = pytest.mark.deep
 DEEP = ("lstm", "gru", "cnn", "transformer")
 HORIZONS = (5, 15, 30, 60)
 SHORT: dict[str, dict[str, Any]] = {

@@ -83,6 +83,7 @@ def held_out(
     return found, rows.y[found.rows], rows.ts[found.rows]
 
 
+@pytest.mark.deep
 def test_the_best_possible_score_is_nearly_reached(db: Conn) -> None:
     """LightGBM and a deep model reach 95 % of the true hazard's lift over chance, same rows."""
     symbol = simulated(db, True, 60)

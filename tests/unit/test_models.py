@@ -197,6 +197,7 @@ def test_a_tree_written_by_hand_is_read_as_written() -> None:
     assert reader.contributions([1.0, 1.0])[-1] == pytest.approx((4 * 1 + 5 * 2 + 1 * 3) / 10)
 
 
+@pytest.mark.deep
 def test_scaling_knows_only_its_training_rows() -> None:
     _, windows, y, _ = made()
     model = estimator("gru")("classification", SHORT["gru"], threads=1)
@@ -208,6 +209,7 @@ def test_scaling_knows_only_its_training_rows() -> None:
     assert found["center"] != Scaling.of(windows.latest).center.tolist()
 
 
+@pytest.mark.deep
 def test_class_weights_leave_probabilities_calibrated() -> None:
     rng = np.random.default_rng(4)
     n = 4000
@@ -224,6 +226,7 @@ def test_class_weights_leave_probabilities_calibrated() -> None:
         assert model.predict_proba(windows)[:, 1].mean() == pytest.approx(y.mean(), rel=0.35)
 
 
+@pytest.mark.deep
 def test_attention_is_a_distribution_over_the_sequence() -> None:
     model, x, _ = fitted("transformer", "classification")
     artifact = model.export()
@@ -286,6 +289,7 @@ def test_a_killed_fit_goes_on_and_ends_as_if_it_had_not_been(name: str) -> None:
     assert (again.raw(windows) == whole.raw(windows)).all()
 
 
+@pytest.mark.deep
 def test_several_processes_train_one_model() -> None:
     _, windows, y, _ = made(1200)
     y = y[LENGTH - 1 :]
@@ -329,6 +333,7 @@ def test_a_whole_training_job(name: str) -> None:
     assert "auc_low" in found["baselines"]["linear"]
 
 
+@pytest.mark.deep
 def test_champion_and_challenger_of_different_kinds_meet_on_the_same_rows() -> None:
     matrix, _ = world(2500)
     gru = job(algorithm="gru", params=SHORT["gru"])

@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from tests.conftest import DEEP
+
 MINUTE = 60_000_000
 
 
@@ -334,8 +336,10 @@ def test_every_algorithm_named_is_there() -> None:
     for name in ALGORITHMS:
         try:
             found = estimator(name)
-        except ImportError:
-            continue  # its library is an extra
+        except TrainingError as error:  # its library is an extra
+            assert "install alphaplus[deep]" in str(error)
+            assert name in DEEP
+            continue
         assert found.algorithm == name
 
 

@@ -129,7 +129,9 @@ class Worker:
                 await asyncio.sleep(0.5)
             except _AWAY as error:
                 log.warning(
-                    "the server is away (%s); trying again in %.1f s", str(error).strip(), pause
+                    "the server is away (%s); trying again in %.1f s",
+                    str(error.__cause__ or error).strip(),
+                    pause,
                 )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10.0)

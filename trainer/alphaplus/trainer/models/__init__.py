@@ -29,7 +29,7 @@ def estimator(algorithm: str) -> type[Estimator]:
     """The class of an algorithm.
 
     Raises:
-        TrainingError: no such algorithm.
+        TrainingError: no such algorithm, or its library is not installed here.
     """
     try:
         module, name = ALGORITHMS[algorithm].split(":")
@@ -37,5 +37,11 @@ def estimator(algorithm: str) -> type[Estimator]:
         raise TrainingError(
             f"unknown algorithm {algorithm!r}; known: {', '.join(sorted(ALGORITHMS))}"
         ) from None
-    found: type[Estimator] = getattr(import_module(module), name)
+    try:
+        found: type[Estimator] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise TrainingError(
+            f"{algorithm} needs {error.name}, which this trainer has not: install alphaplus[deep]"
+            " (PyTorch) or alphaplus[trainer] (the rest) where it runs"
+        ) from error
     return found
