@@ -44,7 +44,7 @@ psql: ## psql as the operator
 demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
 	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
 
-test: up ## all tests, against the real server
+test: up migrate ## all tests, against the real server
 	@$(ENV) $(BIN)/python -m pytest -q -x --durations=15 tests/unit tests/sqltext tests/server tests/db
 
 bench: up ## measure, beside what one would do instead; writes bench.json
