@@ -3,6 +3,7 @@ insert into ops.settings (name, value, description)
 values
 ('market.default_exchange', '"binance"', 'The venue whose instruments go by their bare native symbol.'),
 ('ml.cache_bytes', '268435456', 'Most bytes of models that one backend keeps.'),
+('ml.base_rate_window', '"7 days"', 'Over how long the base rate that answers for a missing model is taken.'),
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),
 ('ml.out_of_support_policy', '"flag"', 'What a prediction far from the training rows becomes: flag, null or fallback.'),

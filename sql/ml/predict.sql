@@ -237,17 +237,34 @@ begin
 end
 $$;
 
+create or replace function ml._base_rate_of(
+    task text, kind text, horizon double precision, params jsonb, symbol text,
+    step double precision, as_of double precision, window_length double precision
+)
+returns double precision
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import training
+    return training.base_rate(plpy, GD, task, kind, horizon, params, symbol, step, as_of, window_length)
+$python$;
+
 create or replace function ml._base_rate(label text, symbol text, grid interval, as_of timestamptz)
 returns double precision
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select avg(v.target)
+    select ml._base_rate_of(
+        l.task, l.kind, date_part('epoch', l.horizon), l.params, $2, date_part('epoch', $3),
+        date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00'),
+        date_part(
+            'epoch',
+            greatest(ops.setting_interval('ml.base_rate_window', interval '7 days'), l.horizon * 20)
+        )
+    )
     from ml.labels l
-    cross join lateral ml.label_values(
-        $1, $2, $4 - greatest(interval '1 day', l.horizon * 20), $4, $4, $3
-    ) v
     where l.label = $1
 $$;
+comment on function ml._base_rate(text, text, interval, timestamptz) is
+'Mean of a label over the intervals, one after the other, that ended in the last week (setting ml.base_rate_window; at least 20 horizons) before as_of, as known then; of classes Jeffreys'' estimate, (events + 1/2) / (intervals + 1). Null where no outcome is known.';
 
 create or replace function ml._predict(
     model text, symbol text, as_of timestamptz,

@@ -487,13 +487,19 @@ def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> N
     assert row.symbol == "AAAUSDT" and row.horizon == dt.timedelta(minutes=15)
     assert row.feature_as_of == market.at(1590)
     assert dt.timedelta(0) <= row.staleness < dt.timedelta(minutes=10)
-    volume = named(
-        db,
-        "select count(*) as n, avg(target) as mean from ml.label_values('liquidation_volume_15m', 'AAAUSDT', %s, %s, %s)",
-        market.at(1590 - 1440), market.at(1590), market.at(1590),
-    )  # fmt: skip
-    assert volume.n > 1000
-    assert row.expected_volume == pytest.approx(volume.mean, rel=1e-12)
+    known = db.execute(
+        "select l.label, v.target from unnest(array['liquidation_15m', 'liquidation_volume_15m'])"
+        " as l (label), ml.label_values(l.label, 'AAAUSDT', %s, %s, %s) v"
+        " where mod(extract(epoch from v.label_end - %s)::int, 900) = 0",
+        (market.at(0), market.at(1590), market.at(1590), market.at(1590)),
+    ).fetchall()
+    events, volumes = (
+        [y for label, y in known if label == name]
+        for name in ("liquidation_15m", "liquidation_volume_15m")
+    )
+    assert len(events) > 40 and len(volumes) > 80 and 0 < sum(events) < len(events)
+    assert row.probability == pytest.approx((sum(events) + 0.5) / (len(events) + 1), rel=1e-12)
+    assert row.expected_volume == pytest.approx(np.mean(volumes), rel=1e-12)
     # what happens later changes nothing
     market.fill(db, "AAAUSDT", 200, seed=5, start=1591)
     db.execute("call market.refresh_aggregates()")

@@ -38,6 +38,39 @@ def label_rows(
     yield from zip((grid[known] / w.SECOND).tolist(), target[known].tolist(), strict=True)
 
 
+def base_rate(
+    plpy: Any,
+    cache: dict[str, Any],
+    task: str,
+    kind: str,
+    horizon: float,
+    params: str | None,
+    symbol: str,
+    step: float,
+    as_of: float,
+    window: float,
+) -> float | None:
+    """What a label was, on average, over the intervals that ended in the last ``window`` seconds.
+
+    Neighbouring grid times share most of their future, so one interval is taken per horizon. Of
+    classes it is (events + 1/2) / (intervals + 1), Jeffreys' estimate of a chance: a quiet week
+    does not make an event impossible. None where no outcome is known by as_of.
+    """
+    label = labels.Label.of(kind, horizon, params)
+    width = round(step * w.SECOND)
+    stride = -(-label.horizon // width) * width
+    last = (round(as_of * w.SECOND) - label.horizon) // width * width
+    count = max(1, round(window * w.SECOND) // stride)
+    grid = last - stride * np.arange(count, dtype=np.int64)[::-1]
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = target[np.isfinite(target)]
+    if len(known) == 0:
+        return None
+    if task == "classification":
+        return float((known.sum() + 0.5) / (len(known) + 1))
+    return float(known.mean())
+
+
 def _grid(start: float, end: float, width: int) -> Times:
     first = -(-round(start * w.SECOND) // width) * width
     return np.arange(first, round(end * w.SECOND), width, dtype=np.int64)
