@@ -27,14 +27,14 @@ KEY = "timestamptz '2026-01-01 00:00+00' + :i * interval '1 minute'"
 
 
 def prepare(
-    conn: psycopg.Connection[Any], trees: int, columns: int
+    conn: psycopg.Connection[Any], trees: int, columns: int, stored: int = ROWS
 ) -> tuple[str, int, lightgbm.Booster, Any]:
     """A promoted model and its stored vectors: (model name, set_id, booster, vectors)."""
     name = f"bench_{trees}x{columns}"
     rng = np.random.default_rng(trees)
-    x = rng.normal(size=(20_000, columns))
+    x = rng.normal(size=(max(20_000, stored), columns))
     y = (rng.random(len(x)) < 1 / (1 + np.exp(-x[:, 0] - x[:, 1] * x[:, 2]))).astype(float)
-    booster = w.train(x, y, trees)
+    booster = w.train(x[:20_000], y[:20_000], trees)
     names = [f"f{i}" for i in range(columns)]
     set_id = w.one(
         conn,
@@ -53,9 +53,9 @@ def prepare(
         " values ('XXX', 'bench', 'XXX', 'X', 'Y') on conflict do nothing"
     )
     w.register(conn, booster, name, features=names, promote=True)
-    w.store(conn, x[:ROWS], "XXX", name)
+    w.store(conn, x[:stored], "XXX", name)
     conn.execute("analyze")
-    return name, int(set_id), booster, x[:ROWS]
+    return name, int(set_id), booster, x[:stored]
 
 
 @contextmanager

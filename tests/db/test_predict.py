@@ -95,6 +95,16 @@ def test_single_stored_many_and_batch_agree(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
     batch = one(world, "select ml.score_many(%s, %s)", version, lists(data[2]))
     assert batch == found.tolist()
+    history = world.execute(
+        "select ts, prediction, version_id from ml.predict_history('fixed', 'aaa/usdt', %s, %s)"
+        " order by ts",
+        (at(3), at(490)),
+    ).fetchall()
+    assert [row[0] for row in history] == [at(i) for i in range(3, 490)]
+    assert [row[1] for row in history] == batch[3:490]
+    assert {row[2] for row in history} == {version}
+    nothing = "select count(*) from ml.predict_history('fixed', 'AAA', %s, %s)"
+    assert one(world, nothing, at(-90), at(0)) == 0
     for i in (0, 17, 499):
         single = one(world, "select ml.predict('fixed', %s::float8[])", lists(data[2])[i])
         stored = named(world, "select * from ml.predict_stored('fixed', 'AAA', %s)", at(i))
@@ -205,6 +215,14 @@ def test_every_no_has_its_sqlstate_and_a_hint(world: Conn, version: int) -> None
     assert sqlstate(world, "select ml.predict_version(%s, %s)", version, vector[1:]) == "AP504"
     assert sqlstate(world, "select ml.predict_version(%s, null)", version) == "AP504"
     assert sqlstate(world, "select ml.score_many(%s, %s)", version, [vector[1:]]) == "AP504"
+    for model, symbol, state in (
+        ("fixed", "NOBODY", "AP101"), ("magic", "AAA", "AP302"), ("fixed_value", "AAA", "AP505"),
+    ):  # fmt: skip
+        ask = "select * from ml.predict_history(%s, %s, %s, %s)"
+        assert sqlstate(world, ask, model, symbol, at(0), at(9)) == state
+    with world.transaction(force_rollback=True):
+        world.execute("update feature.vectors set values = values[2:] where ts = %s", (at(5),))
+        assert sqlstate(world, ask, "fixed", "AAA", at(0), at(9)) == "AP504"
     assert sqlstate(world, "select ml.predict('nothing', %s::float8[])", vector) == "AP302"
     assert sqlstate(world, "select ml.predict('fixed_value', %s::float8[])", vector) == "AP505"
     assert sqlstate(world, "select * from ml.predict('nothing', 'AAA')") == "AP302"

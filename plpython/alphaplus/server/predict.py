@@ -42,16 +42,27 @@ class Model:
                 f" {len(self.features)}"
             )
         self.raw = self.booster.raw
+        self.raws = self.booster.many
         # A forest's trees add up to a probability; its log odds are the raw score.
         if (
             self.format == "lightgbm"
             and (self.spec.get("output") or {}).get("kind") == "probability"
         ):
-            votes = self.booster.raw
+            votes, all_votes = self.booster.raw, self.booster.many
             self.raw = lambda row: _log_odds(votes(row))
+            self.raws = lambda rows: [_log_odds(vote) for vote in all_votes(rows).tolist()]
         self.prediction = (
             _probability(self.spec) if self.task == "classification" else _value(self.spec)
         )
+
+    def predictions(self, rows: Any) -> list[float]:
+        """Probabilities or values of an array (n, features): those of each row alone."""
+        raw = self.raws(rows)
+        if not isinstance(raw, list):
+            raw = raw.tolist()
+        if self.prediction is _sigmoid:
+            return _sigmoids(raw)
+        return [self.prediction(x) for x in raw]
 
     def trust(self, prediction: float) -> tuple[float | None, float | None, float | None]:
         """(confidence, lower, upper) of a prediction, as the spec defines them."""
@@ -95,6 +106,12 @@ def _sigmoid(x: float) -> float:
         return 1.0 / (1.0 + math.exp(-x))
     e = math.exp(x)
     return e / (1.0 + e)
+
+
+def _sigmoids(raw: Sequence[float]) -> list[float]:
+    """:func:`_sigmoid` of each, to the last bit, without a call for each."""
+    exp = math.exp
+    return [1.0 / (1.0 + exp(-x)) if x >= 0 else (e := exp(x)) / (1.0 + e) for x in raw]
 
 
 def _log_odds(p: float) -> float:
@@ -256,11 +273,32 @@ def score_many(
         return []
     if len(rows[0]) != model.booster.width:
         _wrong_length(plpy, model, rows[0])
-    if model.format == "lightgbm":
-        return [model.prediction(model.raw(row)) for row in rows]
     import numpy as np
 
-    return [model.prediction(x) for x in model.booster.many(np.array(rows, dtype=float)).tolist()]
+    return model.predictions(np.array(rows, dtype=float))
+
+
+def score_block(plpy: Any, cache: dict[str, Any], version_id: int, vectors: bytes) -> list[float]:
+    """:func:`score_many` of vectors that come one after the other as ``array_send`` writes them.
+
+    Raises (SQLSTATE): AP501 to AP504.
+    """
+    import numpy as np
+    from alphaplus.server import arrays
+
+    model = load(plpy, cache, version_id)
+    try:
+        rows = arrays.rows(vectors, model.booster.width)
+    except ValueError as error:
+        plpy.error(
+            f"vectors that model version {version_id} cannot take: {error}",
+            sqlstate="AP504",
+            detail=f"It takes {model.booster.width} values.",
+            hint="Send them with array_send, NaN for what is not known, in the order of"
+            " ml.model_versions.features; stored ones: call feature.materialise again.",
+        )
+        raise
+    return model.predictions(np.ascontiguousarray(rows, dtype=float))
 
 
 def score_sequences(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, labels, noise
+from alphaplus.server import arrays, families, labels, noise
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -145,8 +145,8 @@ def _fill(
         row = plpy.execute(plan, [spec["set_id"], symbol, *_ends(grid)])[0]
     stored = np.zeros(0, dtype=np.int64)
     if row["ts"] is not None:
-        stored = _elements(row["ts"], ">i8", 20).astype(np.int64)
-        values = _rows(row["vectors"], spec["k"])
+        stored = arrays.elements(row["ts"], ">i8").astype(np.int64)
+        values = arrays.rows(row["vectors"], spec["k"])
         if (np.diff(stored) < 0).any():
             order = np.argsort(stored)
             stored, values = stored[order], values[order]
@@ -168,18 +168,6 @@ def _fill(
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
         out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
-
-
-def _rows(raw: bytes, width: int) -> Any:
-    """(n, width) of n arrays without nulls, one after the other as ``array_send`` writes them."""
-    row = np.dtype([("head", "V20"), ("elements", [("size", ">i4"), ("value", ">f8")], (width,))])
-    return np.frombuffer(raw, dtype=row)["elements"]["value"]
-
-
-def _elements(raw: bytes, kind: str, header: int) -> Any:
-    """The values of an array without nulls as ``array_send`` writes it."""
-    element = np.dtype([("size", ">i4"), ("value", kind)])
-    return np.frombuffer(raw, dtype=element, offset=header)["value"]
 
 
 def _ends(grid: Times) -> list[float]:
@@ -302,8 +290,7 @@ def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
     (int64), then its arrays one after the other, the features row by row."""
     table = training_table(plpy, cache, *which)
     shape = np.array(table.features.shape, dtype=np.int64)
-    arrays = (shape, *table)
-    return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in arrays)
+    return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))
 
 
 def folds(

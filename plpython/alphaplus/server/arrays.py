@@ -1,0 +1,31 @@
+"""float8[] and timestamptz[] from ``array_send``'s bytes into numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def elements(raw: bytes, kind: str) -> Any:
+    """(n,) the values, each of ``kind`` (">f8", ">i8"), of one array without nulls."""
+    element = np.dtype([("size", ">i4"), ("value", kind)])
+    return np.frombuffer(raw, dtype=element, offset=20)["value"]
+
+
+def rows(raw: bytes, width: int) -> Any:
+    """(n, width) of n float8 arrays, one after the other.
+
+    Raises:
+        ValueError: they have another length, or nulls.
+    """
+    row = np.dtype(
+        [
+            ("dimensions", ">i4"), ("nulls", ">i4"), ("kind", ">i4"), ("length", ">i4"),
+            ("lower", ">i4"), ("elements", [("size", ">i4"), ("value", ">f8")], (width,)),
+        ]
+    )  # fmt: skip
+    found = np.frombuffer(raw, dtype=row, count=len(raw) // row.itemsize)
+    if len(raw) % row.itemsize or (found["length"] != width).any() or found["nulls"].any():
+        raise ValueError(f"not all of the arrays hold {width} values without nulls")
+    return found["elements"]["value"]
