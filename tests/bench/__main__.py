@@ -3,13 +3,17 @@
 A benchmark is a module here whose name has no leading underscore, with ``run(conninfo)``: it gets a
 superuser's connection string, makes and drops its own databases, checks that both sides give the
 same answer, and returns rows made by :func:`tests.bench._common.row`. Without names all run.
+``--page`` measures nothing: it writes ``docs/benchmarks.md`` from ``bench.json``.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import json
+import os
 import pkgutil
+import platform
 import sys
 import time
 import traceback
@@ -23,6 +27,7 @@ import tests.bench
 from tests.bench import _common
 
 OUT = Path("bench.json")
+PAGE = Path("docs/benchmarks.md")
 
 
 def number(x: float | None) -> str:
@@ -61,8 +66,44 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def page(rows: list[dict[str, Any]]) -> str:
+    """The rows as docs/benchmarks.md, and on what they were measured."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    measured = dt.datetime.fromtimestamp(OUT.stat().st_mtime, dt.UTC)
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python -m tests.bench --page` from what `make bench` measured, each figure"
+        " beside what one would do instead, in the same run, with equal answers checked.",
+        f"{os.cpu_count()} cores of {cpu}, database and clients on the same machine;"
+        f" {measured:%Y-%m-%d}. A goal is the project's own: missed ones stay in the table.",
+        "",
+        "| what | value | beside | its value | ratio | goal | met |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        met = {True: "yes", False: "**no**", None: ""}[row["met"]]
+        cells = (
+            row["name"], f"{number(row['value'])} {row['unit']}", row["peer"] or "",
+            number(row["peer_value"]), number(row["ratio"]), row["goal"] or "", met,
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main(names: list[str]) -> int:
     """Run the benchmarks; 1 when one of them broke, a missed goal being no error."""
+    if names == ["--page"]:
+        PAGE.write_text(page(json.loads(OUT.read_text())))
+        print(f"{PAGE}: written")
+        return 0
     found = [m.name for m in pkgutil.iter_modules(tests.bench.__path__) if m.name[0] != "_"]
     if unknown := [name for name in names if name not in found]:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(found)}", file=sys.stderr)
