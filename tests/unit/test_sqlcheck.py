@@ -44,6 +44,7 @@ CLEAN = [
     "select symbol, ts, rank() over (partition by ts order by ts) as r" + BARS,
     "SELECT Symbol, TS, Close AS c FROM Market.Candles_1m",
     "select known_at as ts, price as p from market.trades",
+    "select distinct on (symbol, ts) symbol, ts, price as p from market.trades",
     "select max(ts) as ts, sum(size) as s from market.trades"
     " group by date_trunc('minute', ts) + '60 seconds'::interval",
     "with b as (select public.time_bucket('1 hour', ts) + interval '60 min' as closed, sum(size) as s"
@@ -54,6 +55,19 @@ CLEAN = [
 
 LEAKS = [
     ("select symbol, ts, lead(close) over (partition by symbol order by ts) f" + BARS, "LEAD", 20),
+    (
+        "select symbol, ts, pg_catalog.lead(close) over (partition by symbol order by ts) f" + BARS,
+        "LEAD",
+        36,
+    ),
+    ("select symbol, ts, pg_catalog.ntile(4) over (order by ts) as z" + BARS, "ranks", None),
+    ("select symbol, ts, pg_catalog.lag(close, -1) over (order by ts) z" + BARS, "negative", None),
+    ("select symbol, ts, close + extract(epoch from pg_catalog.now()) z" + BARS, "when the", None),
+    (
+        "select distinct on (symbol) symbol, ts, close as z" + BARS + " order by symbol, ts desc",
+        "not by time",
+        None,
+    ),
     (
         "select symbol, ts, avg(close) over (order by ts rows between 2 preceding and 2 following)"
         " f" + BARS,

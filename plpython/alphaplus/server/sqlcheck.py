@@ -153,6 +153,7 @@ def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
     tree = parse(query)
     if isinstance(tree, Problem):
         return [tree]
+    tree = _unqualified(tree)
     problems = list(_clocks(tree)) + list(_shape(tree))
     scopes = traverse_scope(tree)
     if scopes:
@@ -162,6 +163,24 @@ def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
         problems.extend(_sources(scope, catalogue))
         problems.extend(_groups(scope, catalogue))
     return sorted(set(problems), key=lambda p: (p.line, p.column))
+
+
+def _unqualified(tree: exp.Query) -> exp.Query:
+    """The tree with ``pg_catalog.lead(x)`` read as what it is, LEAD."""
+
+    def plain(node: exp.Expr) -> exp.Expr:
+        if (
+            isinstance(node, exp.Dot)
+            and node.this.name == "pg_catalog"
+            and isinstance(node.expression, exp.Anonymous)
+        ):
+            call = node.expression
+            return exp.func(call.name.lower(), *call.expressions, dialect="postgres")
+        return node
+
+    found = tree.transform(plain)
+    assert isinstance(found, exp.Query)
+    return found
 
 
 def outputs(query: str) -> list[str]:
@@ -643,7 +662,10 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         return
     aliases = {p.alias: p.unalias() for p in select.selects if p.alias}
     keys = []
-    for key in group.expressions if group is not None else select.selects:
+    distinct = select.args.get("distinct")
+    on = distinct.args.get("on") if distinct is not None else None
+    picked = on.expressions if on is not None else select.selects
+    for key in group.expressions if group is not None else picked:
         if isinstance(key, exp.Literal) and key.is_int:
             key = select.selects[int(key.name) - 1].unalias()
         elif isinstance(key, exp.Column) and not key.table and key.name in aliases:
