@@ -117,6 +117,18 @@ def live(conninfo: str) -> list[dict[str, Any]]:
 
                 p50, _ = common.percentiles(one, 100)
                 out.append(row(f"{name}: of that, alone, p50", p50, "ms"))
+            for name in FAMILIES:
+                conn.execute("call feature.materialise_at(%s, %s, array['XXX'])", (name, END))
+            stored = conn.execute(ask, (END, list(FAMILIES))).fetchall()
+            assert w.one(conn, "select count(*) from feature.vectors") == len(FAMILIES)
+            for (_, one_vector), (_, other) in zip(found, stored, strict=True):
+                np.testing.assert_array_equal(np.array(one_vector), np.array(other))
+            p50, _ = common.percentiles(
+                lambda: conn.execute(ask, (END, list(FAMILIES))).fetchall(), 300
+            )
+            out.append(
+                row(f"{width} features of the newest bar, stored at its close, p50", p50, "ms")
+            )
             return out
 
 
