@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from alphaplus.trainer.baselines import last_known
 from alphaplus.trainer.data import Fold, Matrix
 from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
-from alphaplus.trainer.train import Inputs, inputs, purged, train
+from alphaplus.trainer.train import Inputs, inputs, purged, train, walk_forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
@@ -99,7 +100,35 @@ def test_no_training_label_meets_a_test_fold(data: st.DataObject) -> None:
     in_train, in_test = purged(rows, careless)
     assert not (in_train & in_test & (spans > 0)).any()
     if in_test.any() and in_train.any():
-        assert (ts + spans)[in_train].max() <= ts[in_test].min()
+        assert (ts + spans)[in_train].max() < ts[in_test].min()
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic", "auto"])
+def test_outcomes_not_yet_known_change_nothing_of_a_fold(method: str) -> None:
+    """Neither the fit nor the calibration nor the threshold of a fold knows what ended in it."""
+    matrix, _ = world(3000, persistence=5)
+    matrix = replace(matrix, label_end=matrix.ts + 60 * MINUTE)
+    second = folds(matrix)[1]
+
+    def fold_two(y: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        rows = inputs(replace(matrix, y=y), 1, MINUTE)
+        found = walk_forward(
+            estimator("lightgbm"), {"rounds": 20}, rows, folds(matrix)[:2], "classification",
+            calibration=method, progress=lambda part, words: None, threads=1, seed=1,
+        )  # fmt: skip
+        i = found.fold == 2
+        assert i.sum() > 100
+        return [found.predicted[i], found.chosen[i], found.base[i]]
+
+    before = fold_two(matrix.y)
+    late = matrix.label_end >= second.test_from
+    assert (late & (matrix.ts < second.test_from)).sum() == 60
+    for one, other in zip(before, fold_two(np.where(late, 1 - matrix.y, matrix.y)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What had ended does count.
+    early = ~late & (matrix.ts >= second.test_from - 600 * MINUTE)
+    changed = fold_two(np.where(early, 1 - matrix.y, matrix.y))
+    assert (changed[0] != before[0]).any()
 
 
 def test_windows_never_cross_from_one_symbol_to_another() -> None:

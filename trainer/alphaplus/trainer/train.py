@@ -126,8 +126,14 @@ def purged(rows: Inputs, fold: Fold) -> tuple[NDArray[np.bool_], NDArray[np.bool
     """
     test = (rows.ts >= fold.test_from) & (rows.ts < fold.test_to)
     first = rows.ts[test].min() if test.any() else fold.test_from
-    train = (rows.ts >= fold.train_from) & (rows.label_end <= min(fold.train_to, int(first)))
+    train = (rows.ts >= fold.train_from) & (rows.label_end <= min(fold.train_to, int(first) - 1))
     return train, test
+
+
+def _ended(rows: Inputs, where: Sequence[NDArray[np.int64]], fold: Fold) -> list[NDArray[np.bool_]]:
+    """Of the rows of earlier test folds those whose outcome was known before this fold began: it
+    corrects and cuts the scores with them, which is learning too."""
+    return [rows.label_end[i] < fold.test_from for i in where]
 
 
 def _both(y: Array) -> bool:
@@ -140,6 +146,22 @@ def _early(rows: Inputs) -> tuple[Inputs, Inputs] | None:
     before = rows.take(rows.label_end <= cut)
     after = rows.take(rows.ts >= cut)
     return (before, after) if _both(before.y) and _both(after.y) else None
+
+
+def _best(
+    calibrated: dict[str, list[Array]], kept: Sequence[NDArray[np.bool_]], y: Sequence[Array]
+) -> str:
+    """The method of calibration with the least log loss on the kept rows of the folds so far."""
+    seen = np.concatenate([*y, np.empty(0)])
+    if len(seen) == 0:
+        return next(iter(calibrated))
+    losses = {
+        method: metrics.log_losses(
+            seen, np.concatenate([p[keep] for p, keep in zip(folds, kept, strict=True)])
+        ).mean()
+        for method, folds in calibrated.items()
+    }
+    return min(losses, key=lambda method: float(losses[method]))
 
 
 def walk_forward(
@@ -169,7 +191,7 @@ def walk_forward(
     bases: list[Array] = []
     values: list[Array] = []
     calibrated: dict[str, list[Array]] = {method: [] for method in methods}
-    chosen: dict[str, list[NDArray[np.bool_]]] = {method: [] for method in methods}
+    picked: list[NDArray[np.bool_]] = []
     where: list[NDArray[np.int64]] = []
     rounds: list[int] = []
     used: list[Fold] = []
@@ -200,11 +222,16 @@ def walk_forward(
         raw = model.raw(test.x)
         if is_class:
             # What earlier folds and the later rows have shown corrects this fold.
-            known_raw, known_y = list(raws), [rows.y[i] for i in where]
-            if split is not None:
-                known_raw.append(probe.raw(late.x))
-                known_y.append(late.y)
-            seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
+            ended = _ended(rows, where, fold)
+            known_raw = [r[e] for r, e in zip(raws, ended, strict=True)]
+            known_y = [rows.y[i][e] for i, e in zip(where, ended, strict=True)]
+            late_raw = [probe.raw(late.x)] if split is not None else []
+            late_y = [late.y] if split is not None else []
+            # The method, too, is the one that had done best by then.
+            best = _best(calibrated, ended, known_y)
+            seen_raw, seen_y = (
+                np.concatenate(v or [np.empty(0)]) for v in (known_raw + late_raw, known_y + late_y)
+            )
             for method in methods:
                 fit: dict[str, Any] = {}
                 line = float(train.y.mean())
@@ -213,7 +240,9 @@ def walk_forward(
                     line = metrics.best_threshold(seen_y, spec.probability(fit, seen_raw))
                 p = spec.probability(fit, raw)
                 calibrated[method].append(p)
-                chosen[method].append(p >= line)
+                if method == best:
+                    values.append(p)
+                    picked.append(p >= line)
         else:
             values.append(spec.value({"output": model.output()}, raw))
         raws.append(raw)
@@ -232,26 +261,16 @@ def walk_forward(
             " more history is needed, or a smaller horizon"
         )
     at = np.concatenate(where)
-    best = None
-    predicted = np.concatenate(values) if values else np.empty(0)
-    picked = np.zeros(len(at), dtype=bool)
-    if is_class:
-        losses = {
-            m: float(metrics.log_losses(rows.y[at], np.concatenate(calibrated[m])).mean())
-            for m in methods
-        }
-        best = min(methods, key=lambda m: losses[m])
-        predicted = np.concatenate(calibrated[best])
-        picked = np.concatenate(chosen[best])
+    everything = [np.ones(len(i), dtype=bool) for i in where]
     return WalkForward(
         rows=at,
         fold=np.concatenate([np.full(len(i), f.fold) for i, f in zip(where, used, strict=True)]),
         raw=np.concatenate(raws),
-        predicted=predicted,
+        predicted=np.concatenate(values),
         base=np.concatenate(bases),
-        chosen=picked,
+        chosen=np.concatenate(picked) if is_class else np.zeros(len(at), dtype=bool),
         rounds=math.ceil(float(np.median(rounds))) if rounds else None,
-        calibration=best,
+        calibration=_best(calibrated, everything, [rows.y[i] for i in where]) if is_class else None,
         folds=used,
     )
 
