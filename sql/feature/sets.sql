@@ -124,6 +124,8 @@ begin
         using errcode = 'AP206', detail = format('By the models %s.', v_used),
             hint = 'Drop those models first, or make a new version of the set.';
     end if;
+    -- Nobody stores a vector of theirs from here on.
+    perform from feature.sets s where s.set_id = any (v_ids) for update;
     delete from feature.vectors v where v.set_id = any (v_ids);
     delete from feature.sets s where s.set_id = any (v_ids);
     execute format(

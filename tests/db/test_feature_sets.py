@@ -516,3 +516,29 @@ def test_the_documentation_s_examples_run(market: Conn) -> None:
     assert row is not None
     assert row[0] is not None and row[1] > 0
     market.execute("select feature.drop_set('book_lean')")
+
+
+def test_a_set_with_vectors_is_kept_and_a_dropped_one_takes_none(market: Conn) -> None:
+    query = "select ts, price as last from market.trades"
+    set_id = market.execute(
+        "select feature.create_set('held', %s, '10 minutes')", (query,)
+    ).fetchone()
+    assert set_id is not None
+    market.execute("call feature.materialise('held', %s, %s, %s)", (SYMBOL, at(100), at(110)))
+    assert market.execute(
+        "select count(*) from feature.vectors where set_id = %s", set_id
+    ).fetchone() != (0,)
+    with pytest.raises(psycopg.Error) as kept:
+        market.execute("delete from feature.sets where set_id = %s", set_id)
+    assert kept.value.sqlstate == "AP206"
+    market.execute("select feature.drop_set('held')")
+    assert market.execute(
+        "select count(*) from feature.vectors where set_id = %s", set_id
+    ).fetchone() == (0,)
+    with pytest.raises(psycopg.Error) as gone:
+        market.execute(
+            "select feature._store(%s, 'liquidation', %s, s, s + 600)"
+            " from date_part('epoch', %s - timestamptz '2000-01-01 00:00+00') s",
+            (set_id[0], SYMBOL, at(100)),
+        )
+    assert gone.value.sqlstate == "AP202"

@@ -180,7 +180,7 @@ def store(
         if known.any():
             rows_ = binary_rows(set_id, symbol, grid[known], computed_at, values[known])
             count += len(rows_)
-            _copy(plpy, rows_.data.cast("B") if rows_.flags.c_contiguous else rows_.tobytes())
+            _copy(plpy, set_id, rows_.data.cast("B"))
     return count
 
 
@@ -197,7 +197,7 @@ def store_at(
         if np.isfinite(values).any():
             parts.append(binary_rows(set_id, symbol, grid, computed_at, values).tobytes())
     if parts:
-        _copy(plpy, b"".join(parts))
+        _copy(plpy, set_id, b"".join(parts))
     return len(parts)
 
 
@@ -246,13 +246,23 @@ def binary_rows(
     }.items():
         template[field] = value
     template["elements"]["size"] = 8
-    out = np.repeat(template, len(ts))
+    out = np.empty(len(ts), dtype=layout)
+    # As bytes: numpy copies a structure field by field.
+    out.view((np.void, layout.itemsize))[:] = template.view((np.void, layout.itemsize))[0]
     out["ts"] = ts
     out["elements"]["value"] = values
     return out
 
 
-def _copy(plpy: Any, rows_: bytes | memoryview) -> None:
+def _copy(plpy: Any, set_id: int, rows_: bytes | memoryview) -> None:
+    # Held to the end of the transaction, as a foreign key would for each row.
+    held = plpy.prepare("select from feature.sets s where s.set_id = $1 for key share", ["int4"])
+    if len(plpy.execute(held, [set_id])) == 0:
+        plpy.error(
+            f"feature set {set_id} is gone",
+            sqlstate="AP202",
+            hint="It was dropped meanwhile: select name, version from feature.sets",
+        )
     handle = os.memfd_create("alphaplus-vectors")
     try:
         with open(handle, "wb", closefd=False) as file:
