@@ -151,10 +151,14 @@ def _early(rows: Inputs) -> tuple[Inputs, Inputs] | None:
 def _best(
     calibrated: dict[str, list[Array]], kept: Sequence[NDArray[np.bool_]], y: Sequence[Array]
 ) -> str:
-    """The method of calibration with the least log loss on the kept rows of the folds so far."""
+    """The method of calibration with the least log loss on the kept rows of the folds so far.
+
+    Where there are none yet, Platt's: two parameters, where isotonic regression has many and none
+    at all trusts the fit.
+    """
     seen = np.concatenate([*y, np.empty(0)])
     if len(seen) == 0:
-        return next(iter(calibrated))
+        return "platt" if "platt" in calibrated else next(iter(calibrated))
     losses = {
         method: metrics.log_losses(
             seen, np.concatenate([p[keep] for p, keep in zip(folds, kept, strict=True)])
