@@ -148,26 +148,6 @@ def _early(rows: Inputs) -> tuple[Inputs, Inputs] | None:
     return (before, after) if _both(before.y) and _both(after.y) else None
 
 
-def _best(
-    calibrated: dict[str, list[Array]], kept: Sequence[NDArray[np.bool_]], y: Sequence[Array]
-) -> str:
-    """The method of calibration with the least log loss on the kept rows of the folds so far.
-
-    Where there are none yet, Platt's: two parameters, where isotonic regression has many and none
-    at all trusts the fit.
-    """
-    seen = np.concatenate([*y, np.empty(0)])
-    if len(seen) == 0:
-        return "platt" if "platt" in calibrated else next(iter(calibrated))
-    losses = {
-        method: metrics.log_losses(
-            seen, np.concatenate([p[keep] for p, keep in zip(folds, kept, strict=True)])
-        ).mean()
-        for method, folds in calibrated.items()
-    }
-    return min(losses, key=lambda method: float(losses[method]))
-
-
 def walk_forward(
     algorithm: type[Estimator],
     params: dict[str, Any],
@@ -182,7 +162,11 @@ def walk_forward(
     name: str = "fold",
     **settings: Any,
 ) -> WalkForward:
-    """Predict each test fold with what was known before it, calibration and threshold too."""
+    """Predict each test fold with what was known before it, calibration and threshold too.
+
+    Which of the methods of calibration ("auto") is the one thing that all test rows choose together:
+    fold by fold it was chosen on too little, and cost more than it was worth.
+    """
 
     def fresh(stage: str) -> Estimator:
         made = algorithm(task, params, **settings)
@@ -195,7 +179,7 @@ def walk_forward(
     bases: list[Array] = []
     values: list[Array] = []
     calibrated: dict[str, list[Array]] = {method: [] for method in methods}
-    picked: list[NDArray[np.bool_]] = []
+    chosen: dict[str, list[NDArray[np.bool_]]] = {method: [] for method in methods}
     where: list[NDArray[np.int64]] = []
     rounds: list[int] = []
     used: list[Fold] = []
@@ -229,13 +213,10 @@ def walk_forward(
             ended = _ended(rows, where, fold)
             known_raw = [r[e] for r, e in zip(raws, ended, strict=True)]
             known_y = [rows.y[i][e] for i, e in zip(where, ended, strict=True)]
-            late_raw = [probe.raw(late.x)] if split is not None else []
-            late_y = [late.y] if split is not None else []
-            # The method, too, is the one that had done best by then.
-            best = _best(calibrated, ended, known_y)
-            seen_raw, seen_y = (
-                np.concatenate(v or [np.empty(0)]) for v in (known_raw + late_raw, known_y + late_y)
-            )
+            if split is not None:
+                known_raw.append(probe.raw(late.x))
+                known_y.append(late.y)
+            seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
             for method in methods:
                 fit: dict[str, Any] = {}
                 line = float(train.y.mean())
@@ -244,9 +225,7 @@ def walk_forward(
                     line = metrics.best_threshold(seen_y, spec.probability(fit, seen_raw))
                 p = spec.probability(fit, raw)
                 calibrated[method].append(p)
-                if method == best:
-                    values.append(p)
-                    picked.append(p >= line)
+                chosen[method].append(p >= line)
         else:
             values.append(spec.value({"output": model.output()}, raw))
         raws.append(raw)
@@ -265,16 +244,26 @@ def walk_forward(
             " more history is needed, or a smaller horizon"
         )
     at = np.concatenate(where)
-    everything = [np.ones(len(i), dtype=bool) for i in where]
+    best = None
+    predicted = np.concatenate(values) if values else np.empty(0)
+    picked = np.zeros(len(at), dtype=bool)
+    if is_class:
+        losses = {
+            m: float(metrics.log_losses(rows.y[at], np.concatenate(calibrated[m])).mean())
+            for m in methods
+        }
+        best = min(methods, key=lambda m: losses[m])
+        predicted = np.concatenate(calibrated[best])
+        picked = np.concatenate(chosen[best])
     return WalkForward(
         rows=at,
         fold=np.concatenate([np.full(len(i), f.fold) for i, f in zip(where, used, strict=True)]),
         raw=np.concatenate(raws),
-        predicted=np.concatenate(values),
+        predicted=predicted,
         base=np.concatenate(bases),
-        chosen=np.concatenate(picked) if is_class else np.zeros(len(at), dtype=bool),
+        chosen=picked,
         rounds=math.ceil(float(np.median(rounds))) if rounds else None,
-        calibration=_best(calibrated, everything, [rows.y[i] for i in where]) if is_class else None,
+        calibration=best,
         folds=used,
     )
 
