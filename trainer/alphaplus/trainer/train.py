@@ -164,8 +164,8 @@ def walk_forward(
 ) -> WalkForward:
     """Predict each test fold with what was known before it, calibration and threshold too.
 
-    Which of the methods of calibration ("auto") is the one thing that all test rows choose together:
-    fold by fold it was chosen on too little, and cost more than it was worth.
+    Which method of calibration ("auto") is the one thing that all test rows choose together: fold
+    by fold it was chosen on too little, and cost more than it was worth.
     """
 
     def fresh(stage: str) -> Estimator:
