@@ -51,6 +51,8 @@ CLEAN = [
     " from market.trades group by 1) select closed - interval '1 microsecond' as ts, s from b",
     "select t.ts, b.price as p from market.trades t join market.trades b"
     " on b.ts <= t.ts - interval '1 hour 30 minutes'",
+    "select ts, extract(hour from (ts at time zone 'UTC')::time) as f" + BARS,
+    "select ts, extract(epoch from (ts + interval '1 hour')::date::timestamptz) as f" + BARS,
 ]
 
 LEAKS = [
@@ -198,6 +200,19 @@ LEAKS = [
         None,
     ),
     ("select symbol, ts, close" + BARS + " order by ts desc limit 10", "LIMIT", None),
+    ("select ts, ('n' || 'ow')::timestamptz > ts as f" + BARS, "put together", 13),
+    ("select ts, reverse('won')::timestamptz > ts as f" + BARS, "put together", 12),
+    ("select ts, timestamptz(concat('no', 'w')) > ts as f" + BARS, "put together", 12),
+    ("select ts, 'no'\n'w'::timestamptz > ts as f" + BARS, "put together", 12),
+    ("select ts, $$now$$::timestamptz > ts as f" + BARS, "clock", 12),
+    ("select ts, E'\\x6eow'::timestamptz > ts as f" + BARS, "escapes", 12),
+    ("select ts + interval '1 hour ago' as ts, close" + BARS, "goes back", 22),
+    ("select ts, hashtext(gen_random_uuid()::text) as f" + BARS, "run", 21),
+    ("select ts, length(session_user) as f" + BARS, "who asks", None),
+    ("select ts, (current_role = 'a')::int as f" + BARS, "who asks", 13),
+    ("select ts, lag(close, 1.5) over (order by ts) as f" + BARS, "negative", 12),
+    ("select ts, lag(close, 'x') over (order by ts) as f" + BARS, "negative", 12),
+    ("select ts, " + "(" * 300 + "close" + ")" * 300 + " as f" + BARS, "nested", None),
 ]
 
 WRITES = [

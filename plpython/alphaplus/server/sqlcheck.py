@@ -22,6 +22,7 @@ from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.lineage import lineage as _sqlglot_lineage
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
+from sqlglot.tokenizer_core import TokenType
 
 _CLOCKS = {
     "now",
@@ -42,11 +43,23 @@ _CLOCK_NODES = (
     exp.Localtime,
     exp.Localtimestamp,
     exp.Rand,
+    exp.Uuid,
 )
+_WHO_NODES = (
+    exp.CurrentUser, exp.SessionUser, exp.CurrentSchema, exp.CurrentCatalog, exp.CurrentDatabase,
+)  # fmt: skip
+_WHO_WORDS = {"user", "current_role", "system_user"}
+_TIMES = {"timestamptz", "timestamp", "date", "time", "timetz"}
+_TEXTS = (exp.RawString, exp.ByteString, exp.National)
 _CLOCK_LITERALS = {"infinity"}
 # What the server reads as a time in any text that becomes one, cast or not.
 _CLOCK_WORDS = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 _SCHEMAS = {"pg_catalog", "public"}  # of functions
+_AGO = re.compile(r"\bago\b", re.IGNORECASE)
+_TEXT_TOKENS = {
+    TokenType.STRING, TokenType.BYTE_STRING, TokenType.RAW_STRING, TokenType.HEREDOC_STRING,
+    TokenType.NATIONAL_STRING,
+}  # fmt: skip
 _UNICODE = re.compile("[uU]&[\"']")
 _SPAN = re.compile(
     r"(\d+(?:\.\d+)?) *(microsecond|millisecond|second|sec|s|minute|min|m|hour|h|day|d|week|w)?s?"
@@ -113,6 +126,17 @@ def parse(query: str) -> exp.Query | Problem:
             unicode.start() - before.rfind("\n"),
         )
     try:
+        for token in sqlglot.tokenize(query, read="postgres"):
+            text = query[token.start : token.end + 1]
+            if token.token_type == TokenType.BYTE_STRING and "\\" in text:
+                words = "a text with escapes cannot be checked"
+            elif token.token_type in _TEXT_TOKENS and _AGO.search(token.text):
+                words = "an interval that goes back cannot be checked"
+            else:
+                continue
+            column = token.start - query.rfind("\n", 0, token.start)
+            hint = "Write the characters themselves, and a span as a positive one to subtract."
+            return Problem(words, hint, query.count("\n", 0, token.start) + 1, column)
         statements = [tree for tree in sqlglot.parse(query, read="postgres") if tree is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
@@ -124,6 +148,8 @@ def parse(query: str) -> exp.Query | Problem:
         )
     except SqlglotError as error:
         return Problem(f"not valid SQL: {error}", "Check the SELECT by running it on its own.")
+    except RecursionError:
+        return Problem("too deeply nested to be checked", "Write it with fewer parentheses.")
     if len(statements) != 1:
         return Problem(
             f"{len(statements)} statements where one SELECT is expected",
@@ -319,8 +345,25 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             and len(node.expressions) == 1
         ):
             yield _problem(node, "age() of one time is counted from the day of the run", hint)
-        elif isinstance(node, exp.Literal) and node.is_string and _CLOCK_WORDS.search(node.name):
+        elif isinstance(node, _WHO_NODES) or (
+            isinstance(node, exp.Column)
+            and not node.table
+            and not node.this.args.get("quoted")
+            and node.name in _WHO_WORDS
+        ):
+            yield _problem(
+                node, "the result depends on who asks", "Use only what is in the market's tables."
+            )
+        elif (
+            isinstance(node, _TEXTS) or (isinstance(node, exp.Literal) and node.is_string)
+        ) and _CLOCK_WORDS.search(node.name):
             yield _problem(node.parent or node, f"'{node.name}' is the clock's time", hint)
+        elif _time_of_text(node):
+            yield _problem(
+                node,
+                "a text that is put together may become the clock's time",
+                "Write the time out as one text.",
+            )
         elif (
             isinstance(node, exp.Cast)
             and isinstance(node.this, exp.Literal)
@@ -328,6 +371,26 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             and node.this.name.strip().lower() in _CLOCK_LITERALS
         ):
             yield _problem(node, f"the literal '{node.this.name}' is the clock's time", hint)
+
+
+def _time_of_text(node: exp.Expr) -> bool:
+    """Is a time made of a text that is not there to be read: ``('n' || 'ow')::timestamptz``?"""
+    value: exp.Expr | None = None
+    cast = isinstance(node, exp.Cast) and node.to.is_type(*exp.DataType.TEMPORAL_TYPES, "time")
+    if cast or isinstance(node, (exp.Date, exp.Timestamp, exp.Time)):
+        value = node.this
+    elif isinstance(node, exp.Anonymous) and _function(node) in _TIMES and node.expressions:
+        value = node.expressions[0]
+    while isinstance(value, (exp.Paren, exp.Cast)):
+        if isinstance(value, exp.Cast) and value.to.is_type(*exp.DataType.TEMPORAL_TYPES):
+            return False  # looked at by itself
+        value = value.this
+    if value is None or isinstance(value, (exp.Column, exp.Literal, *_TEXTS)):
+        return False
+    return not (
+        isinstance(value, (exp.Add, exp.Sub, exp.AtTimeZone, exp.Max, exp.Min, exp.Window))
+        or _truncation(value)
+    )
 
 
 def _shape(tree: exp.Query) -> Iterator[Problem]:
@@ -499,7 +562,7 @@ def _window(
         return
     if isinstance(function, exp.Lag):
         offset = function.args.get("offset")
-        if offset is not None and not (isinstance(offset, exp.Literal) and int(offset.name) >= 0):
+        if offset is not None and not (isinstance(offset, exp.Literal) and offset.name.isdigit()):
             yield _problem(
                 at,
                 "LAG with an offset that may be negative reads a later row",
