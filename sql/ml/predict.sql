@@ -283,7 +283,10 @@ declare
     v_score record;
     v_until timestamptz;
     v_most interval;
+    v_vector double precision [];
+    v_policies text [];
     v_policy text;
+    v_why text;
 begin
     select
         m.model, m.label, m.feature_set, m.feature_version, l.horizon, l.task, s.grid, s.set_id
@@ -315,59 +318,80 @@ begin
             'Load data for the symbol first: alphaplus load'
         );
     end if;
-    features := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
+    v_vector := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
+    features := v_vector;
     regime := ml._regime(canonical, feature_as_of);
     version_id := ml.champion(v_model.model, canonical, regime);
     is_fallback := version_id is null;
     expired := false;
-    if version_id is not null then
+    -- From the narrowest partition's champion to the pooled one, until one may answer.
+    while version_id is not null loop
         select
             v.symbol, v.regime, v.as_of + v.expires_after as expires_at,
             (v.spec #>> '{inputs,length}')::integer as length
         into strict v_version
         from ml.model_versions v where v.version_id = _predict.version_id;
+        v_policy := 'flag';
+        features := v_vector;
         if v_version.length is not null then
             features := ml._sequence(
                 v_model.set_id, canonical, feature_as_of, v_model.grid, v_version.length
             );
             if features is null then
-                reason := format('a gap in the last %s vectors', v_version.length);
-                version_id := null;
-                is_fallback := true;
+                v_why := format('a gap in the last %s vectors', v_version.length);
+                v_policy := 'fallback';
             end if;
         end if;
-    end if;
-    if version_id is not null then
-        partition_used := case
-            when v_version.regime is not null then 'symbol and regime'
-            when v_version.symbol is not null then 'symbol'
-            else 'pooled'
-        end;
-        expired := asked_as_of > v_version.expires_at;
-        v_score := ml.score_version(version_id, features);
-        prediction := v_score.prediction;
-        confidence := v_score.confidence;
-        lower := v_score.lower;
-        upper := v_score.upper;
-        out_of_support := v_score.distance > 1;
-        if expired or out_of_support then
-            v_policy := ops.setting_text(
-                case when expired then 'ml.expired_policy' else 'ml.out_of_support_policy' end, 'flag'
-            );
-            reason := case
-                when expired then format('version %s expired at %s', version_id, v_version.expires_at)
-                else format('the vector is %s times the training threshold away', round(v_score.distance::numeric, 2))
+        if v_policy <> 'fallback' then
+            expired := coalesce(asked_as_of > v_version.expires_at, false);
+            v_score := ml.score_version(version_id, features);
+            out_of_support := v_score.distance > 1;
+            if expired or out_of_support then
+                v_why := case
+                    when expired then format('version %s expired at %s', version_id, v_version.expires_at)
+                    else format(
+                        'the vector is %s times the training threshold away',
+                        round(v_score.distance::numeric, 2)
+                    )
+                end;
+                reason := coalesce(reason, v_why);
+                is_fallback := is_fallback or expired;
+                -- Where both hold, the stricter.
+                v_policies := array[
+                    case when expired then ops.setting_text('ml.expired_policy', 'flag') end,
+                    case when out_of_support
+                        then ops.setting_text('ml.out_of_support_policy', 'flag') end
+                ];
+                v_policy := case
+                    when 'fallback' = any (v_policies) then 'fallback'
+                    when 'null' = any (v_policies) then 'null'
+                    else 'flag'
+                end;
+            end if;
+            if v_policy = 'flag' then
+                prediction := v_score.prediction;
+                confidence := v_score.confidence;
+                lower := v_score.lower;
+                upper := v_score.upper;
+            end if;
+        end if;
+        if v_policy <> 'fallback' then
+            partition_used := case
+                when v_version.regime is not null then 'symbol and regime'
+                when v_version.symbol is not null then 'symbol'
+                else 'pooled'
             end;
-            is_fallback := expired or v_policy = 'fallback';
-            if v_policy <> 'flag' then
-                prediction := null;
-                confidence := null;
-                lower := null;
-                upper := null;
-            end if;
+            exit;
         end if;
-    end if;
-    if version_id is null or (prediction is null and v_policy = 'fallback') then
+        reason := coalesce(reason, v_why);
+        is_fallback := true;
+        version_id := case
+            when v_version.regime is not null then ml.champion(v_model.model, canonical)
+            when v_version.symbol is not null then ml.champion(v_model.model, null)
+        end;
+    end loop;
+    if version_id is null then
+        features := v_vector;
         partition_used := 'base rate';
         reason := coalesce(reason, 'no promoted version');
         prediction := ml._base_rate(v_model.label, canonical, v_model.grid, feature_as_of);
@@ -400,4 +424,4 @@ as $$
     from ml._predict($1, $2, $3) p
 $$;
 comment on function ml.predict(text, text, timestamptz) is
-'What a model says of a symbol as of a time (default: now), whatever its kind. prediction: calibrated probability, or value in the label''s unit; [lower, upper]: where the event''s frequency (value) lies at the version''s level; confidence: 1 - width of that interval (spec of the version). partition_used: symbol and regime, symbol, pooled, or base rate (no version promoted; is_fallback). expired, out_of_support: do not trust it; what then happens is set by ml.expired_policy and ml.out_of_support_policy: flag (default), null or fallback. staleness: as_of less the newest market row behind the vector. Errors: AP101 unknown symbol, AP302 unknown model, AP506 no data, AP502/AP503 unusable artifact.';
+'What a model says of a symbol as of a time (default: now), whatever its kind. prediction: calibrated probability, or value in the label''s unit; [lower, upper]: where the event''s frequency (value) lies at the version''s level; confidence: 1 - width of that interval (spec of the version). partition_used: symbol and regime, symbol, pooled, or base rate (no version promoted; is_fallback). expired, out_of_support: do not trust it; what then happens is set by ml.expired_policy and ml.out_of_support_policy: flag (default), null or fallback (the next partition''s champion, at last the base rate; version_id is then that of who answers, or null; reason says why). staleness: as_of less the newest market row behind the vector. Errors: AP101 unknown symbol, AP302 unknown model, AP506 no data, AP502/AP503 unusable artifact.';

@@ -109,7 +109,8 @@ begin
         and j.options = coalesce(retrain.options, '{}')
         and j.status = 'queued'
         and not j.cancel_requested
-        and (retrain.as_of is null or j.as_of = retrain.as_of)
+        -- One that was begun keeps its as_of: its checkpoints and trials are of that set.
+        and (retrain.as_of is null and j.started_at is null or j.as_of = retrain.as_of)
     order by j.job_id desc
     limit 1
     for update;

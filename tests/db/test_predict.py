@@ -477,7 +477,8 @@ def test_expiry_and_support_by_policy(lapsed: Conn) -> None:
     assert late.expired and late.prediction is None and "expired" in late.reason
     assert ask(60).prediction == fine.prediction
     policy("ml.expired_policy", "fallback")
-    assert ask(61).partition_used == "base rate"
+    rate = ask(61)
+    assert rate.partition_used == "base rate" and rate.version_id is None
     policy("ml.expired_policy", "flag")
     lapsed.execute(
         "update feature.vectors set values = array_fill(1000::float8, array[28]) where ts = %s",
@@ -488,6 +489,46 @@ def test_expiry_and_support_by_policy(lapsed: Conn) -> None:
     policy("ml.out_of_support_policy", "null")
     strange = ask(7)
     assert strange.out_of_support and strange.prediction is None and strange.reason
+    # Expired and far from the training rows: the stricter policy holds.
+    lapsed.execute(
+        "update feature.vectors set values = array_fill(1000::float8, array[28]) where ts = %s",
+        (at(61),),
+    )
+    both = ask(61)
+    assert both.expired and both.out_of_support and both.prediction is None
+
+
+def test_a_refused_version_leaves_it_to_the_next_partition(lapsed: Conn) -> None:
+    pooled = one(lapsed, "select ml.champion('fixed', 'AAA')")
+    lapsed.execute("update ml.models set expires_after = '10 minutes' where model = 'fixed'")
+    x, y = w.synthetic(seed=2)
+    spec = {"output": {"kind": "log_odds"}, "inputs": {"kind": "row", "features": 28}}
+    own = w.register(lapsed, w.train(x, y, 5), symbol="AAA", promote=True, spec=spec)
+
+    def ask(minute: int) -> Any:
+        return named(lapsed, "select * from ml.predict('fixed', 'AAA', %s)", at(minute))
+
+    assert (ask(10).version_id, ask(10).partition_used, ask(10).is_fallback) == (
+        own,
+        "symbol",
+        False,
+    )
+    assert (ask(11).version_id, ask(11).expired) == (own, True)
+    lapsed.execute(
+        "update ops.settings set value = '\"fallback\"' where name = 'ml.expired_policy'"
+    )
+    next_one = ask(11)
+    assert (next_one.version_id, next_one.partition_used) == (pooled, "pooled")
+    assert next_one.is_fallback and not next_one.expired
+    assert next_one.reason.startswith(f"version {own} expired")
+    vector = one(
+        lapsed, "select values from feature.vectors where symbol = 'AAA' and ts = %s", at(11)
+    )
+    assert next_one.prediction == one(
+        lapsed, "select ml.predict_version(%s, %s::float8[])", pooled, vector
+    )
+    last = ask(61)
+    assert (last.version_id, last.partition_used, last.expired) == (None, "base rate", True)
 
 
 def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> None:

@@ -209,6 +209,9 @@ def test_sigterm_gives_the_job_back(world: Connection, trainer: Callable[..., An
     assert process.wait(timeout=30) == 0
     job = toy.job(world, number)
     assert (job.status, job.attempts) == ("queued", 0)
+    # Its checkpoints are of its own as_of, so that asking anew does not move it.
+    assert toy.retrain(world, **ENDLESS) != number
+    assert toy.job(world, number).as_of == job.as_of
 
 
 def test_kill_9_of_the_trainer(world: Connection, trainer: Callable[..., Any]) -> None:

@@ -151,6 +151,21 @@ def test_onnx_that_reaches_outside_itself_is_refused() -> None:
         Session(model(chosen).SerializeToString(), SPEC)
 
 
+def test_onnx_with_field_numbers_that_readers_cut_is_refused() -> None:
+    # external_data (13) and data_location (14) of an initializer, their keys written with bit 32
+    # set: onnxruntime drops that bit and would go for the file.
+    def field(key: int, content: bytes) -> bytes:
+        return bytes([key << 3 | 2, len(content)]) + content
+
+    entry = field(1, b"location") + field(2, b"/etc/passwd")
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2]).SerializeToString()
+    tensor += b"\xea\x80\x80\x80\x10" + bytes([len(entry)]) + entry
+    tensor += b"\xf0\x80\x80\x80\x10\x01"
+    good = model(helper.make_node("Add", ["x", "w"], ["y"])).SerializeToString()
+    with pytest.raises(OnnxError, match="too large"):
+        check(good + field(7, field(5, tensor)))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:

@@ -340,6 +340,19 @@ def test_clear_words_for_what_cannot_be_trained() -> None:
         train(job(algorithm="oracle"), matrix, folds(matrix))
     with pytest.raises(TrainingError, match="LightGBM"):
         train(job(params={"num_leaves": -1}), matrix, folds(matrix))
+    with pytest.raises(TrainingError, match="unknown calibration 'magic'"):
+        train(job(calibration="magic"), matrix, folds(matrix))
+    for wanted in ({"trials": "x"}, {"minutes": 0}, {"folds": True}, True):
+        with pytest.raises(TrainingError, match="search"):
+            train(job(search=wanted), matrix, folds(matrix))
+
+
+@pytest.mark.parametrize("algorithm", ["cnn", "lightgbm"])
+def test_a_set_without_rows_is_said_to_be_one(algorithm: str) -> None:
+    matrix, _ = world(1)
+    empty = matrix.take(np.zeros(1, dtype=bool))
+    with pytest.raises(TrainingError, match="0 labelled rows"):
+        train(job(algorithm=algorithm), empty, [])
 
 
 def test_a_stop_is_heeded_while_fitting() -> None:

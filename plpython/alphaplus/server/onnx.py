@@ -38,6 +38,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
+        if key >> 32:
+            # Other readers cut such a key to 32 bits, and would find another field in it.
+            raise OnnxError("the artifact is no ONNX model: a field number is too large")
         kind = key & 7
         if kind == 0:
             number, at = _varint(data, at)

@@ -224,9 +224,16 @@ def search(
     Raises:
         TrainingError: an unknown option, or nothing to search on.
     """
+    if not isinstance(wanted, dict):
+        raise TrainingError(f'search: {{"trials": n, "minutes": m, …}} is needed, not {wanted!r}')
     unknown = set(wanted) - {"trials", "minutes", "space", "folds"}
     if unknown:
         raise TrainingError(f"search has no option {sorted(unknown)}")
+    for option in sorted(set(wanted) - {"space"}):
+        if isinstance(wanted[option], bool) or not (
+            isinstance(wanted[option], int | float) and wanted[option] > 0
+        ):
+            raise TrainingError(f"search: {option} is a number above 0, not {wanted[option]!r}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trials = int(wanted.get("trials", 20 if "minutes" not in wanted else 10_000))
     until = time.time() + 60 * float(wanted["minutes"]) if "minutes" in wanted else None

@@ -101,6 +101,10 @@ def inputs(matrix: Matrix, length: int, grid: int) -> Inputs:
     """
     if length == 1:
         return Inputs(matrix.x, matrix.y, matrix.ts, matrix.label_end, matrix.symbol)
+    if not len(matrix):
+        none = np.empty(0, dtype=np.int64)
+        windows = Windows(matrix.x, none, length)
+        return Inputs(windows, matrix.y, matrix.ts, matrix.label_end, matrix.symbol)
     # By symbol, then time: a sequence is a stretch of rows.
     order = np.lexsort((matrix.ts, matrix.symbol))
     ts, symbol = matrix.ts[order], matrix.symbol[order]
@@ -341,6 +345,11 @@ def train(
         "features": list(job["features"]),
         "overlap": overlap(job),
     }
+    calibration = training.get("calibration", "auto")
+    if calibration not in ("auto", *calibrate.METHODS):
+        raise TrainingError(
+            f"unknown calibration {calibration!r}: auto, {', '.join(calibrate.METHODS)}"
+        )
     algorithm = estimator(name)
     sample = algorithm(task, params, **settings)
     rows = inputs(matrix, sample.sequence_length, round(job["grid"] * 1e6))
@@ -377,7 +386,7 @@ def train(
     start = 0.45 if searched else 0.05
     found = walk_forward(
         algorithm, params, rows, folds, task,
-        calibration=training.get("calibration", "auto"), effect=effect,
+        calibration=calibration, effect=effect,
         progress=share(start, 0.66), checkpoints=checkpoints, **settings,
     )  # fmt: skip
     y = rows.y[found.rows]
