@@ -83,10 +83,8 @@ begin
         raise exception 'a max_age of % is not possible', coalesce(max_age::text, 'null')
         using errcode = 'AP207', hint = 'Say how old a row may be: interval ''1 day''.';
     end if;
-    select min(u.t), max(u.t) into v_first, v_last from unnest(times) as u (t);
-    if v_first is null then
-        return;
-    end if;
+    select min(u.t), max(u.t) into v_first, v_last
+    from unnest(times) as u (t) where isfinite(u.t);
     if to_regclass(format('%s_history', relation)) is not null then
         execute format(
             'select exists (select from %s_history h where h.ts >= $1 and h.ts < $2)', relation
@@ -94,7 +92,7 @@ begin
     end if;
     -- A probe passes by every chunk that its statement plans, so the keys are cut into slices of
     -- time: few chunks for each, and not more slices than their plans are worth.
-    v_days := extract(epoch from v_last - v_first) / 86400 + 1;
+    v_days := coalesce(extract(epoch from v_last - v_first), 0) / 86400 + 1;
     v_slices := greatest(1, least(v_days, sqrt(cardinality(times) * v_days * 0.01)))::integer;
     for v_slice in
         select

@@ -101,6 +101,18 @@ def test_tables_of_ones_own_join_too(market: Conn) -> None:
 
 
 @pytest.mark.parametrize(
+    "times", [[None], ["infinity", "-infinity"], ["-infinity", None, str(at(60))]]
+)
+def test_a_time_that_is_none_has_its_row_in_the_join(market: Conn, times: list[Any]) -> None:
+    found = market.execute(
+        "select count(*), count(row_ts) from"
+        " feature.as_of('market.trades', %s::text[], %s::timestamptz[])",
+        (["AAAUSDT"] * len(times), times),
+    ).fetchone()
+    assert found == (len(times), times.count(str(at(60))))
+
+
+@pytest.mark.parametrize(
     ("relation", "symbols", "times", "columns", "age", "code"),
     [
         ("market.trades", ["AAAUSDT"], [], None, "1 h", "AP207"),

@@ -50,8 +50,8 @@ def look_ahead(
     """``(feature, seconds, with later rows, without)`` wherever the two differ.
 
     With: the stretch computed at once, all of [start, end) being read; of a user's set its SELECT
-    run over the rows as known at the end. Without: each sampled time on its own, reading nothing
-    that happened after it or was known later.
+    run over the rows known at the time and all that happened after it. Without: each sampled time
+    on its own, reading nothing that happened after it or was known later.
     """
     family = families.find(plpy, cache, definition)
     grid, sample = _sampled(start, end, family.grid, samples, seed)

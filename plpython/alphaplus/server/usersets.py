@@ -74,9 +74,17 @@ def rewritten(query: str, known: str) -> str:
 
 
 def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> str:
-    """One row a time: seconds, and the vector or null. ``own``: look at the whole sample."""
-    last = "_alphaplus.stop" if own else "_alphaplus.t"
-    known = "market._{table}_known($1, _alphaplus.start, " + last + ")"
+    """One row a time: seconds, and the vector or null. ``own``: with later rows in reach.
+
+    Later are those that happen after the time: one that only became known late is nothing that a
+    SELECT could look ahead to, and in no vector either.
+    """
+    known = "market._{table}_known($1, _alphaplus.start, _alphaplus.t)"
+    if own:
+        known = (
+            f"(select * from {known} union all"
+            " select * from market._{table}_known($1, _alphaplus.t, _alphaplus.stop))"
+        )
     names = ", ".join(f"u.{quote(name)}::float8" for name in features)
     return (
         "select _alphaplus.seconds, q.v from (select s as seconds, to_timestamp(s) as t,"
@@ -104,7 +112,8 @@ def values(
 
     Args:
         lookback: another lookback than the set's, in microseconds.
-        until: look at rows up to that time, later than the grid times too (for the audit).
+        until: beside what was known then, look at the rows that happened from each grid time up
+            to that time (for the audit).
     """
     plans = cache.setdefault("alphaplus.plans", {})
     plan = plans.get(PREFIX)
