@@ -381,3 +381,14 @@ def test_lineage_follows_views() -> None:
     views = {"market.candles_1m": "select symbol, ts, price as close from market.trades"}
     found = sqlcheck.lineage("select symbol, ts, close from market.candles_1m", CATALOGUE, views)
     assert found["close"] == ["market.trades.price"]
+
+
+@pytest.mark.parametrize("value", ["f.rate", "max(f.rate)"])
+def test_lineage_goes_into_a_lateral(value: str) -> None:
+    query = (
+        "with u as (select ts, close from market.candles_1m) select u.ts, u.close + l.z as x from u"
+        f" left join lateral (select {value} as z from market.funding_rates f where f.ts <= u.ts"
+        " limit 1) as l on true"
+    )
+    found = sqlcheck.lineage(query, CATALOGUE)
+    assert found["x"] == ["market.candles_1m.close", "market.funding_rates.rate"]

@@ -51,8 +51,7 @@ def look_ahead(
 
     With: the stretch computed at once, all of [start, end) being read; of a user's set its SELECT
     run over the rows known at the time and all that happened after it. Without: each sampled time
-    on its own, reading nothing
-    that happened after it or was known later.
+    on its own, reading nothing that happened after it or was known later.
     """
     family = families.find(plpy, cache, definition)
     grid, sample = _sampled(start, end, family.grid, samples, seed)

@@ -237,9 +237,21 @@ def lineage(
     ``views`` (qualified name to SELECT) are followed down to the tables they read.
     """
     found: dict[str, list[str]] = {}
-    for output in outputs(query):
+    tree = parse(query)
+    if isinstance(tree, Problem):
+        return found
+    for lateral in tree.find_all(exp.Lateral):  # sqlglot does not find what it reads
+        if isinstance(lateral.this, exp.Subquery):
+            inner = lateral.this.copy()
+            inner.set("alias", lateral.args.get("alias"))
+            lateral.replace(inner)
+    for output in tree.named_selects:
         node = _sqlglot_lineage(
-            output, query, schema=catalogue.schema, sources=dict(views or {}), dialect="postgres"
+            output,
+            tree.copy(),
+            schema=catalogue.schema,
+            sources=dict(views or {}),
+            dialect="postgres",
         )
         columns: set[str] = set()
         for leaf in node.walk():
