@@ -245,7 +245,7 @@ def lineage(
             inner = lateral.this.copy()
             inner.set("alias", lateral.args.get("alias"))
             lateral.replace(inner)
-    for output in outputs(query):
+    for output in tree.named_selects:
         node = _sqlglot_lineage(
             output,
             tree.copy(),
