@@ -51,6 +51,17 @@ CLEAN = [
     " from market.trades group by 1) select closed - interval '1 microsecond' as ts, s from b",
     "select t.ts, b.price as p from market.trades t join market.trades b"
     " on b.ts <= t.ts - interval '1 hour 30 minutes'",
+    "select c.ts, q.p from market.candles_1m c cross join lateral (select max(u.price) as p from"
+    " market.trades t join market.trades u on u.ts <= t.ts where t.ts <= c.ts) q",
+    "select c.ts, (select max(p) from (select ts, price as p from market.trades) q"
+    " where q.ts <= c.ts) as p from market.candles_1m c",
+    "select c.ts, b.h from market.candles_1m c join (select date_trunc('hour', ts)"
+    " + interval '1 hour' as e, max(high) as h from market.candles_1m group by 1) b"
+    " on b.e <= c.ts and b.e > c.ts - interval '1 hour'",
+    "select ts, length(E'a\\'\\\\ \\n') as f" + BARS,
+    "select c.ts, u.f from market.candles_1m c, unnest(array[1, 2]) as u (f)",
+    "select ts, extract(hour from (ts at time zone 'UTC')::time) as f" + BARS,
+    "select ts, extract(epoch from (ts + interval '1 hour')::date::timestamptz) as f" + BARS,
 ]
 
 LEAKS = [
@@ -198,6 +209,111 @@ LEAKS = [
         None,
     ),
     ("select symbol, ts, close" + BARS + " order by ts desc limit 10", "LIMIT", None),
+    *[
+        (f"select c.ts, {what} as f from market.candles_1m c {join}", words, None)
+        for what, join, words in (
+            ("(select max(t.price) from market.trades t where t.ts <= ts)", "", "as-of bound"),
+            ("(select max(c.price) from market.trades c where c.ts <= c.ts)", "", "as-of bound"),
+            ("(select max(c.price) from market.trades c)", "", "as-of bound"),
+            ("(select max(p) from (select price as p from market.trades) q)", "", "no time"),
+            (
+                "c.close",
+                "where c.close in (select price from market.trades union"
+                " select price from market.trades)",
+                "as-of bound",
+            ),
+            (
+                "l.p",
+                "cross join lateral (select max(t.price) as p from market.trades t"
+                " left join market.funding_rates f on t.ts <= c.ts) l",
+                "as-of bound",
+            ),
+            (
+                "t.price",
+                "cross join market.trades t cross join market.trades u"
+                " where t.ts <= u.ts and u.ts <= t.ts",
+                "as-of bound",
+            ),
+            (
+                "t.price",
+                "join market.trades t on t.ts between symmetric c.ts and c.ts - interval '1 hour'",
+                "as-of bound",
+            ),
+            (
+                "max(c.close) over (partition by t.ts)",
+                "join market.trades t on t.ts <= c.ts",
+                "whole sample",
+            ),
+            (
+                "max(c.close) over (order by t.ts)",
+                "join market.trades t on t.ts <= c.ts",
+                "ascending",
+            ),
+            (
+                "t.price",
+                "join market.trades t (x, ts) on t.ts <= c.ts",
+                "column names",
+            ),
+            (
+                "t.price",
+                "left join (select ts, price from market.trades order by ts desc limit 1) t"
+                " on t.ts <= c.ts",
+                "LIMIT",
+            ),
+        )
+    ],
+    (
+        "with m as (select price from market.trades) select c.ts, m.price as f"
+        " from market.candles_1m c cross join m",
+        "no time",
+        19,
+    ),
+    (
+        "with m (ts, p) as (select ts - interval '1 hour', price from market.trades)"
+        " select m.ts, m.p from m",
+        "column names",
+        6,
+    ),
+    (
+        "select ts, close as f from market.candles_1m"
+        " union all select ts - interval '1 hour', close from market.candles_1m",
+        "ts may lie before",
+        None,
+    ),
+    (
+        "with u as (select ts, close as f from market.candles_1m"
+        " union all select ts - interval '1 hour', close from market.candles_1m)"
+        " select u.ts, u.f from u",
+        "ts may lie before",
+        None,
+    ),
+    (
+        "select ts, close as f from market.candles_1m union all"
+        " select ts, close from market.candles_1m order by ts desc limit 1",
+        "LIMIT",
+        None,
+    ),
+    (
+        "select public.time_bucket('1 hour', ts - interval '1 day') + interval '1 hour' as ts,"
+        " max(close) as f from market.candles_1m group by 1",
+        "ts may lie before",
+        None,
+    ),
+    ("select ts, ('n' || 'ow')::timestamptz > ts as f" + BARS, "put together", 13),
+    ("select ts, reverse('won')::timestamptz > ts as f" + BARS, "put together", 12),
+    ("select ts, timestamptz(concat('no', 'w')) > ts as f" + BARS, "put together", 12),
+    ("select ts, 'no'\n'w'::timestamptz > ts as f" + BARS, "put together", 12),
+    ("select ts, $$now$$::timestamptz > ts as f" + BARS, "clock", 12),
+    ("select ts, E'\\x6eow'::timestamptz > ts as f" + BARS, "escapes", 12),
+    ("select ts, E'n\\ow'::timestamptz > ts as f" + BARS, "escapes", 12),
+    ("select ts, E'\\\\\\156ow'::timestamptz > ts as f" + BARS, "escapes", 12),
+    ("select ts + interval '1 hour ago' as ts, close" + BARS, "goes back", 22),
+    ("select ts, hashtext(gen_random_uuid()::text) as f" + BARS, "run", 21),
+    ("select ts, length(session_user) as f" + BARS, "who asks", None),
+    ("select ts, (current_role = 'a')::int as f" + BARS, "who asks", 13),
+    ("select ts, lag(close, 1.5) over (order by ts) as f" + BARS, "negative", 12),
+    ("select ts, lag(close, 'x') over (order by ts) as f" + BARS, "negative", 12),
+    ("select ts, " + "(" * 300 + "close" + ")" * 300 + " as f" + BARS, "nested", None),
 ]
 
 WRITES = [

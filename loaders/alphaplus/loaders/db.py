@@ -94,6 +94,9 @@ def migrate(conninfo: str, root: Path = ROOT) -> Report:
         _check_applied(conn, root)
         applied = _apply_migrations(conninfo, conn, root)
         changed = _apply_sql(conn, root)
+        # pg_cron's launcher forgets to look again when its tables appear while it looks; a reload
+        # makes it look.
+        conn.execute("select pg_reload_conf() from pg_extension where extname = 'pg_cron'")
     return Report(created, applied, changed)
 
 

@@ -22,6 +22,7 @@ from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.lineage import lineage as _sqlglot_lineage
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
+from sqlglot.tokenizer_core import TokenType
 
 _CLOCKS = {
     "now",
@@ -42,11 +43,25 @@ _CLOCK_NODES = (
     exp.Localtime,
     exp.Localtimestamp,
     exp.Rand,
+    exp.Uuid,
 )
+_WHO_NODES = (
+    exp.CurrentUser, exp.SessionUser, exp.CurrentSchema, exp.CurrentCatalog, exp.CurrentDatabase,
+)  # fmt: skip
+_WHO_WORDS = {"user", "current_role", "system_user"}
+_TIMES = {"timestamptz", "timestamp", "date", "time", "timetz"}
+_TEXTS = (exp.RawString, exp.ByteString, exp.National)
 _CLOCK_LITERALS = {"infinity"}
 # What the server reads as a time in any text that becomes one, cast or not.
 _CLOCK_WORDS = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 _SCHEMAS = {"pg_catalog", "public"}  # of functions
+_AGO = re.compile(r"\bago\b", re.IGNORECASE)
+# A code for a character, or a backslash before one that has no need of it.
+_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\\'nrt]")
+_TEXT_TOKENS = {
+    TokenType.STRING, TokenType.BYTE_STRING, TokenType.RAW_STRING, TokenType.HEREDOC_STRING,
+    TokenType.NATIONAL_STRING,
+}  # fmt: skip
 _UNICODE = re.compile("[uU]&[\"']")
 _SPAN = re.compile(
     r"(\d+(?:\.\d+)?) *(microsecond|millisecond|second|sec|s|minute|min|m|hour|h|day|d|week|w)?s?"
@@ -113,6 +128,17 @@ def parse(query: str) -> exp.Query | Problem:
             unicode.start() - before.rfind("\n"),
         )
     try:
+        for token in sqlglot.tokenize(query, read="postgres"):
+            text = query[token.start : token.end + 1]
+            if token.token_type == TokenType.BYTE_STRING and _ESCAPE.search(text):
+                words = "a text with escapes cannot be checked"
+            elif token.token_type in _TEXT_TOKENS and _AGO.search(token.text):
+                words = "an interval that goes back cannot be checked"
+            else:
+                continue
+            column = token.start - query.rfind("\n", 0, token.start)
+            hint = "Write the characters themselves, and a span as a positive one to subtract."
+            return Problem(words, hint, query.count("\n", 0, token.start) + 1, column)
         statements = [tree for tree in sqlglot.parse(query, read="postgres") if tree is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
@@ -124,6 +150,8 @@ def parse(query: str) -> exp.Query | Problem:
         )
     except SqlglotError as error:
         return Problem(f"not valid SQL: {error}", "Check the SELECT by running it on its own.")
+    except RecursionError:
+        return Problem("too deeply nested to be checked", "Write it with fewer parentheses.")
     if len(statements) != 1:
         return Problem(
             f"{len(statements)} statements where one SELECT is expected",
@@ -158,6 +186,12 @@ def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
     scopes = traverse_scope(tree)
     if scopes:
         problems.extend(_labels(scopes[-1], catalogue))
+    for alias in tree.find_all(exp.TableAlias):
+        if alias.columns and isinstance(alias.parent, (exp.CTE, exp.Subquery, exp.Table)):
+            reads = list(alias.parent.find_all(exp.Table))
+            if any(not isinstance(table.this, exp.Func) for table in reads):
+                words = "a list of column names hides which column is the time"
+                problems.append(_problem(alias, words, "Name the columns inside: price as p."))
     for scope in scopes:
         problems.extend(_windows(scope, catalogue))
         problems.extend(_sources(scope, catalogue))
@@ -319,8 +353,25 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             and len(node.expressions) == 1
         ):
             yield _problem(node, "age() of one time is counted from the day of the run", hint)
-        elif isinstance(node, exp.Literal) and node.is_string and _CLOCK_WORDS.search(node.name):
+        elif isinstance(node, _WHO_NODES) or (
+            isinstance(node, exp.Column)
+            and not node.table
+            and not node.this.args.get("quoted")
+            and node.name in _WHO_WORDS
+        ):
+            yield _problem(
+                node, "the result depends on who asks", "Use only what is in the market's tables."
+            )
+        elif (
+            isinstance(node, _TEXTS) or (isinstance(node, exp.Literal) and node.is_string)
+        ) and _CLOCK_WORDS.search(node.name):
             yield _problem(node.parent or node, f"'{node.name}' is the clock's time", hint)
+        elif _time_of_text(node):
+            yield _problem(
+                node,
+                "a text that is put together may become the clock's time",
+                "Write the time out as one text.",
+            )
         elif (
             isinstance(node, exp.Cast)
             and isinstance(node.this, exp.Literal)
@@ -330,21 +381,66 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             yield _problem(node, f"the literal '{node.this.name}' is the clock's time", hint)
 
 
+def _time_of_text(node: exp.Expr) -> bool:
+    """Is a time made of a text that is not there to be read: ``('n' || 'ow')::timestamptz``?"""
+    value: exp.Expr | None = None
+    cast = isinstance(node, exp.Cast) and node.to.is_type(*exp.DataType.TEMPORAL_TYPES, "time")
+    if cast or isinstance(node, (exp.Date, exp.Timestamp, exp.Time)):
+        value = node.this
+    elif isinstance(node, exp.Anonymous) and _function(node) in _TIMES and node.expressions:
+        value = node.expressions[0]
+    while isinstance(value, (exp.Paren, exp.Cast)):
+        if isinstance(value, exp.Cast) and value.to.is_type(*exp.DataType.TEMPORAL_TYPES):
+            return False  # looked at by itself
+        value = value.this
+    if value is None or isinstance(value, (exp.Column, exp.Literal, *_TEXTS)):
+        return False
+    return not (
+        isinstance(value, (exp.Add, exp.Sub, exp.AtTimeZone, exp.Max, exp.Min, exp.Window))
+        or _truncation(value)
+    )
+
+
 def _shape(tree: exp.Query) -> Iterator[Problem]:
     for with_ in tree.find_all(exp.With):
         if with_.args.get("recursive"):
             yield _problem(with_, "WITH RECURSIVE cannot be checked", "Write it without recursion.")
     for sample in tree.find_all(exp.TableSample):
         yield _problem(sample, "TABLESAMPLE gives other rows each time", "Leave it out.")
-    for select in tree.find_all(exp.Select):
-        nested = select.find_ancestor(exp.Lateral, exp.Subquery, exp.Exists)
+    for select in tree.find_all(exp.Query):
         limited = select.args.get("limit") or select.args.get("offset")
-        if limited is not None and nested is None:
+        if limited is not None and not _is_bounded(select):
             yield _problem(
                 limited,
                 "LIMIT over the whole sample keeps or drops a row depending on later ones",
                 "Use LIMIT only inside a LATERAL or a subquery that is bounded by the row's time.",
             )
+
+
+def _is_bounded(select: exp.Expr) -> bool:
+    """Is it in an expression or a LATERAL, where its rows must be bounded by time?"""
+    parent = select.parent
+    while isinstance(parent, (exp.Subquery, exp.Paren, exp.SetOperation)):
+        parent = parent.parent
+    return parent is not None and not isinstance(parent, (exp.From, exp.Join, exp.CTE))
+
+
+def _is_nested(scope: Scope) -> bool:
+    """The same of a scope; a part of a UNION is where the UNION is."""
+    while scope.parent is not None and scope in (scope.parent.set_operation_scopes or []):
+        scope = scope.parent
+    return scope.is_subquery or _in_lateral(scope.expression)
+
+
+def _holds_rows(scope: Scope, catalogue: Catalogue) -> bool:
+    """Do rows that happened at some time go into it?"""
+    return any(
+        isinstance(source, exp.Table)
+        and (relation := catalogue.relations.get(_name(source))) is not None
+        and relation.time is not None
+        for part in scope.traverse()
+        for source in part.sources.values()
+    )
 
 
 def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
@@ -359,11 +455,23 @@ def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
     return names
 
 
+def _outputs(scope: Scope) -> list[str]:
+    tree = scope.expression
+    return tree.named_selects if isinstance(tree, exp.Query) else []
+
+
 def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
     if scope.set_operation_scopes:
-        return _exposed_times(scope.set_operation_scopes[0], catalogue)
+        first, *rest = scope.set_operation_scopes
+        names = _outputs(first)
+        exposed = _exposed_times(first, catalogue)
+        for part in rest:
+            own = _exposed_times(part, catalogue)
+            pairs = zip(names, _outputs(part), strict=False)
+            exposed &= {name for name, here in pairs if here in own}
+        return exposed
     inner = _row_times(scope, catalogue)
-    exposed: set[str] = set()
+    exposed = set()
     if not isinstance(scope.expression, exp.Select):
         return exposed
     for projection in scope.expression.selects:
@@ -384,17 +492,19 @@ def _row_times(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
     return {alias: times[alias] for alias in timed[:1]}
 
 
-def _labels(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
-    """Is the output ``ts`` not before what its row is made of?"""
+def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Iterator[Problem]:
+    """Is ``ts`` (in a part of a UNION the output at ``place``) not before what it is made of?"""
     if scope.set_operation_scopes:
+        names = _outputs(scope) if place is None else []
         for part in scope.set_operation_scopes:
-            yield from _labels(part, catalogue)
+            where = names.index("ts") if "ts" in names else place
+            yield from _labels(part, catalogue, where)
         return
     if not isinstance(scope.expression, exp.Select):
         return
     times = _row_times(scope, catalogue)
-    for projection in scope.expression.selects:
-        if projection.alias_or_name != "ts":
+    for i, projection in enumerate(scope.expression.selects):
+        if projection.alias_or_name != "ts" if place is None else i != place:
             continue
         value = projection.unalias()
         while isinstance(value, exp.Paren):
@@ -456,6 +566,9 @@ def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool
     if not isinstance(node, exp.Add) or not _truncation(node.this):
         return False
     start = node.this.expression if isinstance(node.this, exp.Dot) else node.this
+    of = start.expressions[1:2] if isinstance(start, exp.Anonymous) else [start.this]
+    if isinstance(start, exp.DateBin):
+        of = [start.expression]
     if isinstance(start, exp.Anonymous):
         width = _span(exp.Interval(this=start.expressions[0])) if start.expressions else None
     elif isinstance(start, (exp.TimestampTrunc, exp.DateTrunc)):
@@ -467,12 +580,12 @@ def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool
         width is not None
         and added is not None
         and added >= width
-        and any(_bare_time(column, times) for column in node.this.find_all(exp.Column))
+        and any(_bare_time(column, times) for column in of)
     )
 
 
 def _windows(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
-    times = _time_names(scope, catalogue)
+    times = _row_times(scope, catalogue)
     select = scope.expression
     named = {
         window.name: window
@@ -499,7 +612,7 @@ def _window(
         return
     if isinstance(function, exp.Lag):
         offset = function.args.get("offset")
-        if offset is not None and not (isinstance(offset, exp.Literal) and int(offset.name) >= 0):
+        if offset is not None and not (isinstance(offset, exp.Literal) and offset.name.isdigit()):
             yield _problem(
                 at,
                 "LAG with an offset that may be negative reads a later row",
@@ -539,17 +652,22 @@ def _window(
         )
 
 
-def _conditions(scope: Scope) -> Iterator[exp.Expr]:
+def _conditions(scope: Scope) -> Iterator[tuple[exp.Expr, str | None]]:
+    """What holds of all rows, and of an outer join's ON the one source of which it does."""
     select = scope.expression
     if not isinstance(select, exp.Select):
         return
-    roots = [join.args.get("on") for join in select.args.get("joins") or []]
+    roots: list[tuple[exp.Expr | None, str | None]] = []
+    for join in select.args.get("joins") or []:
+        side = (join.side or "").upper()
+        if side not in ("RIGHT", "FULL"):
+            roots.append((join.args.get("on"), join.this.alias_or_name if side else None))
     where = select.args.get("where")
-    roots.append(where.this if where else None)
-    for root in roots:
-        if root is None:
-            continue
-        yield from (root.flatten() if isinstance(root, exp.And) else [root])
+    roots.append((where.this if where else None, None))
+    for root, only in roots:
+        if root is not None:
+            for part in root.flatten() if isinstance(root, exp.And) else [root]:
+                yield part, only
 
 
 def _bounded_by(
@@ -568,7 +686,7 @@ def _bounded_by(
             (condition.this, condition.expression),
             (condition.expression, condition.this),
         ]
-    elif isinstance(condition, exp.Between):
+    elif isinstance(condition, exp.Between) and not condition.args.get("symmetric"):
         pairs = [(condition.this, condition.args["high"])]
     for early, late in pairs:
         if isinstance(early, exp.Add) and _span(early.expression) is not None:
@@ -580,7 +698,7 @@ def _bounded_by(
             and early.name in own
             and early.table in ("", alias)
             and isinstance(late, exp.Column)
-            and late.table != alias
+            and late.table not in ("", alias)  # without a table it may be the source's own
             and _bare_time(late, others)
         ):
             return True
@@ -605,33 +723,48 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
     while parent is not None:
         outer.update(_time_names(parent, catalogue))
         parent = parent.parent
-    nested = scope.is_subquery or _in_lateral(select)
+    nested = _is_nested(scope)
     # In a plain SELECT the first relation gives the rows, the others must not run ahead of it.
+    hidden = scope.selected_sources if nested else {}
+    settled = {alias: own for alias, own in outer.items() if alias not in hidden}
+    if not nested:
+        settled = {alias: times[alias] for alias in timed[:1]}
     need = timed if nested else timed[1:]
     conditions = list(_conditions(scope))
-    for alias in need:
-        others = dict(outer) if nested else {}
-        others.update({name: own for name, own in times.items() if name != alias and not nested})
-        settled = {name: own for name, own in times.items() if name != alias}
-        bound = any(_bounded_by(c, alias, times[alias], others) for c in conditions) or (
-            nested
-            and any(_bounded_by(c, alias, times[alias], settled) for c in conditions)
-            and len(timed) > 1
-            and alias != timed[0]
+    while reached := [
+        alias
+        for alias in need
+        if alias not in settled
+        and any(
+            only in (None, alias) and _bounded_by(c, alias, times[alias], settled)
+            for c, only in conditions
         )
-        if not bound:
-            source = scope.sources[alias]
-            node = source if isinstance(source, exp.Table) else source.expression
+    ]:
+        settled.update((alias, times[alias]) for alias in reached)
+    for alias, (at, source) in scope.selected_sources.items():
+        if alias in need and alias not in settled:
             yield _problem(
-                node,
+                source if isinstance(source, exp.Table) else source.expression,
                 f"{alias} is joined without an as-of bound, so its later rows are seen",
                 f"Bound it by time: {alias}.{min(times[alias])} <= the row's own time.",
+            )
+        elif (
+            isinstance(source, Scope)
+            and not times[alias]
+            and not isinstance(at, (exp.Lateral, exp.Unnest))
+            and (nested or len(scope.selected_sources) > 1)
+            and _holds_rows(source, catalogue)
+        ):
+            yield _problem(
+                source.expression,
+                f"{alias} gives no time of its rows, so later ones may be seen",
+                "Give the time of its rows as a column, and bound it by that.",
             )
 
 
 def _in_lateral(select: exp.Expr) -> bool:
     parent = select.parent
-    while isinstance(parent, (exp.Subquery, exp.Paren)):
+    while isinstance(parent, (exp.Subquery, exp.Paren, exp.SetOperation)):
         parent = parent.parent
     return isinstance(parent, exp.Lateral)
 
@@ -641,7 +774,7 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
     if not isinstance(select, exp.Select):
         return
     times = _time_names(scope, catalogue)
-    if not any(times.values()) or scope.is_subquery or _in_lateral(select):
+    if not any(times.values()) or _is_nested(scope):
         return
     group = select.args.get("group")
     aggregates = [
