@@ -310,13 +310,17 @@ begin
     if v_until is null or staleness > v_most then
         raise exception 'no data for % at %', canonical, asked_as_of
         using errcode = 'AP506',
-        detail = coalesce(
-            format('The newest row known then is of %s.', v_until), 'No row was known then.'
-        ),
-        hint = coalesce(
-            format('Ask as of a time that has data: as_of => %L; or raise the setting ml.max_staleness.', v_until),
-            'Load data for the symbol first: alphaplus load'
-        );
+        detail = case
+            when v_until is null then 'No row was known then.'
+            else format('The newest row known then is of %s.', v_until)
+        end,
+        hint = case
+            when v_until is null then 'Load data for the symbol first: alphaplus load'
+            else format(
+                'Ask as of a time that has data: as_of => %L; or raise the setting ml.max_staleness.',
+                v_until
+            )
+        end;
     end if;
     v_vector := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
     features := v_vector;

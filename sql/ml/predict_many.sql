@@ -61,14 +61,18 @@ begin
     if not found then
         perform ml._no_champion($1, null);
     end if;
-    select c.reason, c.hint into v_problem from ml._check_query($2) c limit 1;
+    select c.reason, c.hint into v_problem from ml._check_query(coalesce($2, '')) c limit 1;
     if found then
         raise exception 'the query cannot be used: %', v_problem.reason
         using errcode = 'AP508', hint = v_problem.hint;
     end if;
     return query execute format($q$
         with asked as materialized (
-            select g.symbol::text collate "C" as symbol, g.ts from (%s) as g
+            select g.symbol::text collate "C" as symbol, g.ts
+            from (
+                %s
+            ) as g
+            where isfinite(g.ts)
         ),
         served as materialized (
             select a.symbol, v.version_id, (v.spec #>> '{inputs,length}')::integer as length

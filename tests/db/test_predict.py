@@ -437,6 +437,30 @@ def test_roles_predict_without_reading_artifacts(
         trainer.execute("select ml.predict('fixed', %s::float8[])", ([0.1] * 28,))
 
 
+def test_odd_arguments_get_a_clear_no(lapsed: Conn) -> None:
+    version = one(lapsed, "select ml.champion('fixed', 'AAA')")
+
+    def refused(query: str, *params: Any) -> psycopg.Error:
+        with pytest.raises(psycopg.Error) as caught:
+            lapsed.execute(query, params)
+        return caught.value
+
+    flat, nested = [0.1] * 28, [[0.1] for _ in range(28)]
+    for call, vector in (("score_many", flat), ("predict_version", nested)):
+        found = refused(f"select ml.{call}(%s, %s::float8[])", version, vector)
+        assert found.sqlstate == "AP504" and found.diag.message_hint
+    assert refused("select * from ml.predict_many('fixed', null)").sqlstate == "AP508"
+    found = refused("select * from ml.predict('fixed', 'AAA', '-infinity')")
+    assert found.sqlstate == "AP506" and found.diag.message_detail == "No row was known then."
+    assert "alphaplus load" in str(found.diag.message_hint)
+    commented = "select symbol, ts from feature.vectors -- all of them"
+    assert one(lapsed, "select count(*) from ml.predict_many('fixed', %s)", commented) == 500
+    endless = (
+        "select 'AAA'::text as symbol, t as ts from unnest(array[null, timestamptz 'infinity']) t"
+    )
+    assert one(lapsed, "select count(*) from ml.predict_many('fixed', %s)", endless) == 0
+
+
 @pytest.fixture
 def lapsed(db: Conn) -> Iterator[Conn]:
     """A version promoted at START that expires an hour later."""

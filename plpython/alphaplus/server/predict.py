@@ -236,7 +236,13 @@ def score(plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[
     return prediction
 
 
-def _wrong_length(plpy: Any, model: Model, features: Sequence[Any]) -> None:
+def _wrong_length(plpy: Any, model: Model, features: Any) -> None:
+    if isinstance(features, list) and any(isinstance(value, list) for value in features):
+        plpy.error(
+            "an array of arrays where one vector is needed",
+            sqlstate="AP504",
+            hint="Many vectors at once: ml.score_many(version_id, vectors).",
+        )
     if features is None or len(features) != model.booster.width:
         plpy.error(
             f"{0 if features is None else len(features)} values, model version"
@@ -271,6 +277,12 @@ def score_many(
     model = load(plpy, cache, version_id)
     if not rows:
         return []
+    if not isinstance(rows[0], list):
+        plpy.error(
+            "one vector where an array of vectors is needed",
+            sqlstate="AP504",
+            hint="Write array[vector], or call ml.predict_version(version_id, vector).",
+        )
     if len(rows[0]) != model.booster.width:
         _wrong_length(plpy, model, rows[0])
     import numpy as np
