@@ -65,7 +65,6 @@ FAMILY = families.Family(
         for name, formula, unit, bars in FACTORS
     ),
     needs=families.Needs(bars=WARMUP + BLOCK),
-    compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
     series=lambda read, times: technical.series_matrix(
         read,
         times,

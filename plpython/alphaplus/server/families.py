@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server import arrays
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -126,7 +127,8 @@ class Family:
     description: str
     features: tuple[Feature, ...]
     needs: Needs
-    compute: Callable[[Inputs], Floats]
+    # How it is computed is one of three: this from windows, or one of the two below.
+    compute: Callable[[Inputs], Floats] | None = None
     grid: int = w.MINUTE
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
@@ -186,6 +188,9 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         values = family.series(reader(plpy, cache, symbol, since), grid)
         values[~np.isfinite(values)] = np.nan
         return values
+    compute = family.compute
+    if compute is None:
+        raise TypeError(f"feature family {family.name} does not say how it is computed")
     out = np.full((len(grid), len(family.features)), np.nan)
     at = 0
     reach = (READ_EVENTS if family.needs.quotes else READ) * family.grid
@@ -197,7 +202,7 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
             rows = part[begin : begin + CHUNK]
             for chosen in sources.together(rows):
                 with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                    values = family.compute(sources.inputs(rows[chosen]))
+                    values = compute(sources.inputs(rows[chosen]))
                 values[~np.isfinite(values)] = np.nan
                 out[at + begin + chosen] = values
         at = stop
@@ -352,16 +357,9 @@ def _unpacked(rows: bytes | None) -> w.Versions:
 
 def _loaded(row: Any, width: int) -> w.Versions:
     """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
-    element = {
-        kind: np.dtype([("size", ">i4"), ("value", kind)]) for kind in (">i8", ">f8")
-    }  # after the array's own header
-
-    def column(name: str, kind: str) -> Any:
-        return np.frombuffer(row[name], dtype=element[kind], offset=20)["value"]
-
-    ts = column("ts", ">i8").astype(np.int64)
-    known = column("known_at", ">i8").astype(np.int64)
-    values = {name: column(name, ">f8").astype(np.float64) for name in _BARS[:5]}
+    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
+    known = arrays.elements(row["known_at"], ">i8").astype(np.int64)
+    values = {name: arrays.elements(row[name], ">f8").astype(np.float64) for name in _BARS[:5]}
     if (np.diff(ts) <= 0).any():
         order = np.argsort(ts)
         ts, known = ts[order], known[order]

@@ -74,7 +74,7 @@ def values(
     needs = families.Needs(bars=(back if thresholds else 1) + 1, liquidations=0)
     if label.kind.startswith("liquidation"):
         needs = replace(needs, liquidations=back if thresholds else 1)
-    family = families.Family("label", 1, "1", "", (), needs, _no_features, grid=step)
+    family = families.Family("label", 1, "1", "", (), needs, grid=step)
     first, last = int(grid[0]), int(grid[-1]) + (ahead + 1) * step
     sources = families.Sources(plpy, cache, family, symbol, first, min(last, as_of), live=False)
     bars = sources.bars.at(as_of)["close"]
@@ -127,7 +127,7 @@ def _book(
 ) -> Floats:
     """Means over the snapshots of the last ``step`` before t + h; ``mid``: since that before t."""
     needs = families.Needs(book=1, levels=1)
-    family = families.Family("label", 1, "1", "", (), needs, _no_features, grid=step)
+    family = families.Family("label", 1, "1", "", (), needs, grid=step)
     last = int(grid[-1]) + label.horizon + step
     sources = families.Sources(
         plpy, cache, family, symbol, int(grid[0]), min(last, as_of), live=False
@@ -151,10 +151,6 @@ def _book(
         out[~done] = np.nan
         out[done] = 1e4 * np.log(out[done] / mean[now[done]])
     return out
-
-
-def _no_features(inputs: families.Inputs) -> Floats:
-    return np.zeros((len(inputs.grid), 0))
 
 
 def _liquidated(

@@ -167,6 +167,9 @@ def _window_changes(
 ) -> list[tuple[tuple[str, ...], npt.NDArray[np.bool_]]]:
     found = []
 
+    compute = family.compute
+    assert compute is not None  # one from windows
+
     def run(change: tuple[str, str] | None) -> Floats:
         # Made anew each time: a family may fill its windows in place.
         inputs = _inputs(family, np.random.default_rng(1))
@@ -183,7 +186,7 @@ def _window_changes(
             else:
                 held *= np.exp(rng.normal(0, 0.1, held.shape))
         with np.errstate(all="ignore"):
-            return family.compute(inputs)
+            return compute(inputs)
 
     plain = run(None)
     needs = family.needs

@@ -633,6 +633,5 @@ FAMILY = Family(
     description="Microstructure: spreads, price impact, flow toxicity, efficiency, trade arrivals.",
     features=FEATURES,
     needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),
-    compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
     rows=_read_compute,
 )

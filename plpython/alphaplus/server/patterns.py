@@ -163,6 +163,5 @@ FAMILY = families.Family(
         for pattern in PATTERNS
     ),
     needs=families.Needs(bars=WARMUP + BLOCK),
-    compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
     series=lambda read, times: evaluate(read, times, w.MINUTE),
 )

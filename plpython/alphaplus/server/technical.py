@@ -805,7 +805,6 @@ def _family(name: str, plans: Sequence[Plan]) -> families.Family:
         ),
         features=_features(plans),
         needs=families.Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
-        compute=lambda inputs: np.full((len(inputs.grid), 0), np.nan),
         series=lambda read, times: evaluate(read, times, plans),
         grid=grid,
     )

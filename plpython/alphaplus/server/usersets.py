@@ -194,14 +194,9 @@ def family(plpy: Any, definition: str) -> families.Family:
         description="",
         features=tuple(families.Feature(name, "", "", "") for name in chosen.features),
         needs=families.Needs(bars=max(1, chosen.lookback // chosen.grid)),
-        compute=_none,
         grid=chosen.grid,
         rows=rows,
     )
-
-
-def _none(inputs: families.Inputs) -> Floats:
-    raise NotImplementedError(inputs)
 
 
 def catalogue(plpy: Any) -> sqlcheck.Catalogue:
@@ -418,7 +413,6 @@ def functions(plpy: Any, set_id: int) -> None:
             families.Feature(r["feature"], r["formula"], r["unit"], r["source"]) for r in rows
         ),
         needs=families.Needs(),
-        compute=_none,
         grid=chosen.grid,
     )
     vectors._create_functions(plpy, shown)
