@@ -141,6 +141,27 @@ $$;
 comment on function feature.vector(text, text, timestamptz, integer) is
 'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set.';
 
+-- All that can be known of [from, to) is stored now. A stretch that does not touch what was stored
+-- before begins anew where it lies later; earlier ones stay out of account.
+create or replace function feature._cover(
+    set_id integer, symbols text [], "from" timestamptz, "to" timestamptz
+)
+returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    insert into feature.watermarks as m (set_id, symbol, since, through)
+    select $1, u.symbol, $3, $4
+    from unnest($2) u (symbol)
+    on conflict on constraint watermarks_pkey do update
+    set through = greatest(m.through, excluded.through),
+        since = case
+            when excluded.since <= m.through and excluded.through >= m.since
+                then least(m.since, excluded.since)
+            when excluded.since > m.through then excluded.since
+            else m.since
+        end
+$$;
+
 -- These commit between stretches, so they cannot pin search_path; every name is qualified.
 create or replace procedure feature.materialise(
     feature_set text, symbol text, "from" timestamptz, "to" timestamptz, version integer default null
@@ -166,10 +187,7 @@ begin
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
             pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
         );
-        insert into feature.watermarks as m (set_id, symbol, through)
-        values (v_set.set_id, v_symbol, v_stop)
-        on conflict on constraint watermarks_pkey do update
-        set through = greatest(m.through, excluded.through);
+        perform feature._cover(v_set.set_id, array[v_symbol], v_at, v_stop);
         commit;
         v_at := v_stop;
     end loop;
@@ -209,11 +227,7 @@ begin
             v_set.set_id, feature._source(v_set), v_some,
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00')
         );
-        insert into feature.watermarks as m (set_id, symbol, through)
-        select v_set.set_id, u.symbol, v_at + v_set.grid
-        from pg_catalog.unnest(v_some) u (symbol)
-        on conflict on constraint watermarks_pkey do update
-        set through = greatest(m.through, excluded.through);
+        perform feature._cover(v_set.set_id, v_some, v_at, v_at + v_set.grid);
         commit;
     end loop;
 end
