@@ -77,10 +77,6 @@ begin
             and (symbols is null or m.symbol = any (v_some))
         order by s.set_id, m.symbol
     loop
-        -- Nobody stores vectors of it meanwhile: see feature.materialise.
-        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
-            'feature.materialise:' || v_work.set_id || ':' || v_work.symbol, 0
-        ));
         perform feature._pack(v_work.set_id, v_work.k, v_work.step, v_work.symbol);
         commit;
     end loop;

@@ -259,8 +259,12 @@ def _known(
 
 def pack(plpy: Any, set_id: int, k: int, step: float, symbol: str) -> int:
     """Make the blocks that are missing of a set and symbol, each of what is stored without a hole
-    of its stretch; how many. Whoever stores vectors of them must be kept out meanwhile.
+    of its stretch; how many. Whoever stores vectors of them waits until the transaction ends.
     """
+    lock = plpy.prepare(
+        "select pg_advisory_xact_lock(hashtextextended($1, 0))", ["text"]
+    )  # as feature.materialise has it
+    plpy.execute(lock, [f"feature.materialise:{set_id}:{symbol}"])
     stretch = round(step * w.SECOND) * BLOCK
     plan = plpy.prepare(
         f"select {_SECONDS.format('coalesce(m.since, v.oldest)')} as since,"
