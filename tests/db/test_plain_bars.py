@@ -1,4 +1,4 @@
-"""The short way to the newest bars finds what the long one does, wherever the bars come from."""
+"""The short way to bars finds what the long one does, wherever the bars come from."""
 
 from __future__ import annotations
 
@@ -74,6 +74,16 @@ def mixed(db_module: Connection) -> Iterator[Connection]:
     yield db
 
 
+def stretch(
+    db: Connection, name: str, symbol: str, span: tuple[dt.datetime, dt.datetime]
+) -> dict[dt.datetime, np.ndarray[Any, Any]]:
+    """Vectors of a stretch of history, computed."""
+    rows = db.execute(
+        "select h.ts, h.vector from feature._history(%s, null, %s, %s, %s) h", (name, symbol, *span)
+    )
+    return {ts: np.array(values) for ts, values in rows}
+
+
 @pytest.mark.parametrize("symbol", ["PLAIN", "FIXED", "GONE", "BOTH", "TRADED", "SLOW", "TRADES"])
 def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, symbol: str) -> None:
     """And takes the short way for bars of which nothing is open, so that this compares two ways."""
@@ -95,7 +105,13 @@ def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, s
         for name in (*SETS, "patterns_1m", "microstructure", "liquidation"):
             mixed.execute(swap.format("counted"))
             short = [vector(mixed, name, symbol, t) for t in times]
+            span = (START + 300 * MINUTE, START + 2500 * MINUTE)
+            stretches = [stretch(mixed, name, symbol, span)]
             mixed.execute(swap.format("lambda *a, **k: None"))
+            stretches.append(stretch(mixed, name, symbol, span))
+            assert stretches[0].keys() == stretches[1].keys()
+            for t, values in stretches[0].items():
+                np.testing.assert_array_equal(values, stretches[1][t], f"{name} {t}")
             for t, values in zip(times, short, strict=True):
                 np.testing.assert_array_equal(values, vector(mixed, name, symbol, t), f"{name} {t}")
         if symbol in ("PLAIN", "TRADES"):

@@ -231,7 +231,7 @@ def reader(
     """
 
     def read(width: int, start: int, end: int) -> w.Series:
-        if since is not None and end - start <= SHORT * width:
+        if since is not None:
             plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows)
             if plain is not None:
                 return plain
