@@ -40,7 +40,8 @@ MODULES: dict[str, str] = {
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
-READ_EVENTS = 1440  # where single trades or quotes are read
+READ_EVENTS = 1440  # where single quotes are read, at first
+QUOTES = 200_000  # single quotes wished for at one read
 
 _BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
 _BARS_HOW = dict(
@@ -96,7 +97,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels)."""
+    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels), these of
+    the last buckets only where the family says so."""
 
     grid: Times
     bars: dict[str, Floats] = field(default_factory=dict)
@@ -130,6 +132,10 @@ class Family:
     # How it is computed is one of three: this from windows, or one of the two below.
     compute: Callable[[Inputs], Floats] | None = None
     grid: int = w.MINUTE
+    # What is worked out of each book's levels once rather than in every window it is in: channels
+    # of Inputs.book, of one number a bucket; and for how many buckets the levels are then needed.
+    of_book: Callable[[dict[str, Floats]], dict[str, Floats]] | None = None
+    levels_of: int | None = None
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
     # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
@@ -206,6 +212,10 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
                 values[~np.isfinite(values)] = np.nan
                 out[at + begin + chosen] = values
         at = stop
+        if family.needs.quotes:
+            # A read costs a few milliseconds at least: as much at once as memory has room for.
+            events = max(len(sources.quotes.ts), 1)
+            reach = min(max(reach * QUOTES // events, family.grid), 8 * reach, READ * family.grid)
     return out
 
 
@@ -569,13 +579,16 @@ class Sources:
             channels |= {
                 name: w.arrays(row[f"book_{name}"], len(bucket), levels) for name in _LEVELS
             }
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                of_book = self.family.of_book(channels) if self.family.of_book else {}
+            self.of_book = tuple(of_book)
             self.book = w.Series(
                 w.Versions(
                     bucket,
                     w.times(row["book_usable"]),
                     w.times(row["book_expires"]),
-                    channels,
-                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys(_LEVELS, "last"),
+                    channels | of_book,
+                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys((*_LEVELS, *self.of_book), "last"),
                     stamps,
                     stamps,
                     np.zeros(len(bucket), dtype=np.int64),
@@ -631,7 +644,9 @@ class Sources:
         if needs.bars:
             parts["bars"] = self.bars.windows(grid, needs.bars, _BARS)
         if needs.book:
-            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *_LEVELS))
+            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *self.of_book))
+            levels = self.family.levels_of or needs.book
+            parts["book"] |= self.book.windows(grid, levels, _LEVELS)
         if needs.liquidations:
             names = ("long_notional", "short_notional", "event_count")
             parts["liquidations"] = self.liquidations.windows(grid, needs.liquidations, names)
