@@ -80,8 +80,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "amihud_illiquidity",
-        "mean of |return| / quote volume over one-minute bars with volume, 60 bars, per million; null"
-        " where the volume of one is not known",
+        "mean of |return| / quote volume over one-minute bars with volume, 60 bars, per million;"
+        " null where the volume of one is not known",
         "bp per million",
         "Amihud (2002), Journal of Financial Markets 5(1)",
     ),

@@ -103,8 +103,8 @@ FEATURES: tuple[Feature, ...] = (
         "order_flow_imbalance",
         "sum over the snapshots of 5 minutes of [b_n >= b_{n-1}] q_n - [b_n <= b_{n-1}] q_{n-1}"
         " - [a_n <= a_{n-1}] r_n + [a_n >= a_{n-1}] r_{n-1}, over the mean of (q + r) / 2;"
-        " b, q best bid and its size, a, r best ask and its size; snapshots that are crossed or lack"
-        " a side are passed over",
+        " b, q best bid and its size, a, r best ask and its size; snapshots that are crossed or"
+        " lack a side are passed over",
         "depths",
         "Cont, Kukanov and Stoikov (2014), Journal of Financial Econometrics 12(1)",
     ),
