@@ -211,7 +211,9 @@ def catalogue(plpy: Any) -> sqlcheck.Catalogue:
     )
     for row in rows:
         if row["relname"] in TABLES:
-            relations[f"market.{row['relname']}"] = sqlcheck.Relation(tuple(row["columns"]), "ts")
+            columns = tuple(row["columns"])
+            width = "timeframe" if "timeframe" in columns else None
+            relations[f"market.{row['relname']}"] = sqlcheck.Relation(columns, "ts", width)
     # Every function that writes, or is not the server's or an extension's own.
     refused = {
         row["proname"]
