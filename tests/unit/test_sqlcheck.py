@@ -66,6 +66,11 @@ CLEAN = [
     "with u as (select ts, max(ts) over (order by ts) as m from market.trades), v as (select * from u)"
     " select ts, extract(hour from (m at time zone 'UTC')::time) + extract(epoch from"
     " coalesce(m, ts)::date) as f from v",
+    "select public.time_bucket('5 min', ts) + interval '5 min' - interval '1 microsecond' as ts,"
+    " max(price) as h from market.trades group by 1",
+    "with b as (select (public.time_bucket('5 min', ts) + interval '5 min') - interval '1 us' as e,"
+    " max(price) as h from market.trades group by 1) select e as ts, lag(h) over (order by e) as f"
+    " from b",
     "select t.ts, g * t.price as f from market.trades t, generate_series(1, 3) as g",
     "select t.ts, (select sum(u.size * k) from generate_series(1, 3) k join market.trades u"
     " on u.ts <= t.ts - k * interval '1 minute' and u.ts <= t.ts) as f from market.trades t",

@@ -743,7 +743,8 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
             yield _problem(
                 projection,
                 "ts may lie before what its row is made of",
-                f"Give {first}'s own time, or the end of its bucket: time_bucket(w, ts) + w.",
+                f"Give {first}'s own time, or the end of its bucket:"
+                " time_bucket(w, ts) + w - interval '1 microsecond'.",
             )
 
 
@@ -780,7 +781,14 @@ def _truncation(node: exp.Expr | None) -> bool:
 
 
 def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
-    """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened."""
+    """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened.
+
+    Or the last microsecond in it.
+    """
+    if isinstance(node, exp.Sub) and (_span(node.expression) or 1.0) <= 1e-3:
+        node = node.this
+    while isinstance(node, exp.Paren):
+        node = node.this
     if not isinstance(node, exp.Add) or not _truncation(node.this):
         return False
     start = node.this.expression if isinstance(node.this, exp.Dot) else node.this
@@ -1096,7 +1104,8 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         yield _problem(
             group or select,
             "the groups are not by time, so each holds later rows",
-            "Group by the time column, or by the end of its bucket: time_bucket(w, ts) + w.",
+            "Group by the time column, or by the end of its bucket: time_bucket(w, ts) + w"
+            " - interval '1 microsecond'.",
         )
         return
     for projection in select.selects:
@@ -1104,5 +1113,5 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
             yield _problem(
                 projection,
                 "a bucket labelled with its start holds rows that happened after the label",
-                "Label it with its end: time_bucket(w, ts) + w.",
+                "Label it with its end: time_bucket(w, ts) + w - interval '1 microsecond'.",
             )
