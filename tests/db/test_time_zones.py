@@ -35,7 +35,7 @@ def market(db_module: Conn) -> Iterator[Conn]:
         conn.execute(
             "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
             " volume) select 'DAYUSDT', interval '1 hour', t, t + interval '1 hour', p, p + 1, p - 1,"
-            " p + 0.5, 100 + 7 * p from (select t, 50 + 5 * sin(i) + i %% 7 as p"
+            " p + 0.9 * sin(1.7 * i), 100 + 7 * p from (select t, i, 50 + 5 * sin(i) + i %% 7 as p"
             " from generate_series(%s::timestamptz - interval '960 hours', %s::timestamptz"
             " + interval '48 hours', '1 hour') with ordinality as g (t, i)) x",
             (day, day),
