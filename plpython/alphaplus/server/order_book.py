@@ -103,7 +103,8 @@ FEATURES: tuple[Feature, ...] = (
         "order_flow_imbalance",
         "sum over the snapshots of 5 minutes of [b_n >= b_{n-1}] q_n - [b_n <= b_{n-1}] q_{n-1}"
         " - [a_n <= a_{n-1}] r_n + [a_n >= a_{n-1}] r_{n-1}, over the mean of (q + r) / 2;"
-        " b, q best bid and its size, a, r best ask and its size",
+        " b, q best bid and its size, a, r best ask and its size; snapshots that are crossed or"
+        " lack a side are passed over",
         "depths",
         "Cont, Kukanov and Stoikov (2014), Journal of Financial Econometrics 12(1)",
     ),
@@ -239,8 +240,10 @@ def depth(book: dict[str, Floats]) -> dict[str, Floats]:
     near: Floats = np.zeros(mid.shape)
     for side in ("bid", "ask"):
         price = book[f"{side}_prices"]
-        close_by = np.abs(price / mid[..., None] - 1.0) <= 25e-4
-        near += np.where(close_by, price * book[f"{side}_sizes"], 0.0).sum(axis=-1)
+        size = book[f"{side}_sizes"]
+        level = np.isfinite(price) & np.isfinite(size) & (price > 0) & (size > 0)
+        level &= np.abs(price / mid[..., None] - 1.0) <= 25e-4
+        near += np.where(level, price * size, 0.0).sum(axis=-1)
     return {"depth": np.where(np.isfinite(mid), near, np.nan)}
 
 
@@ -257,9 +260,11 @@ def _resilience(depth: Floats) -> Floats:
 
 
 def _order_flow(grid: Times, ts: Times, quotes: dict[str, Floats]) -> Floats:
-    two_sided = np.isfinite(quotes["bid"]) & np.isfinite(quotes["ask"])
-    ts = ts[two_sided]
-    b, q, a, r = (quotes[name][two_sided] for name in ("bid", "bid_size", "ask", "ask_size"))
+    good = quotes["bid"] < quotes["ask"]
+    for values in quotes.values():
+        good &= np.isfinite(values) & (values > 0)
+    ts = ts[good]
+    b, q, a, r = (quotes[name][good] for name in ("bid", "bid_size", "ask", "ask_size"))
     if len(ts) < 2:
         return np.full(len(grid), np.nan)
     change = (
@@ -286,7 +291,7 @@ def _impact(price: Floats, notional: Floats, order: Floats) -> Floats:
 FAMILY = Family(
     name="order_book",
     version=1,
-    revision="1",
+    revision="2",
     description="Spread, shape, imbalance, walls, resilience and flow of the order book.",
     features=FEATURES,
     needs=Needs(bars=BARS, book=RESILIENCE, levels=LEVELS, quotes=5),

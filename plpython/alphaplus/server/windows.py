@@ -336,9 +336,10 @@ def fill_quiet(bars: dict[str, Floats], limit: int = QUIET) -> None:
     """Fill, in place, minutes in which nothing was traded: volume 0, prices the last close.
 
     A stretch of more than ``limit`` buckets without a bar is a hole in the feed and stays NaN, as
-    do the prices of buckets before the window's first bar. Looks at each row's own window only.
+    do the prices of buckets before the window's first bar. A bar whose volume is not known is
+    a bar: it stays as it is. Looks at each row's own window only.
     """
-    missing = ~np.isfinite(bars["volume"])
+    missing = ~(np.isfinite(bars["volume"]) | np.isfinite(bars["close"]))
     rows = np.flatnonzero(missing.any(axis=1))
     if len(rows) == 0:
         return
