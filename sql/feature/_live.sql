@@ -17,6 +17,168 @@ begin
 end
 $$;
 
+-- Bars in the plain case: one row, or none where this is not plain (then feature._bars is the answer).
+-- Nothing of the stretch was ever superseded, and all bars are of one source, as
+-- market.candle_versions numbers it: 0 loaded at this length, 1 made from loaded minutes, 2 made
+-- from trades. Whether each was known in time, and what is missing, is for the caller to see.
+-- Without flows only prices and volume: the rest takes as long again.
+create or replace function feature._candles_1m_plain(
+    symbol text, "from" timestamptz, "to" timestamptz, flows boolean
+)
+returns table (
+    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
+    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+rows 1
+as $$
+#variable_conflict use_column
+begin
+    if exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2 and h.ts < $3
+    ) then
+        return;
+    end if;
+    return query select l.* from feature._bars_loaded($1, interval '1 minute', $2, $3, $4) l;
+    if found or exists (
+        select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+    ) then
+        return;
+    end if;
+    return query
+        select
+            2, string_agg(timestamptz_send(a.bucket), ''::bytea),
+            string_agg(timestamptz_send(a.usable_at), ''::bytea),
+            string_agg(float8send(a.open), ''::bytea), string_agg(float8send(a.high), ''::bytea),
+            string_agg(float8send(a.low), ''::bytea), string_agg(float8send(a.close), ''::bytea),
+            string_agg(float8send(a.volume), ''::bytea),
+            string_agg(float8send(a.quote_volume), ''::bytea),
+            string_agg(float8send(a.buy_volume), ''::bytea),
+            string_agg(float8send(a.buy_quote_volume), ''::bytea)
+        from market._trades_1m_between($1, $2, $3) a
+        having count(*) > 0;
+end
+$$;
+
+do $do$
+declare
+    v_bar record;
+begin
+    for v_bar in select a.name, a.width from market.aggregates a where a.name ~ '^_candles_' loop
+        execute format($body$
+create or replace function feature.%1$I(
+    symbol text, "from" timestamptz, "to" timestamptz, flows boolean
+)
+returns table (
+    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
+    volume bytea
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+rows 1
+as $$
+#variable_conflict use_column
+begin
+    if exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval %2$L)
+            and h.ts >= $2 and h.ts < $3
+    ) then
+        return;
+    end if;
+    return query
+        select l.source, l.ts, l.known, l.open, l.high, l.low, l.close, l.volume
+        from feature._bars_loaded($1, interval %2$L, $2, $3, false) l;
+    if found then
+        return;
+    end if;
+    return query
+        select
+            1, string_agg(timestamptz_send(a.bucket), ''::bytea),
+            string_agg(timestamptz_send(a.usable_at), ''::bytea),
+            string_agg(float8send(a.open), ''::bytea), string_agg(float8send(a.high), ''::bytea),
+            string_agg(float8send(a.low), ''::bytea), string_agg(float8send(a.close), ''::bytea),
+            string_agg(float8send(a.volume), ''::bytea)
+        from market.%3$I($1, $2, $3) a
+        having count(*) > 0;
+end
+$$
+$body$,
+            v_bar.name || '_plain', v_bar.width, v_bar.name || '_between'
+        );
+    end loop;
+end
+$do$;
+
+-- Planned for the values at hand: that leaves all chunks out but those asked for.
+create or replace function feature._bars_loaded(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, flows boolean
+)
+returns table (
+    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
+    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+rows 1
+as $$
+#variable_conflict use_column
+begin
+    if not $5 then
+        return query
+            select
+                0, string_agg(timestamptz_send(c.ts), ''::bytea),
+                string_agg(timestamptz_send(c.known_at), ''::bytea),
+                string_agg(float8send(c.open), ''::bytea), string_agg(float8send(c.high), ''::bytea),
+                string_agg(float8send(c.low), ''::bytea), string_agg(float8send(c.close), ''::bytea),
+                string_agg(float8send(c.volume), ''::bytea), null::bytea, null::bytea, null::bytea
+            from market.candles c
+            where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
+            having count(*) > 0;
+        return;
+    end if;
+    return query
+        select
+            0, string_agg(timestamptz_send(c.ts), ''::bytea),
+            string_agg(timestamptz_send(c.known_at), ''::bytea),
+            string_agg(float8send(c.open), ''::bytea), string_agg(float8send(c.high), ''::bytea),
+            string_agg(float8send(c.low), ''::bytea), string_agg(float8send(c.close), ''::bytea),
+            string_agg(float8send(c.volume), ''::bytea),
+            -- As feature._bars has them.
+            string_agg(feature._send(
+                coalesce(c.quote_volume, c.volume * (c.high + c.low + c.close) / 3)
+            ), ''::bytea),
+            string_agg(feature._send(c.taker_buy_volume), ''::bytea),
+            string_agg(feature._send(
+                c.taker_buy_volume * coalesce(c.quote_volume / nullif(c.volume, 0), c.close)
+            ), ''::bytea)
+        from market.candles c
+        where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
+        having count(*) > 0;
+end
+$$;
+
+-- Whether there is no trade in [from, to), and was none: then there are no bars from trades.
+create or replace function feature._no_trades(
+    symbol text, "from" timestamptz, "to" timestamptz
+)
+returns boolean
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return not exists (select from market._trades_1m_between($1, $2, $3))
+        and not exists (
+            select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+        );
+end
+$$;
+
 create or replace function feature._book_live(symbol text, "from" timestamptz, "to" timestamptz)
 returns table (
     bucket bytea, usable bytea, expires bytea, last_ts bytea, two_sided_count bytea,

@@ -1,15 +1,64 @@
 -- Point-in-time joins: for each (symbol, time) the newest row of a table that had happened and was
--- known by then.
+-- known by then. Few pairs are looked up one by one in the table's index; where they are many for
+-- the rows that they span, the times of these rows are read once and merged with them.
+
+-- Which of the rows of one ts is the newest: expressions on r, the greatest first. The table's
+-- primary key decides, texts by length and then byte by byte, so that numbers written as text are
+-- in their order; in a table without one known_at, and then its columns from left to right.
+create or replace function feature._newest_first(relation regclass, out keys text [])
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    with keyed as (
+        select k.attnum, k.place
+        from pg_index i
+        cross join lateral unnest(i.indkey::int2 []) with ordinality as k (attnum, place)
+        where i.indrelid = relation and i.indisprimary
+    ),
+    ranked as (
+        select 0 as place, array['r.known_at'] as parts
+        where not exists (select from keyed)
+        union all
+        select
+            coalesce(k.place, a.attnum),
+            case
+                when t.typcategory = 'S' then array[
+                    format('length(r.%I)', a.attname), format('r.%I collate "C"', a.attname)
+                ]
+                when t.typcategory in ('N', 'B', 'D', 'T', 'E', 'I')
+                    then array[format('r.%I', a.attname)]
+                else array[format('r.%I::text collate "C"', a.attname)]
+            end
+        from pg_attribute a
+        join pg_type t on t.oid = a.atttypid
+        left join keyed k on k.attnum = a.attnum
+        where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+            and (k.attnum is not null or not exists (select from keyed))
+            and a.attname not in ('symbol', 'ts', 'known_at')
+    )
+    select coalesce(array_agg(p.part order by r.place, p.number), '{}') into keys
+    from ranked r
+    cross join lateral unnest(r.parts) with ordinality as p (part, number);
+end
+$$;
+
+-- The statement of some pairs: $1 symbols, $2 times, $3 places, $4 max_age; merged: $4 the ts of
+-- each pair's row, as microseconds since 2000, null where it has none.
 create or replace function feature._as_of_sql(
-    relation regclass, columns text [], since timestamptz, until timestamptz, superseded boolean
+    relation regclass, history text, keys text [], columns text [], since timestamptz,
+    until timestamptz, merged boolean default false, ties boolean default true
 )
 returns text
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_pick text;
-    v_one text;
-    v_other text := '';
+    v_known text;
+    v_outputs text;
+    v_order text;
+    v_now text;
+    v_then text;
+    v_first text;
 begin
     if columns is null then
         v_pick := format('to_jsonb(r) - array[%L, %L]', 'symbol', 'superseded_at');
@@ -18,27 +67,82 @@ begin
         into v_pick from unnest(columns) as c;
     end if;
     -- The bounds are constants: of a hypertable only the chunks between them are planned.
-    v_one := format(
-        $q$(select r.ts, r.known_at, %1$s as row from %2$s r
-        where r.symbol = k.symbol and r.ts < k.ts and r.ts >= k.ts - $4 and r.known_at <= k.ts
-            and r.ts >= %3$L and r.ts < %4$L
-        order by r.ts desc limit 1)$q$, v_pick, relation, since, until
+    v_known := format(
+        'r.symbol = k.symbol and r.known_at <= k.ts and r.ts >= %L and r.ts < %L', since, until
     );
-    if superseded then
-        v_other := format(
-            $q$ union all (select r.ts, r.known_at, %1$s from %2$s_history r
-            where r.symbol = k.symbol and r.ts < k.ts and r.ts >= k.ts - $4
-                and r.known_at <= k.ts and r.superseded_at > k.ts
-            order by r.ts desc limit 1)$q$, v_pick, relation
+    select
+        coalesce(string_agg(format(', %s as o%s', e.key, e.place), '' order by e.place), ''),
+        coalesce(string_agg(format(', %s desc nulls last', e.key), '' order by e.place), ''),
+        coalesce(string_agg(format(', u.o%s desc nulls last', e.place), '' order by e.place), '')
+    into v_outputs, v_order, v_first
+    from unnest(keys) with ordinality as e (key, place);
+    v_first := 'u.ts desc' || v_first || ', u.known_at desc, u.ends desc';
+    v_now := format(
+        'select r.ts, r.known_at, timestamptz %1$L as ends, %2$s as row%3$s',
+        'infinity', v_pick, v_outputs
+    );
+    v_then := format('select r.ts, r.known_at, r.superseded_at, %1$s%2$s', v_pick, v_outputs);
+    if merged then
+        v_known := format(
+            $q$%s and r.ts = timestamptz '2000-01-01 00:00:00+00'
+            + k.newest * interval '1 microsecond'$q$, v_known
         );
-        v_one := format('select u.* from (%s%s) u order by u.ts desc, u.known_at desc limit 1', v_one, v_other);
+        v_now := format(
+            '%1$s, k.place, k.symbol, k.ts as asked from keys k join %2$s r on %3$s', v_now,
+            relation, v_known
+        );
+        if history is not null then
+            v_now := format(
+                '%1$s union all %2$s, k.place, k.symbol, k.ts from keys k join %3$s r'
+                ' on %4$s and r.superseded_at > k.ts', v_now, v_then, history, v_known
+            );
+        end if;
+        return format(
+            $q$with keys as materialized (
+                select * from unnest($1, $2, $3, $4) as k (symbol, ts, place, newest)
+            )
+            (select%3$s u.place, u.symbol, u.asked, u.ts, u.known_at, u.row from (%1$s) u%2$s)
+            union all
+            select k.place, k.symbol, k.ts, null, null, null from keys k where k.newest is null$q$,
+            v_now, case when ties then ' order by u.place, ' || v_first end,
+            case when ties then ' distinct on (u.place)' end
+        );
+    end if;
+    v_known := v_known || ' and r.ts < k.ts and r.ts >= k.ts - $4';
+    v_now := format(
+        '(%1$s from %2$s r where %3$s order by r.ts desc%4$s limit 1)', v_now, relation, v_known,
+        v_order
+    );
+    if history is not null then
+        v_then := format(
+            '(%1$s from %2$s r where %3$s and r.superseded_at > k.ts'
+            ' order by r.ts desc%4$s, r.known_at desc, r.superseded_at desc limit 1)',
+            v_then, history, v_known, v_order
+        );
+        v_now := format(
+            '(select u.* from (%1$s union all %2$s) u order by %3$s limit 1)', v_now, v_then, v_first
+        );
     end if;
     return format(
         $q$select k.place, k.symbol, k.ts, n.ts, n.known_at, n.row
-        from unnest($1, $2, $3) as k (symbol, ts, place) left join lateral (%s) n on true$q$, v_one
+        from unnest($1, $2, $3) as k (symbol, ts, place) left join lateral %s n on true$q$, v_now
     );
 end
 $$;
+
+-- For many pairs at once the ts of each one's row, as an array literal of microseconds since 2000,
+-- and whether any of these may be the ts of several rows. Given of each pair the place of its symbol
+-- in names, its time, and the oldest ts that counts, as array_send writes them.
+create or replace function feature._as_of_newest(
+    relation text, history text, names text [], codes bytea, times bytea, floors bytea,
+    since timestamptz, until timestamptz, out newest text, out ties boolean
+)
+language plpython3u stable parallel restricted
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import asof
+    return asof.newest(plpy, relation, history, names, (codes, times, floors), (since, until))
+$python$;
 
 create or replace function feature._as_of(
     relation regclass, symbols text [], times timestamptz [], columns text [], max_age interval
@@ -47,18 +151,34 @@ returns table (
     place bigint, symbol text, ts timestamptz, row_ts timestamptz, row_known_at timestamptz,
     "row" jsonb
 )
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel restricted
+-- A day of max_age is 24 hours, and a time in a row is written the same, whoever asks.
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 rows 1000
 as $$
 declare
+    c_many constant integer := 2000; -- pairs for which it pays to look whether to merge
+    c_block constant integer := 100000; -- pairs merged at once
+    c_dense constant integer := 16; -- rows a pair up to which merging is faster
+    c_most constant integer := 4000000; -- rows merged at once
     v_columns text [];
+    v_keys text [] := feature._newest_first(relation);
     v_bad text;
+    v_history text;
+    v_given text [];
+    v_names text [];
     v_first timestamptz;
     v_last timestamptz;
     v_days double precision;
-    v_slices integer;
+    v_blocks integer;
+    v_block record;
     v_slice record;
+    v_found bigint;
+    v_newest bigint [];
+    v_ties boolean;
     v_superseded boolean := false;
+    v_plain boolean;
 begin
     select array_agg(a.attname::text order by a.attnum) into v_columns
     from pg_catalog.pg_attribute a
@@ -85,30 +205,86 @@ begin
     end if;
     select min(u.t), max(u.t) into v_first, v_last
     from unnest(times) as u (t) where isfinite(u.t);
-    if to_regclass(format('%s_history', relation)) is not null then
+    select format('%I.%I', n.nspname, c.relname || '_history') into v_history
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.oid = relation;
+    if to_regclass(v_history) is not null then
         execute format(
-            'select exists (select from %s_history h where h.ts >= $1 and h.ts < $2)', relation
+            'select exists (select from %s h where h.ts >= $1 and h.ts < $2)', v_history
         ) into v_superseded using v_first - max_age, v_last;
     end if;
-    -- A probe passes by every chunk that its statement plans, so the keys are cut into slices of
-    -- time: few chunks for each, and not more slices than their plans are worth.
+    if not v_superseded then
+        v_history := null;
+    end if;
+    select bool_and(a.atttypid = 'timestamptz'::regtype) into v_plain
+    from pg_catalog.pg_attribute a
+    where a.attrelid = relation and a.attname in ('ts', 'known_at');
+    select array_agg(n.name), array_agg(market.resolve(n.name)) into v_given, v_names
+    from (select distinct a.name from unnest(symbols) as a (name)) n;
     v_days := coalesce(extract(epoch from v_last - v_first), 0) / 86400 + 1;
-    v_slices := greatest(1, least(v_days, sqrt(cardinality(times) * v_days * 0.01)))::integer;
-    for v_slice in
+    v_blocks := ceil(cardinality(times)::double precision / c_block);
+    for v_block in
         select
-            array_agg(d.canonical order by u.place) as symbols,
-            array_agg(u.t order by u.place) as times, array_agg(u.place order by u.place) as places,
-            min(u.t) as first_ts, max(u.t) as last_ts
+            array_agg(d.canonical) as symbols, array_agg(u.t) as times, array_agg(u.place) as places,
+            array_agg(d.code::integer - 1) as codes, count(*) as n, min(u.t) as first_ts,
+            max(u.t) as last_ts, bool_and(isfinite(u.t)) as finite
         from unnest(symbols, times) with ordinality as u (name, t, place)
-        join (
-            select n.name, market.resolve(n.name) as canonical
-            from (select distinct a.name from unnest(symbols) as a (name)) n
-        ) d on d.name is not distinct from u.name
-        group by floor(extract(epoch from u.t - v_first) / 86400 / v_days * v_slices)
+        join unnest(v_given, v_names) with ordinality as d (name, canonical, code)
+            on d.name is not distinct from u.name
+        group by case
+            when isfinite(u.t)
+                then floor(extract(epoch from u.t - v_first) / 86400 / v_days * v_blocks)
+        end
     loop
-        return query execute feature._as_of_sql(
-            relation, columns, v_slice.first_ts - max_age, v_slice.last_ts, v_superseded
-        ) using v_slice.symbols, v_slice.times, v_slice.places, max_age;
+        v_found := null;
+        if v_plain and v_block.finite and v_block.n >= c_many then
+            execute format(
+                'select count(*) from (select from %s r where r.symbol = any ($1) and r.ts >= %L'
+                ' and r.ts < %L limit $2) x',
+                relation, v_block.first_ts - max_age, v_block.last_ts
+            ) into v_found using v_names, least(v_block.n * c_dense, c_most) + 1;
+        end if;
+        if v_found <= least(v_block.n * c_dense, c_most) then
+            select n.newest::bigint [], n.ties into v_newest, v_ties
+            from feature._as_of_newest(
+                relation::text, v_history, v_names, array_send(v_block.codes),
+                array_send(v_block.times),
+                array_send(array(
+                    select u.t - max_age from unnest(v_block.times) with ordinality as u (t, i)
+                    order by u.i
+                )),
+                v_block.first_ts - max_age, v_block.last_ts
+            ) n;
+            return query execute feature._as_of_sql(
+                relation, v_history, v_keys, columns, v_block.first_ts - max_age,
+                v_block.last_ts, true, v_ties
+            ) using v_block.symbols, v_block.times, v_block.places, v_newest;
+            continue;
+        end if;
+        -- A probe passes by every chunk that its statement plans, so the pairs are cut into slices
+        -- of time: few chunks for each, and not more slices than their plans are worth.
+        v_days := 1 + case
+            when v_block.finite
+                then extract(epoch from v_block.last_ts - v_block.first_ts) / 86400 else 0
+        end;
+        for v_slice in
+            select
+                array_agg(u.symbol) as symbols, array_agg(u.t) as times,
+                array_agg(u.place) as places, min(u.t) as first_ts, max(u.t) as last_ts
+            from unnest(v_block.symbols, v_block.times, v_block.places) as u (symbol, t, place)
+            group by case
+                when isfinite(u.t) then floor(
+                    extract(epoch from u.t - v_block.first_ts) / 86400 / v_days
+                    * greatest(1, least(v_days, sqrt(v_block.n * v_days * 0.01)))::integer
+                )
+            end
+        loop
+            return query execute feature._as_of_sql(
+                relation, v_history, v_keys, columns, v_slice.first_ts - max_age,
+                v_slice.last_ts
+            ) using v_slice.symbols, v_slice.times, v_slice.places, max_age;
+        end loop;
     end loop;
 end
 $$;
@@ -128,4 +304,4 @@ as $$
     order by a.place
 $$;
 comment on function feature.as_of(regclass, text [], timestamptz [], text [], interval) is
-'Point-in-time join: for each (symbol, time) pair the newest row of a table with symbol, ts and known_at that happened before the time (at most max_age before it) and was known by it, in the version that held then (a table <relation>_history with superseded_at is read too). One row for each pair in their order, row_ts null where there is none; row: the columns asked for (default all) as jsonb. Join several tables by several calls. Errors: AP101 unknown symbol, AP207 no such columns, pairs of unequal number, or a max_age that is none.';
+'Point-in-time join: for each (symbol, time) pair the newest row of a table with symbol, ts and known_at that happened before the time (at most max_age before it, a day being 24 hours) and was known by it, in the version that held then (a table <relation>_history with superseded_at is read too). Of several rows of one ts the one with the greatest key is the newest (the primary key''s columns in their order; text by length, then byte by byte, so that trade ids that are numbers are in their order); in a table without a primary key the one known last, then by its columns from left to right. So the answer does not hang on where rows lie. One row for each pair in their order, row_ts null where there is none; row: the columns asked for (default all) as jsonb, times in UTC. Join several tables by several calls. Many pairs for the rows they span (up to 16 rows a pair) are merged with them in one pass instead of looked up one by one; the answer is the same. Errors: AP101 unknown symbol, AP207 no such columns, pairs of unequal number, or a max_age that is none.';

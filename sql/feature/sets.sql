@@ -7,7 +7,7 @@ $$;
 
 -- The two functions that run a user's SELECT. They belong to alphaplus_reader (privileges.sql) and
 -- run with its rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
--- they execute may write. _set_rows: at the given times (seconds since 1970) at which the set has
+-- they execute may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: at the given times (seconds since 1970) at which the set has
 -- a row, its vector, nulls where not knowable; back: seconds of history; stop: see usersets.values.
 create or replace function feature._set_rows(
     set_id integer, symbol text, seconds double precision [], back double precision,
@@ -16,6 +16,8 @@ create or replace function feature._set_rows(
 returns table (seconds_at double precision, vector double precision [])
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, MDY'
 as $python$
     from alphaplus.server import usersets
     return usersets.run(plpy, GD, set_id, symbol, seconds, back, stop)
@@ -25,6 +27,8 @@ create or replace function feature._set_columns(query text)
 returns table (name text, type bigint)
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, MDY'
 as $python$
     from alphaplus.server import usersets
     return usersets.columns(plpy, query)
@@ -85,7 +89,7 @@ begin
 end
 $$;
 comment on function feature.create_set(text, text, interval, interval, text, jsonb, boolean) is
-'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback or grid; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
+'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Of several newest rows of one ts the one with the greatest key of its table (trade_id, event_id: by length, then byte by byte; sequence; timeframe) is the vector, or, where the SELECT groups rows or unites them, the one with the greatest values from left to right; where it orders rows by ts alone to take them one by one (limit, rows frames, lag, last), the key is added. Days, hours and dates are those of UTC. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback or grid; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
 
 create or replace function feature._user_functions(set_id integer) returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp

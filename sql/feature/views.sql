@@ -53,9 +53,9 @@ select
 from feature.watermarks as m
 inner join feature.sets as s on m.set_id = s.set_id
 cross join
-    lateral feature.quality(s.name, m.symbol, m.through - interval '1 day', m.through, s.version) as q;
+    lateral feature.quality(s.name, m.symbol, m.through - interval '24 hours', m.through, s.version) as q;
 comment on view feature.quality_recent is
-'feature.quality of every set and symbol over the last day of its stored vectors.';
+'feature.quality of every set and symbol over the last 24 hours of its stored vectors.';
 
 create or replace view feature.importance as
 select

@@ -542,3 +542,86 @@ def test_a_set_with_vectors_is_kept_and_a_dropped_one_takes_none(market: Conn) -
             (set_id[0], SYMBOL, at(100)),
         )
     assert gone.value.sqlstate == "AP202"
+
+
+TIED = {
+    "newest": ("select ts, price as p, length(trade_id) as n from market.trades", (103, 2)),
+    "first_in_time": ("select ts, lag(price) over (order by ts) as p from market.trades", (102,)),
+    "of_three": (
+        "select t.ts, sum(price) over (order by t.ts rows 2 preceding) as p from market.trades t",
+        (101 + 102 + 103,),
+    ),
+    "last": (
+        "select max(t.ts) as ts, public.last(t.price, t.ts) as p, public.first(t.price, t.ts) as q,"
+        " (array_agg(t.price order by t.ts desc))[2] as r from market.trades t"
+        " where t.trade_id <> 'old' group by public.time_bucket('1 minute', t.ts)",
+        (103, 100, 102),
+    ),
+    "limited": (
+        "select t.ts, (select u.price from market.trades u where u.ts <= t.ts"
+        " order by u.ts desc limit 1) as p from market.trades t",
+        (103,),
+    ),
+    "passed_on": (
+        "with r as (select ts, price as p from market.trades), s as (select * from r where p > 0)"
+        " select s.ts, s.p, lag(s.p) over (order by s.ts) as q, s.p > 5 as b from s",
+        (103, 102, 1),
+    ),
+    "united": (
+        "select ts, -price as p from market.trades union all select ts, -price from market.trades",
+        (-99,),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(TIED))
+def test_rows_of_one_time_have_their_order(market: Conn, kind: str) -> None:
+    """Trades of one microsecond, written in several orders: the greatest id is the newest."""
+    query, want = TIED[kind]
+    ids = {"8": 99.0, "9": 100.0, "10": 101.0, "11": 102.0, "12": 103.0}
+    with market.transaction(force_rollback=True):
+        create(market, "tied", query)
+        market.execute(
+            "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+            " values ('TIEUSDT', 'test', 'TIEUSDT', 'TIE', 'USDT')"
+        )
+        found = set()
+        for seed in range(4):
+            rows = list(ids.items()) if kind != "last" else [*ids.items()][1:]
+            for place in np.random.default_rng(seed).permutation(len(rows)):
+                market.execute(
+                    "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+                    " values ('TIEUSDT', %(t)s, %(id)s, %(t)s, %(p)s, 1, 'buy')",
+                    {"t": at(100.5), "id": rows[place][0], "p": rows[place][1]},
+                )
+            if seed == 2:
+                market.execute("set local enable_indexscan = off")
+                market.execute("set local enable_bitmapscan = off")
+            answer = live(market, 101, "tied", "TIEUSDT")
+            past = market.execute(
+                "select vector from feature._history('tied', null, 'TIEUSDT', %s, %s)",
+                (at(101), at(102)),
+            ).fetchall()
+            assert [answer] == [row[0] for row in past]
+            found.add(tuple(answer))
+            market.execute("set local session_replication_role = replica")
+            market.execute("delete from market.trades where symbol = 'TIEUSDT'")
+            market.execute("set local session_replication_role = origin")
+        assert found == {want}
+
+
+def test_a_day_of_a_select_is_utc_s_whoever_asks(market: Conn) -> None:
+    query = (
+        "select ts, extract(hour from ts) as h, extract(epoch from ts::date::timestamptz) as d,"
+        " (ts < '2024-06-01 03:00')::int as e, extract(epoch from date_trunc('day', ts)) as f"
+        " from market.trades"
+    )
+    create(market, "days", query)
+    found = set()
+    for zone in ("UTC", "Europe/Berlin", "Pacific/Apia"):
+        with market.transaction(force_rollback=True):
+            market.execute("select set_config('TimeZone', %s, true)", (zone,))
+            found.add(tuple(live(market, 240, "days")))
+    day = at(0).timestamp()
+    assert found == {(3.0, day, 0.0, day)}
+    market.execute("select feature.drop_set('days')")

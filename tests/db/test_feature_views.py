@@ -38,6 +38,12 @@ def market(db_module: Conn) -> Iterator[Conn]:
         " from generate_series(0, 150) g",
         (at(0), at(0)),
     )
+    # Several trades of one moment, as exchanges that stamp milliseconds give them.
+    conn.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select symbol, ts, n::text, ts + n * interval '7 s', 200 + n, 1, 'buy'"
+        " from market.trades, generate_series(8, 12) n where hashtext(trade_id) % 5 = 0"
+    )
     conn.execute("delete from market.trades where hashtext(trade_id) % 11 = 0")
     # The triggers keep what was superseded as of now; the test needs it to have happened then.
     conn.execute(
@@ -68,8 +74,8 @@ def test_an_as_of_join_is_its_definition(
     ).fetchall()
     assert [(row[0], row[1]) for row in found] == list(zip(names, times, strict=True))
     versions = market.execute(
-        "select symbol, ts, known_at, 'infinity'::timestamptz > now(), price, null::timestamptz"
-        " from market.trades union all select symbol, ts, known_at, true, price, superseded_at"
+        "select symbol, ts, known_at, trade_id, price, null::timestamptz"
+        " from market.trades union all select symbol, ts, known_at, trade_id, price, superseded_at"
         " from market.trades_history"
     ).fetchall()
     for (symbol, ts, row_ts, known_at, price), name in zip(found, names, strict=True):
@@ -82,10 +88,94 @@ def test_an_as_of_join_is_its_definition(
         if not usable:
             assert row_ts is None and price is None
             continue
-        newest = max(v[1] for v in usable)
-        assert row_ts == newest
-        assert (known_at, float(price)) in {(v[2], v[4]) for v in usable if v[1] == newest}
+        # Of one moment the trade with the greatest id, a number being in its order.
+        newest = max(usable, key=lambda v: (v[1], len(v[3]), v[3], v[2]))
+        assert (row_ts, known_at, float(price)) == (newest[1], newest[2], newest[4])
         assert symbol == name
+
+
+@pytest.mark.parametrize("age", ["90 s", "40 minutes", "1 day"])
+def test_many_pairs_are_joined_as_each_alone(market: Conn, age: str) -> None:
+    rng = np.random.default_rng(7)
+    keys = [
+        (SYMBOLS[i], at(m))
+        for i, m in zip(rng.integers(0, 2, 5000), rng.uniform(-30, 400, 5000), strict=True)
+    ]
+    keys[::400] = [(name, None) for name, _ in keys[::400]]
+    ask = "select r::text from feature.as_of(%s, %s::text[], %s::timestamptz[], null, %s) r"
+    market.execute(
+        "create table public.own as select symbol, ts, known_at, price, trade_id from market.trades"
+    )
+    market.execute(
+        "create table public.own_history as select symbol, ts, known_at, price, trade_id,"
+        " superseded_at from market.trades_history"
+    )
+    for table in ("market.trades", "public.own", "market.order_book_snapshots"):
+
+        def joined(some: list[tuple[str, Any]], table: str = table) -> list[str]:
+            names, times = [key[0] for key in some], [key[1] for key in some]
+            return [row[0] for row in market.execute(ask, (table, names, times, age))]
+
+        many = joined(keys)
+        assert len(many) == len(keys)
+        some = [*range(0, len(keys), 9), *range(0, len(keys), 400)]
+        assert joined([keys[i] for i in some]) == [many[i] for i in some]
+    market.execute("drop table public.own, public.own_history")
+
+
+def test_the_newest_of_a_moment_does_not_hang_on_where_rows_lie(market: Conn) -> None:
+    """A table without a key, its rows of one moment written in several orders."""
+    rows = [(at(10), at(n % 3 + 10), n % 5, f"w{n}", None if n % 2 else [n]) for n in range(40)]
+    found = set()
+    for seed in range(4):
+        market.execute(
+            "create table public.words (symbol text, ts timestamptz, known_at timestamptz,"
+            " score int, word varchar, parts int[])"
+        )
+        order = np.random.default_rng(seed).permutation(len(rows))
+        with market.cursor() as cursor:
+            cursor.executemany(
+                "insert into public.words values ('AAAUSDT', %s, %s, %s, %s, %s)",
+                [rows[i] for i in order],
+            )
+        for index in ("", "create index on public.words (symbol, ts)"):
+            if index:
+                market.execute(index)
+                market.execute("analyze public.words")
+            for minute in (11, 12, 300):
+                for times in (1, 2500):
+                    answer = market.execute(
+                        "select row ->> 'word' from feature.as_of('public.words', %s, %s, null,"
+                        " '1 day') limit 1",
+                        (["AAAUSDT"] * times, [at(minute)] * times),
+                    ).fetchone()
+                    found.add((minute, answer))
+        market.execute("drop table public.words")
+    # Known last, then the greatest score, then the longest and greatest word.
+    assert found == {(11, ("w34",)), (12, ("w29",)), (300, ("w29",))}
+
+
+def test_a_day_of_max_age_is_24_hours_in_every_time_zone(market: Conn) -> None:
+    market.execute(
+        "insert into market.funding_rates (symbol, ts, known_at, rate) values"
+        " ('AAAUSDT', '2024-03-30 12:00+00', '2024-03-30 12:00+00', 1),"
+        " ('AAAUSDT', '2024-10-26 12:00+00', '2024-10-26 12:00+00', 2)"
+    )
+    found = set()
+    for zone in ("UTC", "Europe/Berlin", "America/New_York"):
+        with market.transaction(force_rollback=True):
+            market.execute("select set_config('TimeZone', %s, true)", (zone,))
+            rows = market.execute(
+                "select row::text from feature.as_of('market.funding_rates',"
+                " array_fill('AAAUSDT'::text, array[4]), array['2024-03-31 11:30+00',"
+                " '2024-03-31 12:30+00', '2024-10-27 11:30+00', '2024-10-27 12:30+00']"
+                "::timestamptz[], null, '1 day')"
+            ).fetchall()
+            found.add(tuple(row[0] for row in rows))
+    market.execute("delete from market.funding_rates where ts < %s or rate = 2", (at(-1440),))
+    ((spring, none, autumn, nor),) = found
+    assert '"rate": 1' in spring and '"rate": 2' in autumn
+    assert none is None and nor is None
 
 
 def test_tables_of_ones_own_join_too(market: Conn) -> None:

@@ -284,3 +284,32 @@ def test_independent_trades_have_no_branching_and_a_random_walk_a_ratio_of_one()
     assert np.nanmean(got[15:, N("hawkes_branching")]) < 0.06
     assert np.nanmean(got[:, N("variance_ratio")]) == pytest.approx(1.0, abs=0.05)
     assert np.nanmax(got[:, N("vpin")]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_needs_a_volume_that_is_not_known_is_null() -> None:
+    rng = np.random.default_rng(8)
+    shape = (1, ms.BARS)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, shape), axis=1))
+    volume = rng.lognormal(0, 1, shape)
+    volume[0, 30] = 0.0  # a quiet minute counts as none, it is not unknown
+    names = ("volume", "quote_volume", "buy_volume", "buy_quote_volume")
+    bars = {"high": close * 1.001, "low": close * 0.999, "close": close}
+    bars |= {name: volume * (0.4 if "buy" in name else 1.0) for name in names}
+    some = [ms._amihud, ms._kyle, ms._hasbrouck, ms._vpin]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        assert all(np.isfinite(function(Bars(**bars))[0]) for function in some)
+        unknown = {name: value.copy() for name, value in bars.items()}
+        for name in names:
+            unknown[name][0, 20] = np.nan
+        assert [function(Bars(**unknown))[0] for function in some] == pytest.approx(
+            [np.nan] * 4, nan_ok=True
+        )
+
+
+def test_a_bar_without_a_known_volume_is_not_a_quiet_minute() -> None:
+    close = np.array([[1.0, 2.0, np.nan, 4.0]])
+    volume = np.array([[5.0, np.nan, np.nan, 6.0]])
+    bars = {"open": close.copy(), "close": close.copy(), "volume": volume.copy()}
+    w.fill_quiet(bars)
+    np.testing.assert_array_equal(bars["close"], [[1.0, 2.0, 2.0, 4.0]])
+    np.testing.assert_array_equal(bars["volume"], [[5.0, np.nan, 0.0, 6.0]])

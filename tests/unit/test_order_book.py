@@ -58,7 +58,7 @@ def inputs(books: list[Book | None], quotes: list[Quote], quote_volume: float) -
     return Inputs(
         grid=np.array([width * MINUTE]),
         bars=bars,
-        book={"two_sided_count": count, **sides},
+        book={"two_sided_count": count, **sides, **ob.depth(sides)},
         quote_ts=np.array([quote[0] for quote in quotes], dtype=np.int64),
         quotes=dict(zip(("bid", "bid_size", "ask", "ask_size"), columns, strict=True)),
     )
@@ -189,3 +189,51 @@ def test_an_old_book_is_not_today_s() -> None:
         five = ob.compute(inputs([good] * 10 + [None] * 5, [], 10.0))[0]
     assert np.isfinite(four[0])
     assert np.isnan(five[0])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (100.0, 5.0, 99.0, 5.0),  # crossed
+        (100.0, 5.0, 100.0, 5.0),  # locked
+        (100.0, math.nan, 100.1, 5.0),
+        (100.0, 0.0, 100.1, 5.0),
+        (100.0, 5.0, 100.1, -5.0),
+        (math.nan, math.nan, 100.1, 5.0),
+        (100.0, 5.0, math.inf, 5.0),
+    ],
+)
+def test_flow_passes_over_snapshots_that_are_none(bad: tuple[float, ...]) -> None:
+    books, quotes = market(np.random.default_rng(4), 15, 8)
+    books[-1] = books[-1] or ([100.0], [1.0], [100.1], [1.0])
+    place = NAMES.index("order_flow_imbalance")
+    want = ob.compute(inputs(books, quotes, 5e3))[0, place]
+    assert math.isfinite(want)
+    half = len(quotes) * 5 // 6
+    worse = [*quotes[:half], (quotes[half][0] - 1, *bad), *quotes[half:]]
+    assert ob.compute(inputs(books, worse, 5e3))[0, place] == want
+
+
+@pytest.mark.parametrize("size", [math.nan, 0.0, -3.0, math.inf])
+def test_a_level_without_a_size_is_none_in_every_feature(size: float) -> None:
+    books, quotes = market(np.random.default_rng(5), 15, 8)
+    books = [book or ([100.0], [1.0], [100.1], [1.0]) for book in books]
+
+    def changed(sizes: float | None) -> list[Book | None]:
+        """The fourth level's bids without a size, or without the level."""
+        out: list[Book | None] = []
+        for book in books:
+            assert book is not None
+            prices, amounts = book[0][:], book[1][:]
+            if len(prices) > 3:
+                prices[3], amounts[3] = (
+                    (math.nan, math.nan) if sizes is None else (prices[3], sizes)
+                )
+            out.append((prices, amounts, book[2], book[3]))
+        return out
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.testing.assert_allclose(
+            ob.compute(inputs(changed(size), quotes, 5e3)),
+            ob.compute(inputs(changed(None), quotes, 5e3)),
+        )

@@ -9,6 +9,7 @@ CATALOGUE = Catalogue(
         "market.candles_1m": Relation(
             ("symbol", "ts", "open", "high", "low", "close", "volume"), "ts"
         ),
+        "market.candles": Relation(("symbol", "timeframe", "ts", "close"), "ts", "timeframe"),
         "market.trades": Relation(("symbol", "ts", "price", "size", "side"), "ts"),
         "market.funding_rates": Relation(("symbol", "ts", "rate"), "ts"),
         "market.instruments": Relation(("symbol", "exchange", "base"), None),
@@ -62,6 +63,43 @@ CLEAN = [
     "select c.ts, u.f from market.candles_1m c, unnest(array[1, 2]) as u (f)",
     "select ts, extract(hour from (ts at time zone 'UTC')::time) as f" + BARS,
     "select ts, extract(epoch from (ts + interval '1 hour')::date::timestamptz) as f" + BARS,
+    "with u as (select ts, max(ts) over (order by ts) as m from market.trades), v as (select * from u)"
+    " select ts, extract(hour from (m at time zone 'UTC')::time) + extract(epoch from"
+    " coalesce(m, ts)::date) as f from v",
+    "select public.time_bucket('5 min', ts) + interval '5 min' - interval '1 microsecond' as ts,"
+    " max(price) as h from market.trades group by 1",
+    "with b as (select (public.time_bucket('5 min', ts) + interval '5 min') - interval '1 us' as e,"
+    " max(price) as h from market.trades group by 1) select e as ts, lag(h) over (order by e) as f"
+    " from b",
+    "select t.ts, g * t.price as f from market.trades t, generate_series(1, 3) as g",
+    "select t.ts, (select sum(u.size * k) from generate_series(1, 3) k join market.trades u"
+    " on u.ts <= t.ts - k * interval '1 minute' and u.ts <= t.ts) as f from market.trades t",
+    *[
+        "select t.ts, c.close / t.price as f from market.trades t join lateral (select c.close from"
+        f" {what} where {bound} order by c.ts desc limit 1) c on true"
+        for what, bound in (
+            ("market.candles c", "c.ts + c.timeframe <= t.ts"),
+            ("market.candles c", "t.ts >= c.timeframe + c.ts"),
+            ("market.candles c", "c.timeframe = '1 minute' and c.ts + interval '60 s' <= t.ts"),
+            ("market.candles c", "c.timeframe = interval '1 h' and c.ts <= t.ts - interval '1 h'"),
+            (
+                "(select ts, close from market.candles where timeframe = '5 min') c",
+                "c.ts + interval '5 min' < t.ts",
+            ),
+            ("(select *, ts + timeframe as e from market.candles) c", "c.e <= t.ts"),
+        )
+    ],
+    "select c.ts, d.close - c.close as f from market.candles c join market.candles d"
+    " on d.timeframe = c.timeframe and d.ts = c.ts - interval '1 hour'",
+    "select c.ts, d.close - c.close as f from market.candles c join market.candles d"
+    " on d.ts <= c.ts where d.timeframe = '1 minute' and c.timeframe = '5 minutes'",
+    "select c.ts, d.close - c.close as f from market.candles c join market.candles d"
+    " on d.ts + d.timeframe <= c.ts + c.timeframe",
+    "select c.ts + c.timeframe - interval '1 microsecond' as ts, c.close as f from market.candles c",
+    "select ts, close as f from market.candles where timeframe = '1 minute'",
+    "select c.ts, t.price as f from market.candles c join market.trades t on t.ts <= c.ts",
+    "select c.ts, t.price as f from market.candles c join market.trades t"
+    " on t.ts < c.ts + c.timeframe",
 ]
 
 LEAKS = [
@@ -311,6 +349,67 @@ LEAKS = [
     ("select ts, hashtext(gen_random_uuid()::text) as f" + BARS, "run", 21),
     ("select ts, length(session_user) as f" + BARS, "who asks", None),
     ("select ts, (current_role = 'a')::int as f" + BARS, "who asks", 13),
+    *[
+        (
+            "with w as (select 'n' || 'ow' as x, ts, price, 'a' as y from market.trades),"
+            f" v as (select * from w) select v.ts, {made} as f from v",
+            "put together",
+            None,
+        )
+        for made in (
+            "v.x::timestamptz > v.ts",
+            "x::timestamp > ts at time zone 'UTC'",
+            "max(x) over (order by ts)::timestamptz > ts",
+            "coalesce(x, y)::date > ts",
+            "(select x)::timestamptz > ts",
+            "('{' || x || '}')::timestamptz[] is null",
+            "lower(('[' || x || ',)')::tstzrange) > ts",
+            "json_value(x::jsonb, '$' returning timestamptz) > ts",
+            "(case when price > 1 then x else y end)::timestamptz > ts",
+        )
+    ],
+    (
+        "with w as (select ts, price from market.trades union all select ts, price from"
+        " market.trades), v as (select ts, 'x' as p from w union all select ts, 'n' || 'ow' from w)"
+        " select ts, v.p::timestamptz > ts as f from v",
+        "put together",
+        None,
+    ),
+    *[
+        (
+            "select t.ts, c.close as f from market.trades t join lateral (select c.close from"
+            f" {what} where {bound} order by c.ts desc limit 1) c on true",
+            words,
+            None,
+        )
+        for what, bound, words in (
+            ("market.candles c", "c.ts <= t.ts", "only at their close"),
+            ("market.candles c", "c.ts = t.ts", "only at their close"),
+            (
+                "market.candles c",
+                "c.timeframe = '1 hour' and c.ts + interval '1 minute' <= t.ts",
+                "only at their close",
+            ),
+            ("market.candles c", "c.ts + interval '1 minute' <= t.ts", "only at their close"),
+            (
+                "(select ts, close from market.candles where timeframe = '1 h') c",
+                "c.ts + interval '5 min' < t.ts",
+                "only at their close",
+            ),
+            ("market.candles c", "c.ts + c.timeframe >= t.ts", "as-of bound"),
+        )
+    ],
+    (
+        "select c.ts, d.close as f from market.candles c join market.candles d on d.ts <= c.ts",
+        "only at their close",
+        None,
+    ),
+    (
+        "select c.ts, d.close as f from market.candles c join market.candles d on d.ts <= c.ts"
+        " where d.timeframe = '1 hour' and c.timeframe = '1 minute'",
+        "only at their close",
+        None,
+    ),
     ("select ts, lag(close, 1.5) over (order by ts) as f" + BARS, "negative", 12),
     ("select ts, lag(close, 'x') over (order by ts) as f" + BARS, "negative", 12),
     ("select ts, " + "(" * 300 + "close" + ")" * 300 + " as f" + BARS, "nested", None),

@@ -40,7 +40,8 @@ MODULES: dict[str, str] = {
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
-READ_EVENTS = 1440  # where single trades or quotes are read
+READ_EVENTS = 1440  # where single quotes are read, at first
+QUOTES = 200_000  # single quotes wished for at one read
 
 _BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
 _BARS_HOW = dict(
@@ -96,7 +97,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels)."""
+    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels), these of
+    the last buckets only where the family says so."""
 
     grid: Times
     bars: dict[str, Floats] = field(default_factory=dict)
@@ -130,6 +132,10 @@ class Family:
     # How it is computed is one of three: this from windows, or one of the two below.
     compute: Callable[[Inputs], Floats] | None = None
     grid: int = w.MINUTE
+    # What is worked out of each book's levels once rather than in every window it is in: channels
+    # of Inputs.book, of one number a bucket; and for how many buckets the levels are then needed.
+    of_book: Callable[[dict[str, Floats]], dict[str, Floats]] | None = None
+    levels_of: int | None = None
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
     # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
@@ -185,7 +191,7 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         return values
     if family.series is not None:
         since = int(grid[0]) if len(grid) else None
-        values = family.series(reader(plpy, cache, symbol, since), grid)
+        values = family.series(reader(plpy, cache, symbol, since, flows=False), grid)
         values[~np.isfinite(values)] = np.nan
         return values
     compute = family.compute
@@ -206,6 +212,10 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
                 values[~np.isfinite(values)] = np.nan
                 out[at + begin + chosen] = values
         at = stop
+        if family.needs.quotes:
+            # A read costs a few milliseconds at least: as much at once as memory has room for.
+            events = max(len(sources.quotes.ts), 1)
+            reach = min(max(reach * QUOTES // events, family.grid), 8 * reach, READ * family.grid)
     return out
 
 
@@ -220,13 +230,107 @@ def history(
         yield part, matrix(plpy, cache, family, symbol, part)
 
 
-def reader(plpy: Any, cache: dict[str, Any], symbol: str, since: int | None = None) -> Reader:
+def reader(
+    plpy: Any, cache: dict[str, Any], symbol: str, since: int | None = None, flows: bool = True
+) -> Reader:
     """Reads a symbol's bars of any length, as :func:`_read_bars` does.
 
     ``since``: what was known before that time is not asked for, so that bars made from trades are
-    left alone where a better source was known by then.
+    left alone where a better source was known by then. ``flows``: whether more than open, high,
+    low, close and volume is asked for; without, the other channels may be missing.
     """
-    return lambda width, start, end: _read_bars(plpy, cache, symbol, width, (start, end), since)
+
+    def read(width: int, start: int, end: int) -> w.Series:
+        if since is not None:
+            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows)
+            if plain is not None:
+                return plain
+        return _read_bars(plpy, cache, symbol, width, (start, end), since)
+
+    return read
+
+
+# Functions that read bars in the plain case, by the bars' length.
+_PLAIN = {
+    w.MINUTE: "_candles_1m_plain",
+    5 * w.MINUTE: "_candles_5m_plain",
+    15 * w.MINUTE: "_candles_15m_plain",
+    60 * w.MINUTE: "_candles_1h_plain",
+    240 * w.MINUTE: "_candles_4h_plain",
+    1440 * w.MINUTE: "_candles_1d_plain",
+}
+_LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
+_NEVER_ODD = np.zeros(0, dtype=np.int64)
+
+
+def _plain_bars(
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    span: tuple[int, int],
+    since: int,
+    flows: bool,
+) -> w.Series | None:
+    """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
+    version, none superseded, each known when it closed or by ``since``, and none missing that
+    another source could have (before the first one there may be none at all). Else None.
+    """
+    start, end = span
+    # A bar that has not closed by the end counts for nothing.
+    size = (end - start) // width
+    end = start + size * width
+    if size <= 0 or start % width or width not in _PLAIN or (flows and width != w.MINUTE):
+        return None
+    if "alphaplus.floor" in cache or "alphaplus.bars" in cache:
+        return None
+
+    def ask(query: str, kinds: tuple[str, ...], *values: Any) -> Any:
+        plans = cache.setdefault("alphaplus.plans", {})
+        if query not in plans:
+            plans[query] = plpy.prepare(query, ["text", *kinds])
+        return plpy.execute(plans[query], [symbol, *values])
+
+    times = ("float8", "float8")
+    found = ask(
+        f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
+        (*times, "bool"),
+        start / w.SECOND + _EPOCH,
+        end / w.SECOND + _EPOCH,
+        flows,
+    )
+    if not len(found):
+        return None
+    row = found[0]
+    ts = np.frombuffer(row["ts"], dtype=">i8").astype(np.int64)
+    known = np.frombuffer(row["known"], dtype=">i8")
+    names = _BARS if flows else _BARS[:5]
+    columns = [row[name] for name in names]
+    if any(len(column) != ts.nbytes for column in columns):
+        return None  # nulls
+    place = (ts - start) // width
+    if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
+        return None
+    if (place[1:] <= place[:-1]).any():
+        return None  # several versions, or in no order
+    source, first = row["source"], int(ts[0])
+    if len(ts) != size and source != _TRADED:
+        # What is missing may be made from loaded minutes, from loaded hours, from trades.
+        longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
+        if len(ts) != (end - first) // width or width > longest:
+            return None
+        gap = [t / w.SECOND + _EPOCH for t in (start, first)]
+        quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
+        if not ask(quiet, times, *gap)[0]["quiet"]:
+            return None
+    values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
+    if len(ts) == size:
+        channels = values.astype(np.float64)
+    else:
+        channels = np.full((len(names), size), np.nan)
+        channels[:, place] = values
+    final = dict(zip(names, channels, strict=True))
+    return w.Series.made(start, width, final, w.Odd(_NEVER_ODD, _NEVER_ODD, _NEVER_ODD, {}))
 
 
 def _read_bars(
@@ -420,7 +524,11 @@ class Sources:
         suffix = "_live" if live else ""
         names: tuple[str, ...]
         version = ("bucket", "usable", "expires")
-        if needs.bars:
+        begin = first - needs.bars * grid
+        plain = None
+        if needs.bars and live:
+            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
+        if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
             since = argument("float8", first / w.SECOND + _EPOCH)
             call = f"$1, make_interval(secs => {width}), {span(needs.bars)}, to_timestamp({since})"
@@ -448,19 +556,21 @@ class Sources:
         event = ("ts", "usable", "expires")
         if needs.quotes:
             add("quote", "_quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
-        query = f"select {', '.join(columns)} from {', '.join(tables)}"
-        plans = cache.setdefault("alphaplus.plans", {})
-        plan = plans.get(query)
-        if plan is None:
-            plan = plans[query] = plpy.prepare(query, types)
-        row = plpy.execute(plan, values)[0]
-        self._load(row, first)
+        row: Any = {}
+        if tables:
+            query = f"select {', '.join(columns)} from {', '.join(tables)}"
+            plans = cache.setdefault("alphaplus.plans", {})
+            plan = plans.get(query)
+            if plan is None:
+                plan = plans[query] = plpy.prepare(query, types)
+            row = plpy.execute(plan, values)[0]
+        self._load(row, first, plain)
 
-    def _load(self, row: Any, first: int) -> None:
+    def _load(self, row: Any, first: int, plain: w.Series | None) -> None:
         needs, grid = self.family.needs, self.family.grid
         if needs.bars:
             begin = first - needs.bars * grid
-            self.bars = w.Series(_unpacked(row["bars_rows"]), begin, self.end, grid)
+            self.bars = plain or w.Series(_unpacked(row["bars_rows"]), begin, self.end, grid)
         if needs.book:
             bucket = w.times(row["book_bucket"])
             stamps = w.times(row["book_last_ts"])
@@ -469,13 +579,16 @@ class Sources:
             channels |= {
                 name: w.arrays(row[f"book_{name}"], len(bucket), levels) for name in _LEVELS
             }
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                of_book = self.family.of_book(channels) if self.family.of_book else {}
+            self.of_book = tuple(of_book)
             self.book = w.Series(
                 w.Versions(
                     bucket,
                     w.times(row["book_usable"]),
                     w.times(row["book_expires"]),
-                    channels,
-                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys(_LEVELS, "last"),
+                    channels | of_book,
+                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys((*_LEVELS, *self.of_book), "last"),
                     stamps,
                     stamps,
                     np.zeros(len(bucket), dtype=np.int64),
@@ -529,9 +642,11 @@ class Sources:
         needs, width = self.family.needs, self.family.grid
         parts: dict[str, Any] = {}
         if needs.bars:
-            parts["bars"] = self.bars.windows(grid, needs.bars, tuple(_BARS_HOW))
+            parts["bars"] = self.bars.windows(grid, needs.bars, _BARS)
         if needs.book:
-            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *_LEVELS))
+            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *self.of_book))
+            levels = self.family.levels_of or needs.book
+            parts["book"] |= self.book.windows(grid, levels, _LEVELS)
         if needs.liquidations:
             names = ("long_notional", "short_notional", "event_count")
             parts["liquidations"] = self.liquidations.windows(grid, needs.liquidations, names)

@@ -220,7 +220,8 @@ def _book(book: dict[str, Floats], minute: Floats) -> dict[str, Floats]:
     notional, distance = {}, {}
     for side in ("bid", "ask"):
         price = levels[f"{side}_prices"]
-        notional[side] = np.nan_to_num(price * levels[f"{side}_sizes"])
+        here = price * levels[f"{side}_sizes"]
+        notional[side] = np.where(np.isfinite(here) & (here > 0), here, 0.0)
         distance[side] = np.nan_to_num(1e4 * np.abs(price / mid[:, None] - 1.0), nan=np.inf)
     known = np.isfinite(mid)
 
@@ -271,7 +272,7 @@ def _nan_median(values: Floats) -> Floats:
 FAMILY = Family(
     name="liquidation",
     version=1,
-    revision="1",
+    revision="2",
     description="Order flow, book, volume, liquidations, funding: for forced-liquidation models.",
     features=FEATURES,
     needs=Needs(

@@ -80,7 +80,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "amihud_illiquidity",
-        "mean of |return| / quote volume over one-minute bars with volume, 60 bars, per million",
+        "mean of |return| / quote volume over one-minute bars with volume, 60 bars, per million;"
+        " null where the volume of one is not known",
         "bp per million",
         "Amihud (2002), Journal of Financial Markets 5(1)",
     ),
@@ -488,7 +489,8 @@ def _amihud(bars: Bars) -> Floats:
     volume = bars.quote_volume[:, 1:] / 1e6
     traded = volume > 0
     each = np.where(traded, returns / np.where(traded, volume, 1.0), 0.0)
-    return np.where(_full(bars.close), each.sum(axis=1) / traded.sum(axis=1), np.nan)
+    known = _full(bars.close) & _full(volume)
+    return np.where(known, each.sum(axis=1) / traded.sum(axis=1), np.nan)
 
 
 def _hasbrouck(bars: Bars) -> Floats:
@@ -629,7 +631,7 @@ def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
 FAMILY = Family(
     name="microstructure",
     version=1,
-    revision="1",
+    revision="2",
     description="Microstructure: spreads, price impact, flow toxicity, efficiency, trade arrivals.",
     features=FEATURES,
     needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),

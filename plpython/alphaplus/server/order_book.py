@@ -103,7 +103,8 @@ FEATURES: tuple[Feature, ...] = (
         "order_flow_imbalance",
         "sum over the snapshots of 5 minutes of [b_n >= b_{n-1}] q_n - [b_n <= b_{n-1}] q_{n-1}"
         " - [a_n <= a_{n-1}] r_n + [a_n >= a_{n-1}] r_{n-1}, over the mean of (q + r) / 2;"
-        " b, q best bid and its size, a, r best ask and its size",
+        " b, q best bid and its size, a, r best ask and its size; snapshots that are crossed or"
+        " lack a side are passed over",
         "depths",
         "Cont, Kukanov and Stoikov (2014), Journal of Financial Econometrics 12(1)",
     ),
@@ -134,8 +135,7 @@ def _last(inputs: Inputs) -> dict[str, Floats]:
     """The levels of the newest book of the last five minutes, NaN where it cannot be used."""
     book = inputs.book
     seen = np.isfinite(book["two_sided_count"][:, -MAX_AGE:])
-    width = book["two_sided_count"].shape[1]
-    newest = width - 1 - np.argmax(seen[:, ::-1], axis=1)
+    newest = book["bid_prices"].shape[1] - 1 - np.argmax(seen[:, ::-1], axis=1)
     row = np.arange(len(seen))
     out = {name: book[name][row, newest].copy() for name in _SIDES}
     for side in ("bid", "ask"):
@@ -200,7 +200,7 @@ def compute(inputs: Inputs) -> Floats:
     large = np.where(both > 3.0 * typical[:, None], both, 0.0).sum(axis=1)
     total = both.sum(axis=1)
     out["order_clusters"] = np.where(known, large / total, np.nan)
-    out["resilience"] = np.where(known, _resilience(inputs.book), np.nan)
+    out["resilience"] = np.where(known, _resilience(inputs.book["depth"]), np.nan)
     out["order_flow_imbalance"] = _order_flow(inputs.grid, inputs.quote_ts, inputs.quotes)
     part = both / total[:, None]
     entropy = -np.where(part > 0, part * np.log(np.where(part > 0, part, 1.0)), 0.0).sum(axis=1)
@@ -233,15 +233,21 @@ def _slope(price: Floats, notional: Floats, mid: Floats) -> Floats:
     return np.asarray((first + steps.sum(axis=1)) / there.sum(axis=1))
 
 
-def _resilience(book: dict[str, Floats]) -> Floats:
-    bid, ask = book["bid_prices"][:, :, 0], book["ask_prices"][:, :, 0]
+def depth(book: dict[str, Floats]) -> dict[str, Floats]:
+    """``depth``: notional within 25 bp of the mid of books with levels (..., levels): (...)."""
+    bid, ask = book["bid_prices"][..., 0], book["ask_prices"][..., 0]
     mid: Floats = np.where(bid < ask, (bid + ask) / 2.0, np.nan)
-    depth: Floats = np.zeros(mid.shape)
+    near: Floats = np.zeros(mid.shape)
     for side in ("bid", "ask"):
         price = book[f"{side}_prices"]
-        near = np.abs(price / mid[:, :, None] - 1.0) <= 25e-4
-        depth += np.where(near, price * book[f"{side}_sizes"], 0.0).sum(axis=2)
-    depth = np.where(np.isfinite(mid), depth, np.nan)
+        size = book[f"{side}_sizes"]
+        level = np.isfinite(price) & np.isfinite(size) & (price > 0) & (size > 0)
+        level &= np.abs(price / mid[..., None] - 1.0) <= 25e-4
+        near += np.where(level, price * size, 0.0).sum(axis=-1)
+    return {"depth": np.where(np.isfinite(mid), near, np.nan)}
+
+
+def _resilience(depth: Floats) -> Floats:
     seen = np.isfinite(depth)
     row = np.arange(len(depth))
     low = np.where(seen, depth, np.inf).argmin(axis=1)
@@ -254,9 +260,11 @@ def _resilience(book: dict[str, Floats]) -> Floats:
 
 
 def _order_flow(grid: Times, ts: Times, quotes: dict[str, Floats]) -> Floats:
-    two_sided = np.isfinite(quotes["bid"]) & np.isfinite(quotes["ask"])
-    ts = ts[two_sided]
-    b, q, a, r = (quotes[name][two_sided] for name in ("bid", "bid_size", "ask", "ask_size"))
+    good = quotes["bid"] < quotes["ask"]
+    for values in quotes.values():
+        good &= np.isfinite(values) & (values > 0)
+    ts = ts[good]
+    b, q, a, r = (quotes[name][good] for name in ("bid", "bid_size", "ask", "ask_size"))
     if len(ts) < 2:
         return np.full(len(grid), np.nan)
     change = (
@@ -283,9 +291,11 @@ def _impact(price: Floats, notional: Floats, order: Floats) -> Floats:
 FAMILY = Family(
     name="order_book",
     version=1,
-    revision="1",
+    revision="2",
     description="Spread, shape, imbalance, walls, resilience and flow of the order book.",
     features=FEATURES,
     needs=Needs(bars=BARS, book=RESILIENCE, levels=LEVELS, quotes=5),
     compute=compute,
+    of_book=depth,
+    levels_of=MAX_AGE,
 )

@@ -102,17 +102,17 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("cdlxsidegap3methods", "Upside/Downside Gap Three Methods", 3, True),
 )
 NAMES = tuple(pattern.name for pattern in PATTERNS)
+_CALLS = tuple((pattern.name.upper(), pattern.warmup - 1) for pattern in PATTERNS)
 
 
 def compute(bars: technical.Bars) -> Floats:
     """All patterns at every bar, (bars, 61): NaN until a pattern has the bars it needs."""
     out = np.full((len(PATTERNS), len(bars.close)), np.nan)
     if len(bars.close):
-        talib = bars.ta
-        for row, pattern in zip(out, PATTERNS, strict=True):
-            found = getattr(talib, pattern.name.upper())(bars.open, bars.high, bars.low, bars.close)
-            row[pattern.warmup - 1 :] = found[pattern.warmup - 1 :]
-    return out.T / 100
+        talib, prices = bars.ta, (bars.open, bars.high, bars.low, bars.close)
+        for row, (function, first) in zip(out, _CALLS, strict=True):
+            np.divide(getattr(talib, function)(*prices)[first:], 100, out=row[first:])
+    return out.T
 
 
 def evaluate(read: families.Reader, grid: w.Times, width: int) -> Floats:

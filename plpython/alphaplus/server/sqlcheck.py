@@ -71,7 +71,13 @@ _SECONDS = {
     "w": 604800.0,
 }  # fmt: skip
 _WHOLE_PARTITION = (exp.CumeDist, exp.PercentRank, exp.Ntile)
-_TABLE_FUNCTIONS = {"unnest", "generate_series"}
+_TABLE_FUNCTIONS = {"unnest", "generate_series", "exploding_generate_series"}
+_TIME_TYPE = re.compile(r"time|date|ts(tz)?(multi)?range", re.IGNORECASE)
+# Their value is of the type of (one of) their arguments.
+_LIKE_ARGUMENT = (
+    exp.Max, exp.Min, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead, exp.FirstValue,
+    exp.LastValue, exp.NthValue, exp.First, exp.Last, exp.Nullif,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation that queries may read: its columns, and the one that says when a row happened."""
+    """A relation that queries may read: its columns, and the one that says when a row happened.
+
+    ``width``: the column with a row's length, where ``time`` is its beginning (a candle's opening);
+    what such a row says is known only at ``time + width``. ``times``: all columns that are times.
+    """
 
     columns: tuple[str, ...]
     time: str | None = None
+    width: str | None = None
+    times: tuple[str, ...] = ("ts", "known_at", "received_at")
 
 
 @dataclass(frozen=True)
@@ -182,8 +194,9 @@ def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
     if isinstance(tree, Problem):
         return [tree]
     tree = _unqualified(tree)
-    problems = list(_clocks(tree)) + list(_shape(tree))
     scopes = traverse_scope(tree)
+    by_select = {id(scope.expression): scope for scope in scopes}
+    problems = list(_clocks(tree, by_select, catalogue)) + list(_shape(tree))
     if scopes:
         problems.extend(_labels(scopes[-1], catalogue))
     for alias in tree.find_all(exp.TableAlias):
@@ -352,7 +365,7 @@ def _function(node: exp.Expr) -> str:
     return node.sql_name().lower() if isinstance(node, exp.Func) else ""
 
 
-def _clocks(tree: exp.Expr) -> Iterator[Problem]:
+def _clocks(tree: exp.Expr, scopes: Mapping[int, Scope], catalogue: Catalogue) -> Iterator[Problem]:
     hint = "Use the row's own time; the time asked about is given by as_of."
     for node in tree.walk():
         if isinstance(node, _CLOCK_NODES):
@@ -378,7 +391,7 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             isinstance(node, _TEXTS) or (isinstance(node, exp.Literal) and node.is_string)
         ) and _CLOCK_WORDS.search(node.name):
             yield _problem(node.parent or node, f"'{node.name}' is the clock's time", hint)
-        elif _time_of_text(node):
+        elif _time_of_text(node, scopes, catalogue):
             yield _problem(
                 node,
                 "a text that is put together may become the clock's time",
@@ -393,24 +406,110 @@ def _clocks(tree: exp.Expr) -> Iterator[Problem]:
             yield _problem(node, f"the literal '{node.this.name}' is the clock's time", hint)
 
 
-def _time_of_text(node: exp.Expr) -> bool:
+def _time_of_text(node: exp.Expr, scopes: Mapping[int, Scope], catalogue: Catalogue) -> bool:
     """Is a time made of a text that is not there to be read: ``('n' || 'ow')::timestamptz``?"""
     value: exp.Expr | None = None
-    cast = isinstance(node, exp.Cast) and node.to.is_type(*exp.DataType.TEMPORAL_TYPES, "time")
-    if cast or isinstance(node, (exp.Date, exp.Timestamp, exp.Time)):
-        value = node.this
-    elif isinstance(node, exp.Anonymous) and _function(node) in _TIMES and node.expressions:
-        value = node.expressions[0]
-    while isinstance(value, (exp.Paren, exp.Cast)):
-        if isinstance(value, exp.Cast) and value.to.is_type(*exp.DataType.TEMPORAL_TYPES):
-            return False  # looked at by itself
+    if isinstance(node, exp.JSONValue):
+        kind = node.args.get("returning")
+        return kind is not None and bool(_TIME_TYPE.search(kind.sql(dialect="postgres")))
+    if isinstance(node, exp.Cast):
+        if _TIME_TYPE.search(node.to.sql(dialect="postgres")):
+            value = node.this
+    elif isinstance(node, (exp.Date, exp.Timestamp, exp.Time)) or (
+        isinstance(node, exp.Anonymous) and _function(node) in _TIMES and node.expressions
+    ):
+        value = node.expressions[0] if isinstance(node, exp.Anonymous) else node.this
+    while isinstance(value, exp.Paren):
         value = value.this
-    if value is None or isinstance(value, (exp.Column, exp.Literal, *_TEXTS)):
+    if value is None or isinstance(value, (exp.Literal, exp.Null, *_TEXTS)):
+        return False  # a text that is there is read by itself
+    select = node.find_ancestor(exp.Select)
+    return not _is_time(value, scopes.get(id(select)), catalogue)
+
+
+def _is_time(value: exp.Expr | None, scope: Scope | None, catalogue: Catalogue) -> bool:
+    """Is it certain that the server has a time here already, and no text to make one of?"""
+
+    def inner(part: exp.Expr | None) -> bool:
+        return _is_time(part, scope, catalogue)
+
+    if isinstance(value, (exp.Paren, exp.Window, exp.Filter, exp.IgnoreNulls, exp.RespectNulls)):
+        return inner(value.this)
+    if isinstance(value, exp.Dot):
+        return inner(value.expression)
+    if isinstance(value, exp.Cast):  # looked at by itself
+        return bool(_TIME_TYPE.search(value.to.sql(dialect="postgres"))) or inner(value.this)
+    if isinstance(value, (exp.Add, exp.Sub)):
+        return inner(value.this) or (isinstance(value, exp.Add) and inner(value.expression))
+    if isinstance(value, exp.AtTimeZone):
+        return inner(value.this)
+    if isinstance(value, exp.Case):
+        branches = [branch.args["true"] for branch in value.args["ifs"]]
+        return all(map(inner, [*branches, *filter(None, [value.args.get("default")])]))
+    if isinstance(value, (exp.Literal, exp.Null)):
+        return isinstance(value, exp.Null)
+    if isinstance(value, _LIKE_ARGUMENT):
+        return all(map(inner, [value.this, *value.expressions]))
+    if isinstance(value, exp.Anonymous) and _function(value) in {"first", "last"}:
+        return inner(value.expressions[0] if value.expressions else None)
+    if isinstance(value, (exp.UnixToTime, exp.StrToTime)) or _truncation(value):
+        return True
+    if isinstance(value, exp.Anonymous) and _function(value).startswith(("to_timest", "make_")):
+        return True
+    if isinstance(value, exp.Subquery):
+        tree = value.this
+        if isinstance(tree, exp.Select) and len(tree.selects) == 1 and scope is not None:
+            below = next((s for s in scope.subquery_scopes if s.expression is tree), None)
+            return _is_time(tree.selects[0].unalias(), below, catalogue)
         return False
-    return not (
-        isinstance(value, (exp.Add, exp.Sub, exp.AtTimeZone, exp.Max, exp.Min, exp.Window))
-        or _truncation(value)
-    )
+    return isinstance(value, exp.Column) and _is_time_column(value, scope, catalogue)
+
+
+def _is_time_column(column: exp.Column, scope: Scope | None, catalogue: Catalogue) -> bool:
+    while scope is not None:
+        found = []
+        for alias, source in scope.sources.items():
+            if column.table not in ("", alias) or alias not in scope.selected_sources:
+                continue
+            if isinstance(source, exp.Table):
+                relation = catalogue.relations.get(_name(source))
+                if relation is not None and column.name in relation.columns:
+                    found.append(column.name in relation.times)
+            else:
+                found += _gives_time(source, column.name, catalogue)
+        if found:
+            return all(found)
+        scope = scope.parent
+    return False
+
+
+def _gives_time(scope: Scope, name: str, catalogue: Catalogue) -> list[bool]:
+    """For each way in which a derived table gives a column: is it a time?"""
+    if scope.set_operation_scopes:
+        names = _outputs(scope)
+        if name not in names:
+            return []
+        place = names.index(name)
+        parts = [(part, _outputs(part)) for part in scope.set_operation_scopes]
+        given = [
+            _gives_time(part, own[place], catalogue) for part, own in parts if place < len(own)
+        ]
+        return [result for results in given for result in results or [False]]
+    if not isinstance(scope.expression, exp.Select):
+        return [False]
+    for projection in scope.expression.selects:
+        value = projection.unalias()
+        star = isinstance(projection, exp.Star) or (
+            isinstance(value, exp.Column) and isinstance(value.this, exp.Star)
+        )
+        if star:
+            table = value.table if isinstance(value, exp.Column) else None
+            column = exp.column(name, table=table or None)
+            if _is_time_column(column, scope, catalogue):
+                return [True]
+        elif projection.alias_or_name == name:
+            return [_is_time(value, scope, catalogue)]
+    return []
 
 
 def _shape(tree: exp.Query) -> Iterator[Problem]:
@@ -467,6 +566,109 @@ def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
     return names
 
 
+@dataclass(frozen=True)
+class _Bars:
+    """A source whose rows begin at its times: these columns, those of the rows' lengths, and their
+    length in seconds where the query says it.
+    """
+
+    names: frozenset[str]
+    widths: frozenset[str]
+    length: float | None
+
+
+def _bars(scope: Scope, catalogue: Catalogue) -> dict[str, _Bars]:
+    """The sources of a scope whose times are openings (candles, or what gives theirs on)."""
+    found: dict[str, _Bars] = {}
+    for alias, source in scope.sources.items():
+        if isinstance(source, exp.Table):
+            relation = catalogue.relations.get(_name(source))
+            if relation is None or relation.time is None or relation.width is None:
+                continue
+            bars = _Bars(frozenset({relation.time}), frozenset({relation.width}), None)
+        else:
+            bars = _exposed_bars(source, catalogue)
+        if bars.names:
+            length = _length(scope, alias, bars.widths) or bars.length
+            found[alias] = _Bars(bars.names, bars.widths, length)
+    return found
+
+
+def _exposed_bars(scope: Scope, catalogue: Catalogue) -> _Bars:
+    if scope.set_operation_scopes:
+        outputs = _outputs(scope)
+        parts = [_exposed_bars(part, catalogue) for part in scope.set_operation_scopes]
+        named = [
+            {outputs[i] for i, name in enumerate(_outputs(part)[: len(outputs)]) if name in own}
+            for part, bars in zip(scope.set_operation_scopes, parts, strict=True)
+            for own in (bars.names, bars.widths)
+        ]
+        lengths = {bars.length for bars in parts if bars.names}
+        openings = frozenset(name for own in named[0::2] for name in own)
+        alike = frozenset.intersection(*map(frozenset, named[1::2]))
+        return _Bars(openings, alike, lengths.pop() if len(lengths) == 1 else None)
+    inner, given = _bars(scope, catalogue), _row_times(scope, catalogue)
+    bars = next((inner[alias] for alias in given if alias in inner), None)
+    if bars is None or not isinstance(scope.expression, exp.Select):
+        return _Bars(frozenset(), frozenset(), None)
+    names: set[str] = set()
+    widths: set[str] = set()
+    for projection in scope.expression.selects:
+        value = projection.unalias()
+        if isinstance(projection, exp.Star) or (
+            isinstance(value, exp.Column) and isinstance(value.this, exp.Star)
+        ):
+            names |= bars.names
+            widths |= bars.widths
+        elif isinstance(value, exp.Column) and value.table in ("", *given):
+            if value.name in bars.names:
+                names.add(projection.alias_or_name)
+            elif value.name in bars.widths:
+                widths.add(projection.alias_or_name)
+    return _Bars(frozenset(names), frozenset(widths), bars.length)
+
+
+def _length(scope: Scope, alias: str, widths: Collection[str]) -> float | None:
+    """How long a source's rows are, by a condition of the query: timeframe = '1 minute'."""
+    for condition, only in _conditions(scope):
+        if isinstance(condition, exp.EQ) and only in (None, alias):
+            sides = (condition.this, condition.expression)
+            for column, value in (sides, sides[::-1]):
+                if (
+                    isinstance(column, exp.Column)
+                    and column.name in widths
+                    and column.table in ("", alias)
+                    and _span(value) is not None
+                ):
+                    return _span(value)
+    return None
+
+
+def _closing(node: exp.Expr | None, bars: Mapping[str, _Bars]) -> str | None:
+    """The source at the close of whose rows ``ts + timeframe`` lies, if it is that."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    if not isinstance(node, exp.Add):
+        return None
+    for alias, its in bars.items():
+        for begin, width in ((node.this, node.expression), (node.expression, node.this)):
+            if (
+                isinstance(begin, exp.Column)
+                and begin.name in its.names
+                and begin.table in ("", alias)
+                and (
+                    (
+                        isinstance(width, exp.Column)
+                        and width.name in its.widths
+                        and width.table in ("", alias)
+                    )
+                    or (its.length is not None and (_span(width) or 0.0) >= its.length)
+                )
+            ):
+                return alias
+    return None
+
+
 def _outputs(scope: Scope) -> list[str]:
     tree = scope.expression
     return tree.named_selects if isinstance(tree, exp.Query) else []
@@ -483,6 +685,7 @@ def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
             exposed &= {name for name, here in pairs if here in own}
         return exposed
     inner = _row_times(scope, catalogue)
+    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in inner}
     exposed = set()
     if not isinstance(scope.expression, exp.Select):
         return exposed
@@ -492,7 +695,7 @@ def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
             isinstance(value, exp.Column) and isinstance(value.this, exp.Star)
         ):
             exposed |= set().union(*inner.values())
-        elif _bare_time(value, inner) or _closed_bucket(value, inner):
+        elif _bare_time(value, inner) or _closed_bucket(value, inner) or _closing(value, bars):
             exposed.add(projection.alias_or_name)
     return exposed
 
@@ -515,6 +718,7 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
     if not isinstance(scope.expression, exp.Select):
         return
     times = _row_times(scope, catalogue)
+    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in times}
     for i, projection in enumerate(scope.expression.selects):
         if projection.alias_or_name != "ts" if place is None else i != place:
             continue
@@ -523,7 +727,9 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
             value = value.this
         if isinstance(value, exp.Sub) and (_span(value.expression) or 1.0) <= 1e-3:
             value = value.this
-        elif isinstance(value, exp.Add) and _span(value.expression) is not None:
+        if _closing(value, bars):
+            continue
+        if isinstance(value, exp.Add) and _span(value.expression) is not None:
             if not _truncation(value.this):
                 value = value.this
         elif isinstance(value, exp.Max) and scope.expression.args.get("group"):
@@ -537,7 +743,8 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
             yield _problem(
                 projection,
                 "ts may lie before what its row is made of",
-                f"Give {first}'s own time, or the end of its bucket: time_bucket(w, ts) + w.",
+                f"Give {first}'s own time, or the end of its bucket:"
+                " time_bucket(w, ts) + w - interval '1 microsecond'.",
             )
 
 
@@ -574,7 +781,14 @@ def _truncation(node: exp.Expr | None) -> bool:
 
 
 def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
-    """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened."""
+    """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened.
+
+    Or the last microsecond in it.
+    """
+    if isinstance(node, exp.Sub) and (_span(node.expression) or 1.0) <= 1e-3:
+        node = node.this
+    while isinstance(node, exp.Paren):
+        node = node.this
     if not isinstance(node, exp.Add) or not _truncation(node.this):
         return False
     start = node.this.expression if isinstance(node.this, exp.Dot) else node.this
@@ -683,12 +897,20 @@ def _conditions(scope: Scope) -> Iterator[tuple[exp.Expr, str | None]]:
 
 
 def _bounded_by(
-    condition: exp.Expr, alias: str, own: set[str], others: Mapping[str, set[str]]
+    condition: exp.Expr,
+    alias: str,
+    own: set[str],
+    others: Mapping[str, set[str]],
+    bars: Mapping[str, _Bars],
+    alike: Collection[str] = (),
 ) -> bool:
-    """Does the condition hold this source's time to another one's, and not after it?"""
+    """Does the condition hold this source's time to another one's, and not after it?
+
+    A source of ``bars`` it must hold at its close; ``alike``: others whose rows are as long.
+    """
     pairs: list[tuple[exp.Expr, exp.Expr]] = []
     if isinstance(condition, exp.Paren):
-        return _bounded_by(condition.this, alias, own, others)
+        return _bounded_by(condition.this, alias, own, others, bars, alike)
     if isinstance(condition, (exp.LTE, exp.LT)):
         pairs = [(condition.this, condition.expression)]
     elif isinstance(condition, (exp.GTE, exp.GT)):
@@ -700,12 +922,20 @@ def _bounded_by(
         ]
     elif isinstance(condition, exp.Between) and not condition.args.get("symmetric"):
         pairs = [(condition.this, condition.args["high"])]
+    theirs = {name: its for name, its in bars.items() if name in others and name != alias}
     for early, late in pairs:
-        if isinstance(early, exp.Add) and _span(early.expression) is not None:
-            early = early.this
-        if isinstance(late, exp.Sub) and _span(late.expression) is not None:
-            late = late.this
-        if (
+        between = 0.0  # seconds from the one to the other
+        closed = alias not in bars
+        if alias in bars and _closing(early, {alias: bars[alias]}) is not None:
+            early, closed = _opening(early, bars[alias]), True
+        elif isinstance(early, exp.Add) and (span := _span(early.expression)) is not None:
+            early, between = early.this, span
+        if isinstance(late, exp.Sub) and (span := _span(late.expression)) is not None:
+            late, between = late.this, between + span
+        until = _closing(late, theirs)
+        if until is not None:
+            late = _opening(late, theirs[until])
+        if not (
             isinstance(early, exp.Column)
             and early.name in own
             and early.table in ("", alias)
@@ -713,8 +943,23 @@ def _bounded_by(
             and late.table not in ("", alias)  # without a table it may be the source's own
             and _bare_time(late, others)
         ):
+            continue
+        length = bars[alias].length if alias in bars else None
+        closed = closed or early.name not in bars[alias].names
+        other = theirs.get(late.table)
+        room = between  # from this source's opening to when the other's row is known
+        if other is not None and late.name in other.names:
+            if late.table in alike:
+                return True
+            room += other.length or 0.0
+        if closed or (length is not None and room >= length):
             return True
     return False
+
+
+def _opening(node: exp.Expr, bars: _Bars) -> exp.Expr:
+    """The opening in ``ts + timeframe``."""
+    return next(column for column in node.find_all(exp.Column) if column.name in bars.names)
 
 
 def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
@@ -731,10 +976,14 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
                 )
     timed = [alias for alias in scope.sources if times[alias] and alias in scope.selected_sources]
     outer: dict[str, set[str]] = {}
+    bars: dict[str, _Bars] = {}
     parent = scope.parent
     while parent is not None:
         outer.update(_time_names(parent, catalogue))
+        bars.update(_bars(parent, catalogue))
         parent = parent.parent
+    own_bars = _bars(scope, catalogue)
+    bars = {alias: its for alias, its in bars.items() if alias not in scope.sources} | own_bars
     nested = _is_nested(scope)
     # In a plain SELECT the first relation gives the rows, the others must not run ahead of it.
     hidden = scope.selected_sources if nested else {}
@@ -743,18 +992,27 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         settled = {alias: times[alias] for alias in timed[:1]}
     need = timed if nested else timed[1:]
     conditions = list(_conditions(scope))
-    while reached := [
-        alias
-        for alias in need
-        if alias not in settled
-        and any(
-            only in (None, alias) and _bounded_by(c, alias, times[alias], settled)
+
+    def bounded(alias: str, known: Mapping[str, _Bars]) -> bool:
+        alike = _alike(conditions, alias, known)
+        return any(
+            only in (None, alias) and _bounded_by(c, alias, times[alias], settled, known, alike)
             for c, only in conditions
         )
-    ]:
+
+    while reached := [a for a in need if a not in settled and bounded(a, bars)]:
         settled.update((alias, times[alias]) for alias in reached)
     for alias, (at, source) in scope.selected_sources.items():
-        if alias in need and alias not in settled:
+        if alias in need and alias not in settled and alias in bars and bounded(alias, {}):
+            width = next(iter(bars[alias].widths), "its length")
+            name = min(bars[alias].names)
+            yield _problem(
+                source if isinstance(source, exp.Table) else source.expression,
+                f"{alias} is bounded by when its candles open, but they are known only at their"
+                " close",
+                f"Bound it by the close: {alias}.{name} + {alias}.{width} <= the row's own time.",
+            )
+        elif alias in need and alias not in settled:
             yield _problem(
                 source if isinstance(source, exp.Table) else source.expression,
                 f"{alias} is joined without an as-of bound, so its later rows are seen",
@@ -772,6 +1030,29 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
                 f"{alias} gives no time of its rows, so later ones may be seen",
                 "Give the time of its rows as a column, and bound it by that.",
             )
+
+
+def _alike(
+    conditions: list[tuple[exp.Expr, str | None]], alias: str, bars: Mapping[str, _Bars]
+) -> set[str]:
+    """The other sources of bars that a condition says are as long: a.timeframe = b.timeframe."""
+    found: set[str] = set()
+    if alias not in bars:
+        return found
+    for condition, only in conditions:
+        if isinstance(condition, exp.EQ) and only in (None, alias):
+            sides = (condition.this, condition.expression)
+            for mine, other in (sides, sides[::-1]):
+                if (
+                    isinstance(mine, exp.Column)
+                    and mine.table == alias
+                    and mine.name in bars[alias].widths
+                    and isinstance(other, exp.Column)
+                    and other.table in bars
+                    and other.name in bars[other.table].widths
+                ):
+                    found.add(other.table)
+    return found
 
 
 def _in_lateral(select: exp.Expr) -> bool:
@@ -823,7 +1104,8 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         yield _problem(
             group or select,
             "the groups are not by time, so each holds later rows",
-            "Group by the time column, or by the end of its bucket: time_bucket(w, ts) + w.",
+            "Group by the time column, or by the end of its bucket: time_bucket(w, ts) + w"
+            " - interval '1 microsecond'.",
         )
         return
     for projection in select.selects:
@@ -831,5 +1113,5 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
             yield _problem(
                 projection,
                 "a bucket labelled with its start holds rows that happened after the label",
-                "Label it with its end: time_bucket(w, ts) + w.",
+                "Label it with its end: time_bucket(w, ts) + w - interval '1 microsecond'.",
             )

@@ -622,12 +622,15 @@ def series_matrix(
     stretch: Stretch,
     compute: Callable[[Bars], Floats],
     columns: int,
+    out: Floats | None = None,
 ) -> Floats:
     """``compute`` at each ascending grid time, over the bars known by then: (n, columns).
 
     The heart of what is defined at the top of this module: bars of one length, block by block.
+    ``out``: where to write them.
     """
-    out = np.full((len(grid), columns), np.nan)
+    if out is None:
+        out = np.empty((len(grid), columns))
     if len(grid) == 0:
         return out
     width, warmup, block, max_age = stretch
@@ -637,17 +640,20 @@ def series_matrix(
     series = read(width, start, int(grid[-1]))
     size = len(series.final["close"])
     if size == 0:
+        out[:] = np.nan
         return out
     closed = np.minimum((grid - start) // width, size)  # bars closed by each time
     edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
     for low, high in pairwise(edges):
         first = int(anchors[low] * span - warmup * width - start) // width
         last = int(closed[high - 1])
+        rows_ = slice(low, high)
         if last > first:
-            rows_ = slice(low, high)
             out[rows_] = _block(
                 series, grid[rows_], closed[rows_], (first, last), (compute, columns, max_age)
             )
+        else:
+            out[rows_] = np.nan
     return out
 
 
@@ -731,19 +737,14 @@ def _block(
 
 def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:
     """The outputs of several plans side by side, at each ascending grid time."""
-    return np.concatenate(
-        [
-            series_matrix(
-                read,
-                grid,
-                Stretch(plan.width, plan.warmup, plan.block),
-                plan.compute,
-                len(plan.names),
-            )
-            for plan in plans
-        ],
-        axis=1,
-    )
+    out = np.empty((len(grid), sum(len(plan.names) for plan in plans)))
+    at = 0
+    for plan in plans:
+        columns = len(plan.names)
+        stretch = Stretch(plan.width, plan.warmup, plan.block)
+        series_matrix(read, grid, stretch, plan.compute, columns, out[:, at : at + columns])
+        at += columns
+    return out
 
 
 CONTEXT = (*CONTEXT_FINITE, *CONTEXT_RECURSIVE)

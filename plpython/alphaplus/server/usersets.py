@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, sqlcheck
+from alphaplus.server import families, sqlcheck, ties
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -76,6 +76,8 @@ def rewritten(query: str, known: str) -> str:
 def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> str:
     """One row a time: seconds, and the vector or null. ``own``: with later rows in reach.
 
+    Of several newest rows of one time the one with the greatest key of its table is meant
+    (:mod:`alphaplus.server.ties`), else the one with the greatest values from left to right.
     Later are those that happen after the time: one that only became known late is nothing that a
     SELECT could look ahead to, and in no vector either.
     """
@@ -85,6 +87,9 @@ def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> 
             f"(select * from {known} union all"
             " select * from market._{table}_known($1, _alphaplus.t, _alphaplus.stop))"
         )
+    query, keys = ties.keyed(query)
+    newest = [f"u.{ties.OUTPUT.format(i)} desc" for i in range(1, keys + 1)]
+    newest += [f"u.{quote(name)} desc nulls last" for name in features]
     names = ", ".join(f"u.{quote(name)}::float8" for name in features)
     return (
         "select _alphaplus.seconds, q.v from (select s as seconds, to_timestamp(s) as t,"
@@ -92,7 +97,7 @@ def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> 
         " from unnest($2) as s) as _alphaplus left join lateral ("
         f"select array[{names}] as v from ({rewritten(query, known)}\n) as u"
         " where u.ts >= _alphaplus.t - make_interval(secs => $4) and u.ts < _alphaplus.t"
-        " order by u.ts desc limit 1) q on true"
+        f" order by u.ts desc, {', '.join(newest)} limit 1) q on true"
     )
 
 
@@ -211,7 +216,9 @@ def catalogue(plpy: Any) -> sqlcheck.Catalogue:
     )
     for row in rows:
         if row["relname"] in TABLES:
-            relations[f"market.{row['relname']}"] = sqlcheck.Relation(tuple(row["columns"]), "ts")
+            columns = tuple(row["columns"])
+            width = "timeframe" if "timeframe" in columns else None
+            relations[f"market.{row['relname']}"] = sqlcheck.Relation(columns, "ts", width)
     # Every function that writes, or is not the server's or an extension's own.
     refused = {
         row["proname"]
@@ -306,7 +313,8 @@ def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
         plpy.error(
             "ts is not of type timestamptz",
             sqlstate="AP204",
-            hint="Give the table's own ts, or public.time_bucket(width, ts) + width.",
+            hint="Give the table's own ts, or the end of its bucket: public.time_bucket(width, ts)"
+            " + width - interval '1 microsecond'.",
         )
     return kinds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 from alphaplus.server import families
 from alphaplus.server import windows as w
+
+PIECE = 4 << 20  # bytes that are copied at once
+DIRECT = 512  # vectors of one chunk that are worth a COPY of their own
+_EPOCH = 946_684_800  # seconds from 1970 to 2000
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
 def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: float) -> list[float]:
@@ -171,16 +177,20 @@ def store(
     array to text and back, which took ten times as long as computing them.
     """
     begin, stop = round(start * w.SECOND), round(end * w.SECOND)
+    found = families.find(plpy, cache, family)
     count = 0
-    computed_at = _now(plpy)
-    for grid, values in families.history(
-        plpy, cache, families.find(plpy, cache, family), symbol, begin, stop
-    ):
-        known = np.isfinite(values).any(axis=1)
-        if known.any():
-            rows_ = binary_rows(set_id, symbol, grid[known], computed_at, values[known])
-            count += len(rows_)
-            _copy(plpy, set_id, rows_.data.cast("B"))
+    _hold(plpy, set_id)
+    file = _File(set_id, symbol, _now(plpy), len(found.features))
+    try:
+        for grid, values in families.history(plpy, cache, found, symbol, begin, stop):
+            known = np.isfinite(values).any(axis=1)
+            if not known.all():
+                grid, values = grid[known], values[known]
+            if len(grid):
+                _add(plpy, cache, file, found.grid, grid, values)
+                count += len(grid)
+    finally:
+        file.close()
     return count
 
 
@@ -197,7 +207,15 @@ def store_at(
         if np.isfinite(values).any():
             parts.append(binary_rows(set_id, symbol, grid, computed_at, values).tobytes())
     if parts:
-        _copy(plpy, set_id, b"".join(parts))
+        _hold(plpy, set_id)
+        handle = os.memfd_create("alphaplus-vectors")
+        try:
+            with open(handle, "wb", closefd=False) as file:
+                file.write(_HEADER)
+                file.writelines(parts)
+            _copy(plpy, handle)
+        finally:
+            os.close(handle)
     return len(parts)
 
 
@@ -214,8 +232,17 @@ def binary_rows(
     set_id: int, symbol: str, ts: w.Times, computed_at: int, values: w.Floats
 ) -> np.ndarray[Any, Any]:
     """Rows of feature.vectors in COPY's binary format (lengths before values, big-endian)."""
+    template = _template(set_id, symbol, computed_at, values.shape[1])
+    out = np.empty(len(ts), dtype=template.dtype)
+    _fill(out, template)
+    out["ts"] = ts
+    out["elements"]["value"] = values
+    return out
+
+
+def _template(set_id: int, symbol: str, computed_at: int, width: int) -> np.ndarray[Any, Any]:
+    """A row of feature.vectors in COPY's binary format, all but its time and numbers."""
     name = symbol.encode()
-    width = values.shape[1]
     element = np.dtype([("size", ">i4"), ("value", ">f8")])
     layout = np.dtype(
         [
@@ -246,16 +273,107 @@ def binary_rows(
     }.items():
         template[field] = value
     template["elements"]["size"] = 8
-    out = np.empty(len(ts), dtype=layout)
+    return template
+
+
+def _fill(rows_: np.ndarray[Any, Any], template: np.ndarray[Any, Any]) -> None:
     # As bytes: numpy copies a structure field by field.
-    out.view((np.void, layout.itemsize))[:] = template.view((np.void, layout.itemsize))[0]
-    out["ts"] = ts
-    out["elements"]["value"] = values
-    return out
+    size = template.dtype.itemsize
+    rows_.view((np.void, size))[:] = template.view((np.void, size))[0]
 
 
-def _copy(plpy: Any, set_id: int, rows_: bytes | memoryview) -> None:
-    # Held to the end of the transaction, as a foreign key would for each row.
+class _File:
+    """Vectors of a set and symbol in memory that COPY reads as a file.
+
+    It is written over again and again: what does not change from one vector to the next stays as it
+    is, and the memory is not taken anew from the kernel, which took longer than filling it.
+    """
+
+    def __init__(self, set_id: int, symbol: str, computed_at: int, width: int) -> None:
+        self.template = _template(set_id, symbol, computed_at, width)
+        self.handle = os.memfd_create("alphaplus-vectors")
+        self.rows = self.template[:0]
+
+    def write(self, ts: w.Times, values: w.Floats) -> None:
+        """Make the file hold these vectors."""
+        if len(ts) != len(self.rows):
+            size = len(_HEADER) + len(ts) * self.template.itemsize
+            os.ftruncate(self.handle, size)
+            memory = mmap.mmap(self.handle, size)
+            memory[: len(_HEADER)] = _HEADER
+            self.rows = np.frombuffer(memory, dtype=self.template.dtype, offset=len(_HEADER))
+            _fill(self.rows, self.template)
+        self.rows["ts"] = ts
+        self.rows["elements"]["value"] = values
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.rows = self.template[:0]
+        os.close(self.handle)
+
+
+def _add(
+    plpy: Any, cache: dict[str, Any], file: _File, step: int, ts: w.Times, values: w.Floats
+) -> None:
+    """Add vectors at ascending times, ``step`` apart where none is missing.
+
+    Straight into the chunks where they hold many: what a COPY of the whole table could do, but that
+    only a superuser may COPY a hypertable from a file.
+    """
+    piece = max(1, PIECE // file.template.itemsize)
+    many = len(ts) >= DIRECT and _interval(plpy, cache) >= DIRECT * step
+    at = 0
+    while at < len(ts):
+        until, into = len(ts), None
+        if many and until - at >= DIRECT:
+            chunk = _chunk(plpy, cache, int(ts[at]))
+            if chunk is None:
+                until = at + 1  # this one makes the chunk
+            else:
+                until = int(np.searchsorted(ts, chunk["stop"]))
+                if until - at >= DIRECT and not chunk["is_compressed"]:
+                    into = chunk["name"]
+        for begin in range(at, until, piece):
+            part = slice(begin, min(begin + piece, until))
+            file.write(ts[part], values[part])
+            _copy(plpy, file.handle, into)
+        at = until
+
+
+_MICROSECONDS = "(extract(epoch from {} - '2000-01-01 00:00:00+00'::timestamptz) * 1000000)::int8"
+
+
+def _interval(plpy: Any, cache: dict[str, Any]) -> int:
+    """Length of a new chunk of feature.vectors in microseconds."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "chunk interval" not in plans:
+        plans["chunk interval"] = plpy.prepare(
+            "select (extract(epoch from d.time_interval) * 1000000)::int8 as width"
+            " from timescaledb_information.dimensions d"
+            " where d.hypertable_schema = 'feature' and d.hypertable_name = 'vectors'"
+        )
+    return int(plpy.execute(plans["chunk interval"])[0]["width"])
+
+
+def _chunk(plpy: Any, cache: dict[str, Any], time: int) -> Any:
+    """The chunk of feature.vectors that holds a time: name, stop, is_compressed; None: there is
+    none yet."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "chunk" not in plans:
+        plans["chunk"] = plpy.prepare(
+            "select format('%I.%I', c.chunk_schema, c.chunk_name) as name, c.is_compressed,"
+            f" {_MICROSECONDS.format('c.range_end')} as stop"
+            " from timescaledb_information.chunks c"
+            " where c.hypertable_schema = 'feature' and c.hypertable_name = 'vectors'"
+            " and c.range_start <= to_timestamp($1) and c.range_end > to_timestamp($1)",
+            ["float8"],
+        )
+    found = plpy.execute(plans["chunk"], [time / w.SECOND + _EPOCH])
+    return found[0] if len(found) else None
+
+
+def _hold(plpy: Any, set_id: int) -> None:
+    """Hold the set's row to the end of the transaction, as a foreign key would for each vector."""
     held = plpy.prepare("select from feature.sets s where s.set_id = $1 for key share", ["int4"])
     if len(plpy.execute(held, [set_id])) == 0:
         plpy.error(
@@ -263,22 +381,23 @@ def _copy(plpy: Any, set_id: int, rows_: bytes | memoryview) -> None:
             sqlstate="AP202",
             hint="It was dropped meanwhile: select name, version from feature.sets",
         )
-    handle = os.memfd_create("alphaplus-vectors")
-    try:
-        with open(handle, "wb", closefd=False) as file:
-            file.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-            file.write(rows_)
-            file.write(b"\xff\xff")
-        # By way of a temporary table: only a superuser may COPY a hypertable from a file.
-        plpy.execute(
-            "create temporary table if not exists _vectors (set_id int4, symbol text,"
-            " ts timestamptz, computed_at timestamptz, values float8[]) on commit delete rows"
-        )
-        plpy.execute(f"copy pg_temp._vectors from '/proc/self/fd/{handle}' (format binary)")
-        plpy.execute(
-            "insert into feature.vectors (set_id, symbol, ts, computed_at, values)"
-            " select set_id, symbol, ts, computed_at, values from pg_temp._vectors"
-        )
-        plpy.execute("truncate pg_temp._vectors")
-    finally:
-        os.close(handle)
+
+
+def _copy(plpy: Any, handle: int, chunk: str | None = None) -> None:
+    """The vectors that a file of memory holds, into a chunk of feature.vectors or into the table,
+    then by way of a temporary one."""
+    columns = "(set_id, symbol, ts, computed_at, values)"
+    source = f"from '/proc/self/fd/{handle}' (format binary)"
+    if chunk is not None:
+        plpy.execute(f"copy {chunk} {columns} {source}")
+        return
+    plpy.execute(
+        "create temporary table if not exists _vectors (set_id int4, symbol text,"
+        " ts timestamptz, computed_at timestamptz, values float8[]) on commit delete rows"
+    )
+    plpy.execute(f"copy pg_temp._vectors {columns} {source}")
+    plpy.execute(
+        "insert into feature.vectors (set_id, symbol, ts, computed_at, values)"
+        " select set_id, symbol, ts, computed_at, values from pg_temp._vectors"
+    )
+    plpy.execute("truncate pg_temp._vectors")

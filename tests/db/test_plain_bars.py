@@ -1,0 +1,122 @@
+"""The short way to bars finds what the long one does, wherever the bars come from."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from tests.db.test_technical import DAY, MINUTE, SETS, START, UTC, candles, put, vector
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def mixed(db_module: Connection) -> Iterator[Connection]:
+    """Symbols whose bars come from several sources, late, corrected, deleted, with holes."""
+    db = db_module
+    start, hour = START, 60 * MINUTE
+    for symbol in ("PLAIN", "FIXED", "GONE", "BOTH", "TRADED", "SLOW", "TRADES"):
+        db.execute(
+            "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+            " values (%s, 'test', %s, %s, 'USD')",
+            (symbol, symbol, symbol),
+        )
+        if symbol == "TRADES":  # and no bars
+            continue
+        count = 2 * 1440
+        bars = candles(len(symbol), count)
+        with db.cursor().copy(
+            "copy market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume,"
+            " quote_volume, taker_buy_volume) from stdin"
+        ) as rows:
+            for i, (o, h, lo, c, v) in enumerate(bars.tolist()):
+                if symbol == "TRADED" and (400 <= i < 410 or i == 2000):
+                    continue
+                ts = start + i * MINUTE
+                late = 90 if symbol == "SLOW" and i % 500 == 499 else 0
+                known = ts + (1 + late) * MINUTE
+                flows = (
+                    v * (o + c) / 2 if i % 3 else None,
+                    v * (i % 7) / 7 if i % 1000 > 9 else None,
+                )
+                high, low = max(o, h, c), min(o, lo, c)
+                rows.write_row((symbol, MINUTE, ts, known, o, high, low, c, v, *flows))
+    # Loaded at five minutes and an hour too: only some of them.
+    put(db, "BOTH", 5 * MINUTE, candles(21, 100), start + 12 * hour)
+    put(db, "BOTH", hour, candles(22, 48), start)
+    db.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select 'TRADED', t, m::text, t, 90 + mod(m, 7), 1, 'buy'"
+        " from generate_series(395, 2100) m, lateral (select %s + m * interval '1 minute' as t) x",
+        (start,),
+    )
+    db.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select 'TRADES', t, m::text, t + case mod(m, 900) when 7 then 200 else 1 end"
+        " * interval '1 second', 90 + mod(m, 11), 1 + mod(m, 3), case mod(m, 2) when 0 then 'buy'"
+        " else 'sell' end::market.side from generate_series(1, 9000) m,"
+        " lateral (select %s + m * interval '13 s' as t) x",
+        (START,),
+    )
+    db.execute("call market.refresh_aggregates()")
+    # Superseded, one before and one after the refresh; what is known of these begins now.
+    where = "where symbol = %s and timeframe = '1 min' and ts = %s"
+    db.execute(
+        f"update market.candles set volume = volume + 9 {where}", ("FIXED", start + 1000 * MINUTE)
+    )
+    db.execute(f"delete from market.candles {where}", ("GONE", start + 1500 * MINUTE))
+    db.execute("delete from market.trades where symbol = 'TRADES' and trade_id = '3333'")
+    yield db
+
+
+def stretch(
+    db: Connection, name: str, symbol: str, span: tuple[dt.datetime, dt.datetime]
+) -> dict[dt.datetime, np.ndarray[Any, Any]]:
+    """Vectors of a stretch of history, computed."""
+    rows = db.execute(
+        "select h.ts, h.vector from feature._history(%s, null, %s, %s, %s) h", (name, symbol, *span)
+    )
+    return {ts: np.array(values) for ts, values in rows}
+
+
+@pytest.mark.parametrize("symbol", ["PLAIN", "FIXED", "GONE", "BOTH", "TRADED", "SLOW", "TRADES"])
+def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, symbol: str) -> None:
+    """And takes the short way for bars of which nothing is open, so that this compares two ways."""
+    swap = (
+        "do language plpython3u $$\n"
+        "from alphaplus.server import families as f\n"
+        "plain = GD.setdefault('plain', f._plain_bars)\n"
+        "def counted(*a, **k):\n"
+        "    found = plain(*a, **k)\n"
+        "    GD['short'] += found is not None\n"
+        "    return found\n"
+        "f._plain_bars = {}\n$$"
+    )
+    offsets = [1, 7, 61, 400, 405, 411, 500, 520, 590, 720, 1001, 1201, 1440, 1501, 1999, 2002,
+               2500, 2590, 2880, 2884, 2890]  # fmt: skip
+    times = [START + m * MINUTE for m in offsets] + [dt.datetime.now(UTC) + DAY]
+    mixed.execute("do language plpython3u $$ GD['short'] = 0 $$")
+    try:
+        for name in (*SETS, "patterns_1m", "microstructure", "liquidation"):
+            mixed.execute(swap.format("counted"))
+            short = [vector(mixed, name, symbol, t) for t in times]
+            span = (START + 300 * MINUTE, START + 2500 * MINUTE)
+            stretches = [stretch(mixed, name, symbol, span)]
+            mixed.execute(swap.format("lambda *a, **k: None"))
+            stretches.append(stretch(mixed, name, symbol, span))
+            assert stretches[0].keys() == stretches[1].keys()
+            for t, values in stretches[0].items():
+                np.testing.assert_array_equal(values, stretches[1][t], f"{name} {t}")
+            for t, values in zip(times, short, strict=True):
+                np.testing.assert_array_equal(values, vector(mixed, name, symbol, t), f"{name} {t}")
+        if symbol in ("PLAIN", "TRADES"):
+            mixed.execute(
+                "do language plpython3u $$\nif not GD['short']: plpy.error('never short')\n$$"
+            )
+    finally:
+        mixed.execute(swap.format("plain"))
