@@ -180,6 +180,7 @@ def store(
     found = families.find(plpy, cache, family)
     count = 0
     _hold(plpy, set_id)
+    _unpack(plpy, cache, set_id, symbol, (begin, stop))
     file = _File(set_id, symbol, _now(plpy), len(found.features))
     try:
         for grid, values in families.history(plpy, cache, found, symbol, begin, stop):
@@ -318,7 +319,8 @@ def _add(
     """Add vectors at ascending times, ``step`` apart where none is missing.
 
     Straight into the chunks where they hold many: what a COPY of the whole table could do, but that
-    only a superuser may COPY a hypertable from a file.
+    only a superuser may COPY a hypertable from a file. The table's triggers do not see these rows;
+    what they would do is done by :func:`store`.
     """
     piece = max(1, PIECE // file.template.itemsize)
     many = len(ts) >= DIRECT and _interval(plpy, cache) >= DIRECT * step
@@ -381,6 +383,21 @@ def _hold(plpy: Any, set_id: int) -> None:
             sqlstate="AP202",
             hint="It was dropped meanwhile: select name, version from feature.sets",
         )
+
+
+def _unpack(
+    plpy: Any, cache: dict[str, Any], set_id: int, symbol: str, span: tuple[int, int]
+) -> None:
+    """Delete the blocks of a stretch, as a trigger does for vectors that go in by the table. Who
+    stores holds the lock that who packs takes: see feature.materialise."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "unpack" not in plans:
+        plans["unpack"] = plpy.prepare(
+            "delete from feature.vector_blocks b where b.set_id = $1 and b.symbol = $2"
+            " and b.ts_from < to_timestamp($4) and b.ts_to > to_timestamp($3)",
+            ["int4", "text", "float8", "float8"],
+        )
+    plpy.execute(plans["unpack"], [set_id, symbol, *(t / w.SECOND + _EPOCH for t in span)])
 
 
 def _copy(plpy: Any, handle: int, chunk: str | None = None) -> None:
