@@ -17,7 +17,7 @@ as p / close - 1, a difference of prices as d / close, a volume as v / (mean vol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
@@ -644,95 +644,103 @@ def series_matrix(
         return out
     closed = np.minimum((grid - start) // width, size)  # bars closed by each time
     edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
-    for low, high in pairwise(edges):
-        first = int(anchors[low] * span - warmup * width - start) // width
-        last = int(closed[high - 1])
-        rows_ = slice(low, high)
-        if last > first:
-            out[rows_] = _block(
-                series, grid[rows_], closed[rows_], (first, last), (compute, columns, max_age)
-            )
-        else:
-            out[rows_] = np.nan
+    bars = _Dense(series.final)
+    with np.errstate(all="ignore"):
+        for low, high in pairwise(edges):
+            first = int(anchors[low] * span - warmup * width - start) // width
+            last = int(closed[high - 1])
+            rows_ = slice(low, high)
+            if last > first:
+                run = _Run(bars, (first, last), compute, max_age)
+                run.at(closed[rows_], closed[rows_], out[rows_])
+                _as_known(series, run, grid[rows_], closed[rows_], out[rows_])
+            else:
+                out[rows_] = np.nan
     return out
 
 
+class _Dense:
+    """The bars of a series that are there, one after the other."""
+
+    def __init__(self, channels: Mapping[str, Floats]) -> None:
+        known = np.isfinite(channels["close"])
+        self.places = np.flatnonzero(known)
+        self.count = np.concatenate([[0], np.cumsum(known)])  # bars before each place
+        self.bars = {name: channels[name][known] for name in CHANNELS}
+        self.bars["volume"] = np.nan_to_num(self.bars["volume"])
+
+
 class _Run:
-    """One run of ``compute`` over the bars of a stretch that are there."""
+    """One run of ``compute`` over the bars of some places [first, last) that are there."""
 
     def __init__(
         self,
-        channels: dict[str, Floats],
+        dense: _Dense,
+        places: tuple[int, int],
         compute: Callable[[Bars], Floats],
-        columns: int,
         max_age: int,
     ) -> None:
-        self.max_age = max_age
-        self.known = np.isfinite(channels["close"])
-        self.count = np.concatenate([[0], np.cumsum(self.known)])
-        self.places = np.flatnonzero(self.known)
-        self.columns = columns
-        bars = {name: values[self.known] for name, values in channels.items()}
-        bars["volume"] = np.nan_to_num(bars["volume"])
-        with np.errstate(all="ignore"):
-            self.values = compute(Bars(**bars))
+        self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
+        self.begin, end = dense.count[places[0]], dense.count[places[1]]
+        self.values = (
+            compute(Bars(**{name: x[self.begin : end] for name, x in dense.bars.items()}))
+            if end > self.begin
+            else None
+        )
 
-    def at(self, closed: Times, until: Times) -> Floats:
-        """The row of the last bar before ``until``, unless it is too old when ``closed`` bars are
-        over."""
-        rows = self.count[until] - 1
-        there = rows >= 0
-        if not len(self.places):
-            return np.full((len(closed), self.columns), np.nan)
-        there &= closed - self.places[rows] <= self.max_age
-        out: Floats = self.values[np.maximum(rows, 0)]
-        out[~there] = np.nan
-        return out
+    def at(self, closed: Times, until: Times, out: Floats) -> None:
+        """Into ``out`` the row of the last bar before ``until``, unless it is too old when
+        ``closed`` bars are over."""
+        if self.values is None:
+            out[:] = np.nan
+            return
+        rows = self.dense.count[until] - 1
+        there = (rows >= self.begin) & (closed - self.dense.places[rows] <= self.max_age)
+        rows -= self.begin
+        if rows[-1] - rows[0] == len(rows) - 1 and there.all():
+            out[:] = self.values[rows[0] : rows[-1] + 1]
+        else:
+            out[:] = self.values[np.maximum(rows, 0)]
+            out[~there] = np.nan
 
 
-def _block(
-    series: w.Series,
-    grid: Times,
-    closed: Times,
-    places_of: tuple[int, int],
-    how: tuple[Callable[[Bars], Floats], int, int],
-) -> Floats:
-    first, last = places_of
-    channels = {name: series.final[name][first:last] for name in CHANNELS}
-    closed = np.maximum(closed - first, 0)
-    run = _Run(channels, *how)
-    out = run.at(closed, closed)
+def _as_known(series: w.Series, run: _Run, grid: Times, closed: Times, out: Floats) -> None:
+    """Set the rows of times at which some bar was not as it is now: computed from what was known
+    then. Where it was only that the newest bars had not come yet, that is an earlier row of the
+    same run."""
+    first, last = run.span
     odd = series.odd
+    if not len(odd.index):
+        return
     touched = np.flatnonzero(
         (odd.index >= first) & (odd.index < last) & (odd.start <= grid[-1]) & (odd.end > grid[0])
     )
     if len(touched) == 0:
-        return out
-    # Times at which some bar was not as it is now: computed from what was known then. Where it was
-    # only that the newest bars had not come yet, that is an earlier row of the same run.
+        return
     index = odd.index[touched] - first
     missing = np.isnan(odd.values["close"][touched])
     from_row = np.searchsorted(grid, odd.start[touched])
     to_row = np.searchsorted(grid, odd.end[touched])
+    known = np.isfinite(series.final["close"][first:last])
     for row in range(int(from_row.min()), min(int(to_row.max()), len(grid))):
-        limit = int(closed[row])
+        limit = max(int(closed[row]) - first, 0)
         holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
         if len(holds) == 0:
             continue
         places = index[holds]
         oldest = int(places.min())
-        here = closed[row : row + 1]
+        here = slice(row, row + 1)
         if missing[holds].all():
-            others = run.known[oldest:limit].copy()
+            others = known[oldest:limit].copy()
             others[places - oldest] = False
             if not others.any():
-                out[row] = run.at(here, np.array([oldest]))[0]
+                run.at(closed[here], np.array([first + oldest]), out[here])
                 continue
-        state = {name: values[:limit].copy() for name, values in channels.items()}
+        state = {name: series.final[name][first : first + limit].copy() for name in CHANNELS}
         for name, values in state.items():
             values[places] = odd.values[name][touched[holds]]
-        out[row] = _Run(state, *how).at(here, here)[0]
-    return out
+        then = np.array([limit])
+        _Run(_Dense(state), (0, limit), run.compute, run.max_age).at(then, then, out[here])
 
 
 def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:
