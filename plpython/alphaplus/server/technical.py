@@ -31,6 +31,8 @@ from alphaplus.server import windows as w
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Reader = families.Reader
+# compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
+Compute = Callable[["Bars", bool], Floats]
 
 BLOCK = 480
 WARMUP = 720
@@ -577,33 +579,49 @@ class Plan:
         """How far before t a bar can count, in microseconds."""
         return (self.warmup + self.block) * self.width
 
-    def compute(self, bars: Bars) -> Floats:
-        """All outputs at every bar: (bars, outputs); NaN until an output has its warm-up."""
-        out = np.full((len(self.names), len(bars.close)), np.nan)
-        if len(bars.close):
-            for calculation, places in self.calculations:
-                values = calculation.call(bars)
-                for place, column in places:
-                    output = calculation.outputs[place]
-                    begin = output.warmup - 1
-                    out[column, begin:] = (
-                        _relative(output.kind, values[place], bars)
-                        if self.relative
-                        else values[place]
-                    )[begin:]
+    @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The columns of each kind that is held as relative to close or volume."""
+        found: dict[str, list[int]] = {}
+        for calculation, places in self.calculations:
+            for place, column in places:
+                found.setdefault(calculation.outputs[place].kind, []).append(column)
+        return {kind: found[kind] for kind in found if kind != "pure" and self.relative}
+
+    def compute(self, bars: Bars, last: bool = False) -> Floats:
+        """All outputs at every bar, (bars, outputs), or at the ``last`` one alone, (1, outputs);
+        NaN until an output has its warm-up."""
+        count = len(bars.close)
+        out = np.full((len(self.names), min(count, 1) if last else count), np.nan)
+        if count == 0:
+            return out.T
+        for calculation, places in self.calculations:
+            values = calculation.call(bars)
+            for place, column in places:
+                begin = calculation.outputs[place].warmup - 1
+                if not last:
+                    out[column, begin:] = values[place][begin:]
+                elif begin < count:
+                    out[column, 0] = values[place][-1]
+        for kind, columns in self.kinds.items():
+            _make_relative(kind, out, columns, bars)
         return out.T
 
 
-def _relative(kind: str, values: Floats, bars: Bars) -> Floats:
-    if kind == "price":
-        return values / bars.close - 1
-    if kind == "delta":
-        return values / bars.close
-    if kind == "volume":
-        return values / _positive(bars.volume_20)
-    if kind == "force":
-        return values / (bars.close * _positive(bars.volume_20))
-    return values
+def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> None:
+    """Make these rows of ``out``, as many bars as it has up to the last, relative."""
+    size = out.shape[1]
+    close = bars.close[-size:]
+    for column in columns:
+        row = out[column]
+        if kind == "price":
+            row /= close
+            row -= 1
+        elif kind == "delta":
+            row /= close
+        else:
+            volume = _positive(bars.volume_20[-size:])
+            row /= volume if kind == "volume" else close * volume
 
 
 class Stretch(NamedTuple):
@@ -620,7 +638,7 @@ def series_matrix(
     read: Reader,
     grid: Times,
     stretch: Stretch,
-    compute: Callable[[Bars], Floats],
+    compute: Compute,
     columns: int,
     out: Floats | None = None,
 ) -> Floats:
@@ -658,14 +676,16 @@ def series_matrix(
 
 
 class _Run:
-    """One run of ``compute`` over the bars of a stretch that are there."""
+    """One run of ``compute`` over the bars of a stretch that are there; ``last``: no other bar's
+    row will be asked for."""
 
     def __init__(
         self,
         channels: dict[str, Floats],
-        compute: Callable[[Bars], Floats],
+        compute: Compute,
         columns: int,
         max_age: int,
+        last: bool = False,
     ) -> None:
         self.max_age = max_age
         self.known = np.isfinite(channels["close"])
@@ -675,7 +695,8 @@ class _Run:
         bars = {name: values[self.known] for name, values in channels.items()}
         bars["volume"] = np.nan_to_num(bars["volume"])
         with np.errstate(all="ignore"):
-            self.values = compute(Bars(**bars))
+            self.values = compute(Bars(**bars), last)
+        self.skipped = len(self.places) - len(self.values)
 
     def at(self, closed: Times, until: Times) -> Floats:
         """The row of the last bar before ``until``, unless it is too old when ``closed`` bars are
@@ -685,7 +706,7 @@ class _Run:
         if not len(self.places):
             return np.full((len(closed), self.columns), np.nan)
         there &= closed - self.places[rows] <= self.max_age
-        out: Floats = self.values[np.maximum(rows, 0)]
+        out: Floats = self.values[np.maximum(rows, 0) - self.skipped]
         out[~there] = np.nan
         return out
 
@@ -695,17 +716,17 @@ def _block(
     grid: Times,
     closed: Times,
     places_of: tuple[int, int],
-    how: tuple[Callable[[Bars], Floats], int, int],
+    how: tuple[Compute, int, int],
 ) -> Floats:
     first, last = places_of
     channels = {name: series.final[name][first:last] for name in CHANNELS}
     closed = np.maximum(closed - first, 0)
-    run = _Run(channels, *how)
-    out = run.at(closed, closed)
     odd = series.odd
     touched = np.flatnonzero(
         (odd.index >= first) & (odd.index < last) & (odd.start <= grid[-1]) & (odd.end > grid[0])
     )
+    run = _Run(channels, *how, last=len(grid) == 1 and len(touched) == 0)
+    out = run.at(closed, closed)
     if len(touched) == 0:
         return out
     # Times at which some bar was not as it is now: computed from what was known then. Where it was
@@ -731,7 +752,7 @@ def _block(
         state = {name: values[:limit].copy() for name, values in channels.items()}
         for name, values in state.items():
             values[places] = odd.values[name][touched[holds]]
-        out[row] = _Run(state, *how).at(here, here)[0]
+        out[row] = _Run(state, *how, last=True).at(here, here)[0]
     return out
 
 
