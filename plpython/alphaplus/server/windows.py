@@ -139,6 +139,12 @@ class Series:
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
 
+    @classmethod
+    def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
+        """A series of buckets that were never otherwise than they are."""
+        never = np.zeros(0, dtype=np.int64)
+        return cls.made(start, width, final, Odd(never, never, never, {}))
+
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
         index: list[int] = []
