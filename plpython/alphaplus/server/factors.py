@@ -38,8 +38,8 @@ FACTORS: tuple[tuple[str, str, str, int], ...] = (
 )
 
 
-def compute(b: technical.Bars) -> Floats:
-    """The factors at every bar: (bars, 14)."""
+def compute(b: technical.Bars, last: bool = False) -> Floats:
+    """The factors at every bar, (bars, 14), or at the ``last`` one alone."""
     ta, close = b.ta, b.close
     columns = (
         (close - b.open) / b.open,
@@ -53,7 +53,8 @@ def compute(b: technical.Bars) -> Floats:
         ta.CORREL(close, np.log(b.volume + 1), 20),
         b.volume_20 / (b.volume + 1e-12),
     )
-    return np.array(columns).T
+    values = np.array(columns).T
+    return values[-1:] if last else values
 
 
 FAMILY = families.Family(

@@ -31,6 +31,8 @@ from alphaplus.server import windows as w
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Reader = families.Reader
+# compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
+Compute = Callable[["Bars", bool], Floats]
 
 BLOCK = 480
 WARMUP = 720
@@ -577,33 +579,49 @@ class Plan:
         """How far before t a bar can count, in microseconds."""
         return (self.warmup + self.block) * self.width
 
-    def compute(self, bars: Bars) -> Floats:
-        """All outputs at every bar: (bars, outputs); NaN until an output has its warm-up."""
-        out = np.full((len(self.names), len(bars.close)), np.nan)
-        if len(bars.close):
-            for calculation, places in self.calculations:
-                values = calculation.call(bars)
-                for place, column in places:
-                    output = calculation.outputs[place]
-                    begin = output.warmup - 1
-                    out[column, begin:] = (
-                        _relative(output.kind, values[place], bars)
-                        if self.relative
-                        else values[place]
-                    )[begin:]
+    @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The columns of each kind that is held as relative to close or volume."""
+        found: dict[str, list[int]] = {}
+        for calculation, places in self.calculations:
+            for place, column in places:
+                found.setdefault(calculation.outputs[place].kind, []).append(column)
+        return {kind: found[kind] for kind in found if kind != "pure" and self.relative}
+
+    def compute(self, bars: Bars, last: bool = False) -> Floats:
+        """All outputs at every bar, (bars, outputs), or at the ``last`` one alone, (1, outputs);
+        NaN until an output has its warm-up."""
+        count = len(bars.close)
+        out = np.full((len(self.names), min(count, 1) if last else count), np.nan)
+        if count == 0:
+            return out.T
+        for calculation, places in self.calculations:
+            values = calculation.call(bars)
+            for place, column in places:
+                begin = calculation.outputs[place].warmup - 1
+                if not last:
+                    out[column, begin:] = values[place][begin:]
+                elif begin < count:
+                    out[column, 0] = values[place][-1]
+        for kind, columns in self.kinds.items():
+            _make_relative(kind, out, columns, bars)
         return out.T
 
 
-def _relative(kind: str, values: Floats, bars: Bars) -> Floats:
-    if kind == "price":
-        return values / bars.close - 1
-    if kind == "delta":
-        return values / bars.close
-    if kind == "volume":
-        return values / _positive(bars.volume_20)
-    if kind == "force":
-        return values / (bars.close * _positive(bars.volume_20))
-    return values
+def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> None:
+    """Make these rows of ``out``, as many bars as it has up to the last, relative."""
+    size = out.shape[1]
+    close = bars.close[-size:]
+    for column in columns:
+        row = out[column]
+        if kind == "price":
+            row /= close
+            row -= 1
+        elif kind == "delta":
+            row /= close
+        else:
+            volume = _positive(bars.volume_20[-size:])
+            row /= volume if kind == "volume" else close * volume
 
 
 class Stretch(NamedTuple):
@@ -620,7 +638,7 @@ def series_matrix(
     read: Reader,
     grid: Times,
     stretch: Stretch,
-    compute: Callable[[Bars], Floats],
+    compute: Compute,
     columns: int,
     out: Floats | None = None,
 ) -> Floats:
@@ -650,12 +668,15 @@ def series_matrix(
             first = int(anchors[low] * span - warmup * width - start) // width
             last = int(closed[high - 1])
             rows_ = slice(low, high)
-            if last > first:
-                run = _Run(bars, (first, last), compute, max_age)
-                run.at(closed[rows_], closed[rows_], out[rows_])
-                _as_known(series, run, grid[rows_], closed[rows_], out[rows_])
-            else:
+            if last <= first:
                 out[rows_] = np.nan
+                continue
+            odd = series.odd.between(first, last, grid[rows_])
+            alone = high - low == 1 and len(odd) == 0
+            run = _Run(bars, (first, last), compute, max_age, alone)
+            run.at(closed[rows_], closed[rows_], out[rows_])
+            if len(odd):
+                _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
     return out
 
 
@@ -671,22 +692,24 @@ class _Dense:
 
 
 class _Run:
-    """One run of ``compute`` over the bars of some places [first, last) that are there."""
+    """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
+    no bar's row but the last one's will be asked for."""
 
     def __init__(
         self,
         dense: _Dense,
         places: tuple[int, int],
-        compute: Callable[[Bars], Floats],
+        compute: Compute,
         max_age: int,
+        alone: bool,
     ) -> None:
         self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
-        self.begin, end = dense.count[places[0]], dense.count[places[1]]
-        self.values = (
-            compute(Bars(**{name: x[self.begin : end] for name, x in dense.bars.items()}))
-            if end > self.begin
-            else None
-        )
+        begin, end = dense.count[places[0]], dense.count[places[1]]
+        self.begin, self.values = begin, None
+        if end > begin:
+            bars = {name: x[begin:end] for name, x in dense.bars.items()}
+            self.values = compute(Bars(**bars), alone)
+            self.begin = end - len(self.values)  # bars before the first row
 
     def at(self, closed: Times, until: Times, out: Floats) -> None:
         """Into ``out`` the row of the last bar before ``until``, unless it is too old when
@@ -704,19 +727,14 @@ class _Run:
             out[~there] = np.nan
 
 
-def _as_known(series: w.Series, run: _Run, grid: Times, closed: Times, out: Floats) -> None:
+def _as_known(
+    series: w.Series, touched: Times, run: _Run, grid: Times, closed: Times, out: Floats
+) -> None:
     """Set the rows of times at which some bar was not as it is now: computed from what was known
     then. Where it was only that the newest bars had not come yet, that is an earlier row of the
     same run."""
     first, last = run.span
     odd = series.odd
-    if not len(odd.index):
-        return
-    touched = np.flatnonzero(
-        (odd.index >= first) & (odd.index < last) & (odd.start <= grid[-1]) & (odd.end > grid[0])
-    )
-    if len(touched) == 0:
-        return
     index = odd.index[touched] - first
     missing = np.isnan(odd.values["close"][touched])
     from_row = np.searchsorted(grid, odd.start[touched])
@@ -740,7 +758,8 @@ def _as_known(series: w.Series, run: _Run, grid: Times, closed: Times, out: Floa
         for name, values in state.items():
             values[places] = odd.values[name][touched[holds]]
         then = np.array([limit])
-        _Run(_Dense(state), (0, limit), run.compute, run.max_age).at(then, then, out[here])
+        then_run = _Run(_Dense(state), (0, limit), run.compute, run.max_age, True)
+        then_run.at(then, then, out[here])
 
 
 def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:

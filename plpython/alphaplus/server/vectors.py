@@ -26,6 +26,38 @@ def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: fl
     return values
 
 
+def live_many(
+    plpy: Any,
+    cache: dict[str, Any],
+    set_ids: list[int] | None,
+    definitions: list[str],
+    symbol: str,
+    seconds: list[float],
+) -> list[float]:
+    """The vectors of several sets, each at its own grid time, one after the other: stored ones, and
+    the others computed together."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    plan = plans.get("_stored")
+    if plan is None:
+        plan = plans["_stored"] = plpy.prepare(
+            "select feature._stored($1, $2, to_timestamp($3)) as vector", ["int4", "text", "float8"]
+        )
+    parts: list[list[float] | None] = [
+        plpy.execute(plan, [set_id, symbol, time + families._EPOCH])[0]["vector"]
+        for set_id, time in zip(set_ids or (), seconds or (), strict=True)
+    ]
+    asked = [
+        (families.find(plpy, cache, definitions[i]), i) for i, p in enumerate(parts) if p is None
+    ]
+    # What is read for this call is kept for this call; who reads furthest back reads first.
+    flows = any(family.series is None for family, _ in asked)
+    local = {**cache, "alphaplus.reads": families.Reads(flows)}
+    for family, i in sorted(asked, key=lambda one: -one[0].needs.bars * one[0].grid):
+        grid = np.array([round(seconds[i] * w.SECOND)], dtype=np.int64)
+        parts[i] = families.matrix(plpy, local, family, symbol, grid)[0].tolist()
+    return [value for part in parts if part is not None for value in part]
+
+
 def rows(
     plpy: Any, cache: dict[str, Any], family: str, symbol: str, start: float, end: float
 ) -> Iterator[tuple[float, list[float]]]:

@@ -99,6 +99,13 @@ class Odd:
     end: Times
     values: Mapping[str, Floats]
 
+    def between(self, first: int, last: int, grid: Times) -> Times:
+        """Which of them are of places [first, last) and hold at some of the ascending times."""
+        if not len(self.index):
+            return self.index
+        here = (self.index >= first) & (self.index < last)
+        return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
+
 
 class Series:
     """Buckets of one width over [start, end), with what was known of each at any time."""
@@ -138,6 +145,12 @@ class Series:
         out = cls.__new__(cls)
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
+
+    @classmethod
+    def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
+        """A series of buckets that were never otherwise than they are."""
+        never = np.zeros(0, dtype=np.int64)
+        return cls.made(start, width, final, Odd(never, never, never, {}))
 
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
