@@ -332,6 +332,10 @@ def test_the_warm_up_audit_finds_what_is_needed(market: Conn) -> None:
     assert 10 <= needed.total_seconds() / 60 <= 15
     assert enough
     assert (market.execute(ask, ("endless", *span)).fetchone() or [0, 0])[1] is False
+    # Needs more than it is given, so it is never known.
+    starved = "select ts, lag(bid_prices[1], 90) over (order by ts) as x " + BOOKS
+    create(market, "starved", starved, "1 hour")
+    assert market.execute(ask, ("starved", *span)).fetchone() == (None, False)
 
 
 def test_lineage_names_the_raw_columns(market: Conn) -> None:

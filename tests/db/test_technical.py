@@ -242,6 +242,7 @@ def test_little_data_and_wrong_questions(market: Connection) -> None:
         ("select * from feature.technical('AAA', timeframe => '2 minutes')", "AP210"),
         ("select * from feature.patterns('AAA', timeframe => null)", "AP210"),
         ("select * from ml.enhance_pattern('AAA', horizon => '11 minutes')", "AP501"),
+        ("select * from ml.enhance_pattern('AAA', 'cdlnosuch')", "AP213"),
     ):
         with pytest.raises(psycopg.Error) as error:
             market.execute(question)  # type: ignore[arg-type]
