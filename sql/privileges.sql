@@ -28,7 +28,9 @@ declare
         'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
-    v_operator constant text [] := array['feature._store', 'feature._store_at'];
+    v_operator constant text [] := array[
+        'feature._store', 'feature._store_at', 'feature._pack'
+    ];
     -- Users' SELECTs run with the reader's rights; the first for all who ask for vectors.
     v_selects constant text [] := array['feature._set_rows', 'feature._set_columns'];
     -- Schemas whose tables the loader fills, and what it may call there.

@@ -1,22 +1,23 @@
--- A feature set of many symbols as binary columns: what a data frame is made of.
+-- A feature set of many symbols as blocks of numbers: what a data frame is made of.
 create or replace function feature._matrix(
     spec jsonb, symbols text [], start double precision, stop double precision
 )
-returns table (symbol text, n bigint, ts bytea, columns bytea [])
+returns table (symbol text, seconds double precision, n bigint, ts bytea, vectors bytea)
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.columns(plpy, GD, spec, symbols, (start, stop))
+    from alphaplus.server import stored
+    return stored.matrix(plpy, GD, spec, symbols, (start, stop))
 $python$;
 
 create or replace function feature.matrix(
     feature_set text, symbols text [], "from" timestamptz, "to" timestamptz,
     version integer default null
 )
-returns table (symbol text, n bigint, ts bytea, columns bytea [])
+returns table (symbol text, n bigint, ts bytea, vectors bytea)
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select m.symbol, m.n, m.ts, m.columns
+    -- Blocks that are wanted whole do not pass through Python: here they are not even read.
+    select m.symbol, m.n, coalesce(m.ts, b.ts), coalesce(m.vectors, b.vectors)
     from feature._set($1, $5) s
     cross join lateral feature._matrix(
         jsonb_build_object(
@@ -31,6 +32,55 @@ as $$
         date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
         date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00')
     ) m
+    left join feature.vector_blocks b
+        on m.ts is null and b.set_id = s.set_id and b.symbol = m.symbol
+            and b.ts_from = to_timestamp(m.seconds + 946684800)
+    order by m.symbol, m.seconds
 $$;
 comment on function feature.matrix(text, text [], timestamptz, timestamptz, integer) is
-'A feature set for many symbols (null: all) at the grid times in [from, to) at which anything is known, one row a symbol: n times, ts as big-endian int8 microseconds since 2000-01-01 UTC, and per feature a column of n big-endian float8, NaN where not knowable. In Python: numpy.frombuffer(ts, ">i8"). Stored vectors are read, the others computed, each as known at its own time. Errors: AP101, AP102 symbol, AP202 unknown feature set.';
+'A feature set for many symbols (null: all) at the grid times in [from, to) at which anything is known, by symbol and time, a row a stretch: n times, ts as n little-endian int8 microseconds since 2000-01-01 UTC, vectors as n by k little-endian float8 row by row, k the number of features, NaN where not knowable. In Python: numpy.frombuffer(vectors, "<f8").reshape(n, -1). Stored vectors are read, those packed by feature.pack many times as fast, the others computed, each as known at its own time. Errors: AP101, AP102 symbol, AP202 unknown feature set.';
+
+-- Runs as its owner: blocks are nobody else's to write.
+create or replace function feature._pack(
+    set_id integer, k integer, step double precision, symbol text
+)
+returns bigint
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import stored
+    return stored.pack(plpy, set_id, k, step, symbol)
+$python$;
+
+-- Commits after each symbol, so it cannot pin search_path; every name is qualified.
+create or replace procedure feature.pack(
+    feature_set text default null, symbols text [] default null, version integer default null
+)
+language plpgsql
+as $$
+declare
+    v_set_id integer := case
+        when feature_set is not null then (feature._set(feature_set, version)).set_id
+    end;
+    v_some text [] := array(select market.resolve(u.name) from pg_catalog.unnest(symbols) u (name));
+    v_work record;
+begin
+    for v_work in
+        select
+            s.set_id, pg_catalog.cardinality(s.features) as k,
+            pg_catalog.date_part('epoch', s.grid) as step, m.symbol
+        from feature.sets s
+        join feature.watermarks m on m.set_id = s.set_id
+        where (s.set_id = v_set_id or feature_set is null and exists (
+                select from ml.models x
+                where x.feature_set = s.name and x.feature_version = s.version
+            ))
+            and (symbols is null or m.symbol = any (v_some))
+        order by s.set_id, m.symbol
+    loop
+        perform feature._pack(v_work.set_id, v_work.k, v_work.step, v_work.symbol);
+        commit;
+    end loop;
+end
+$$;
+comment on procedure feature.pack(text, text [], integer) is
+'Keep the stored vectors of a set (null: of every set that a model uses) and some symbols (null: all) once more as blocks of numbers, which feature.matrix and the training sets read many times as fast as rows, for about as much room again. Only what is not packed yet is read; a block goes with the first change to one of its vectors, so packing is never needed for right answers. Commits as it goes; meant for the clock. Errors: AP101, AP102 symbol, AP202 unknown feature set.';

@@ -132,14 +132,19 @@ create or replace function ml._training_bytes(
     model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
 )
 returns bytea
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select ml._training_block(
-        $1, y.symbols, p.start, p.stop,
+declare
+    v_symbols text [] := ml._training_symbols(symbol);
+    v_span record;
+begin
+    select p.start, p.stop into v_span from ml._training_span($1, v_symbols, $4, $5, $3) p;
+    -- An SQL function would write the value to a file and read it again.
+    return ml._training_block(
+        $1, v_symbols, v_span.start, v_span.stop,
         date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
-    )
-    from ml._training_symbols($2) as y (symbols)
-    cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
+    );
+end
 $$;
 comment on function ml._training_bytes(text, text, timestamptz, timestamptz, timestamptz) is
 'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row.';

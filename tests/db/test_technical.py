@@ -367,16 +367,16 @@ def test_bars_of_other_lengths_than_a_minute_leave_no_marks(market: Connection) 
         assert marks == (0,)
 
 
-def test_a_set_of_many_symbols_as_columns(market: Connection) -> None:
+def test_a_set_of_many_symbols_as_numbers(market: Connection) -> None:
     def matrix() -> dict[str, tuple[list[int], np.ndarray[Any, Any]]]:
         with market.cursor(binary=True) as cursor:
             return {
                 symbol: (
-                    np.frombuffer(ts, ">i8").tolist(),
-                    np.stack([np.frombuffer(column, ">f8") for column in columns]).T,
+                    np.frombuffer(ts, "<i8").tolist(),
+                    np.frombuffer(vectors, "<f8").reshape(n, -1),
                 )
-                for symbol, n, ts, columns in cursor.execute(
-                    "select symbol, n, ts, columns from feature.matrix('factors_1d',"
+                for symbol, n, ts, vectors in cursor.execute(
+                    "select symbol, n, ts, vectors from feature.matrix('factors_1d',"
                     " array['DAYS', 'AAA'], %s, %s)",
                     (START, START + 101 * DAY),
                 )

@@ -58,7 +58,7 @@ def inputs(books: list[Book | None], quotes: list[Quote], quote_volume: float) -
     return Inputs(
         grid=np.array([width * MINUTE]),
         bars=bars,
-        book={"two_sided_count": count, **sides},
+        book={"two_sided_count": count, **sides, **ob.depth(sides)},
         quote_ts=np.array([quote[0] for quote in quotes], dtype=np.int64),
         quotes=dict(zip(("bid", "bid_size", "ask", "ask_size"), columns, strict=True)),
     )

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import arrays
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +39,8 @@ MODULES: dict[str, str] = {
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
-READ_EVENTS = 1440  # where single trades or quotes are read
+READ_EVENTS = 1440  # where single quotes are read, at first
+QUOTES = 200_000  # single quotes wished for at one read
 
 _BARS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
 _BARS_HOW = dict(
@@ -96,7 +96,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels)."""
+    """Windows for n grid times: (n, width) per channel, book levels (n, width, levels), these of
+    the last buckets only where the family says so."""
 
     grid: Times
     bars: dict[str, Floats] = field(default_factory=dict)
@@ -130,6 +131,10 @@ class Family:
     # How it is computed is one of three: this from windows, or one of the two below.
     compute: Callable[[Inputs], Floats] | None = None
     grid: int = w.MINUTE
+    # What is worked out of each book's levels once rather than in every window it is in: channels
+    # of Inputs.book, of one number a bucket; and for how many buckets the levels are then needed.
+    of_book: Callable[[dict[str, Floats]], dict[str, Floats]] | None = None
+    levels_of: int | None = None
     # For indicators that remember: given a reader of bars instead of windows, for ascending times.
     series: Callable[[Reader, Times], Floats] | None = None
     # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
@@ -206,6 +211,10 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
                 values[~np.isfinite(values)] = np.nan
                 out[at + begin + chosen] = values
         at = stop
+        if family.needs.quotes:
+            # A read costs a few milliseconds at least: as much at once as memory has room for.
+            events = max(len(sources.quotes.ts), 1)
+            reach = min(max(reach * QUOTES // events, family.grid), 8 * reach, READ * family.grid)
     return out
 
 
@@ -240,6 +249,17 @@ def reader(
     return read
 
 
+@dataclass
+class Reads:
+    """Bars read by one call for one symbol, for families that ask for the same ones again.
+
+    ``flows``: whether one of them asks for more than prices and volume.
+    """
+
+    flows: bool
+    bars: dict[tuple[int, int, int], w.Series] = field(default_factory=dict)
+
+
 # Functions that read bars in the plain case, by the bars' length.
 _PLAIN = {
     w.MINUTE: "_candles_1m_plain",
@@ -250,7 +270,6 @@ _PLAIN = {
     1440 * w.MINUTE: "_candles_1d_plain",
 }
 _LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
-_NEVER_ODD = np.zeros(0, dtype=np.int64)
 
 
 def _plain_bars(
@@ -274,6 +293,13 @@ def _plain_bars(
         return None
     if "alphaplus.floor" in cache or "alphaplus.bars" in cache:
         return None
+    reads: Reads | None = cache.get("alphaplus.reads")
+    if reads is not None:
+        flows = reads.flows and width == w.MINUTE
+        held = reads.bars.get((width, end, since))
+        if held is not None and held.start <= start:
+            skip = (start - held.start) // width
+            return w.Series.plain(start, width, {n: v[skip:] for n, v in held.final.items()})
 
     def ask(query: str, kinds: tuple[str, ...], *values: Any) -> Any:
         plans = cache.setdefault("alphaplus.plans", {})
@@ -319,8 +345,10 @@ def _plain_bars(
     else:
         channels = np.full((len(names), size), np.nan)
         channels[:, place] = values
-    final = dict(zip(names, channels, strict=True))
-    return w.Series.made(start, width, final, w.Odd(_NEVER_ODD, _NEVER_ODD, _NEVER_ODD, {}))
+    series = w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
+    if reads is not None:
+        reads.bars[width, end, since] = series
+    return series
 
 
 def _read_bars(
@@ -451,9 +479,8 @@ def _unpacked(rows: bytes | None) -> w.Versions:
 
 def _loaded(row: Any, width: int) -> w.Versions:
     """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
-    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
-    known = arrays.elements(row["known_at"], ">i8").astype(np.int64)
-    values = {name: arrays.elements(row[name], ">f8").astype(np.float64) for name in _BARS[:5]}
+    ts, known = w.times(row["ts"]), w.times(row["known_at"])
+    values = {name: w.floats(row[name]) for name in _BARS[:5]}
     if (np.diff(ts) <= 0).any():
         order = np.argsort(ts)
         ts, known = ts[order], known[order]
@@ -545,7 +572,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", "_quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"
@@ -569,13 +596,16 @@ class Sources:
             channels |= {
                 name: w.arrays(row[f"book_{name}"], len(bucket), levels) for name in _LEVELS
             }
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                of_book = self.family.of_book(channels) if self.family.of_book else {}
+            self.of_book = tuple(of_book)
             self.book = w.Series(
                 w.Versions(
                     bucket,
                     w.times(row["book_usable"]),
                     w.times(row["book_expires"]),
-                    channels,
-                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys(_LEVELS, "last"),
+                    channels | of_book,
+                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys((*_LEVELS, *self.of_book), "last"),
                     stamps,
                     stamps,
                     np.zeros(len(bucket), dtype=np.int64),
@@ -631,7 +661,9 @@ class Sources:
         if needs.bars:
             parts["bars"] = self.bars.windows(grid, needs.bars, _BARS)
         if needs.book:
-            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *_LEVELS))
+            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *self.of_book))
+            levels = self.family.levels_of or needs.book
+            parts["book"] |= self.book.windows(grid, levels, _LEVELS)
         if needs.liquidations:
             names = ("long_notional", "short_notional", "event_count")
             parts["liquidations"] = self.liquidations.windows(grid, needs.liquidations, names)

@@ -191,6 +191,8 @@ def _window_changes(
                 inputs = replace(inputs, **changed)
             else:
                 held *= np.exp(rng.normal(0, 0.1, held.shape))
+        if family.of_book is not None:
+            inputs.book.update(family.of_book(inputs.book))
         with np.errstate(all="ignore"):
             return compute(inputs)
 

@@ -135,8 +135,7 @@ def _last(inputs: Inputs) -> dict[str, Floats]:
     """The levels of the newest book of the last five minutes, NaN where it cannot be used."""
     book = inputs.book
     seen = np.isfinite(book["two_sided_count"][:, -MAX_AGE:])
-    width = book["two_sided_count"].shape[1]
-    newest = width - 1 - np.argmax(seen[:, ::-1], axis=1)
+    newest = book["bid_prices"].shape[1] - 1 - np.argmax(seen[:, ::-1], axis=1)
     row = np.arange(len(seen))
     out = {name: book[name][row, newest].copy() for name in _SIDES}
     for side in ("bid", "ask"):
@@ -201,7 +200,7 @@ def compute(inputs: Inputs) -> Floats:
     large = np.where(both > 3.0 * typical[:, None], both, 0.0).sum(axis=1)
     total = both.sum(axis=1)
     out["order_clusters"] = np.where(known, large / total, np.nan)
-    out["resilience"] = np.where(known, _resilience(inputs.book), np.nan)
+    out["resilience"] = np.where(known, _resilience(inputs.book["depth"]), np.nan)
     out["order_flow_imbalance"] = _order_flow(inputs.grid, inputs.quote_ts, inputs.quotes)
     part = both / total[:, None]
     entropy = -np.where(part > 0, part * np.log(np.where(part > 0, part, 1.0)), 0.0).sum(axis=1)
@@ -234,17 +233,21 @@ def _slope(price: Floats, notional: Floats, mid: Floats) -> Floats:
     return np.asarray((first + steps.sum(axis=1)) / there.sum(axis=1))
 
 
-def _resilience(book: dict[str, Floats]) -> Floats:
-    bid, ask = book["bid_prices"][:, :, 0], book["ask_prices"][:, :, 0]
+def depth(book: dict[str, Floats]) -> dict[str, Floats]:
+    """``depth``: notional within 25 bp of the mid of books with levels (..., levels): (...)."""
+    bid, ask = book["bid_prices"][..., 0], book["ask_prices"][..., 0]
     mid: Floats = np.where(bid < ask, (bid + ask) / 2.0, np.nan)
-    depth: Floats = np.zeros(mid.shape)
+    near: Floats = np.zeros(mid.shape)
     for side in ("bid", "ask"):
         price = book[f"{side}_prices"]
         size = book[f"{side}_sizes"]
         level = np.isfinite(price) & np.isfinite(size) & (price > 0) & (size > 0)
-        near = level & (np.abs(price / mid[:, :, None] - 1.0) <= 25e-4)
-        depth += np.where(near, price * size, 0.0).sum(axis=2)
-    depth = np.where(np.isfinite(mid), depth, np.nan)
+        level &= np.abs(price / mid[..., None] - 1.0) <= 25e-4
+        near += np.where(level, price * size, 0.0).sum(axis=-1)
+    return {"depth": np.where(np.isfinite(mid), near, np.nan)}
+
+
+def _resilience(depth: Floats) -> Floats:
     seen = np.isfinite(depth)
     row = np.arange(len(depth))
     low = np.where(seen, depth, np.inf).argmin(axis=1)
@@ -293,4 +296,6 @@ FAMILY = Family(
     features=FEATURES,
     needs=Needs(bars=BARS, book=RESILIENCE, levels=LEVELS, quotes=5),
     compute=compute,
+    of_book=depth,
+    levels_of=MAX_AGE,
 )

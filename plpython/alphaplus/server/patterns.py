@@ -105,13 +105,19 @@ NAMES = tuple(pattern.name for pattern in PATTERNS)
 _CALLS = tuple((pattern.name.upper(), pattern.warmup - 1) for pattern in PATTERNS)
 
 
-def compute(bars: technical.Bars) -> Floats:
-    """All patterns at every bar, (bars, 61): NaN until a pattern has the bars it needs."""
-    out = np.full((len(PATTERNS), len(bars.close)), np.nan)
-    if len(bars.close):
+def compute(bars: technical.Bars, last: bool = False) -> Floats:
+    """All patterns at every bar, (bars, 61), or at the ``last`` one alone, (1, 61): NaN until a
+    pattern has the bars it needs."""
+    count = len(bars.close)
+    out = np.full((len(PATTERNS), min(count, 1) if last else count), np.nan)
+    if count:
         talib, prices = bars.ta, (bars.open, bars.high, bars.low, bars.close)
         for row, (function, first) in zip(out, _CALLS, strict=True):
-            np.divide(getattr(talib, function)(*prices)[first:], 100, out=row[first:])
+            found = getattr(talib, function)(*prices)
+            if not last:
+                np.divide(found[first:], 100, out=row[first:])
+            elif first < count:
+                row[0] = found[-1] / 100
     return out.T
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import arrays, families, labels, noise
+from alphaplus.server import families, labels, noise, stored
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
-READ_BYTES = 96 << 20  # of stored vectors, at once
 
 
 def label_rows(
@@ -32,7 +30,7 @@ def label_rows(
     """``(seconds, target)`` for grid times in [start, end) whose label is known by as_of."""
     label = labels.Label.of(kind, horizon, params)
     width = round(step * w.SECOND)
-    grid = _grid(start, end, width)
+    grid = stored.grid(start, end, width)
     target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
     known = np.isfinite(target)
     yield from zip((grid[known] / w.SECOND).tolist(), target[known].tolist(), strict=True)
@@ -71,11 +69,6 @@ def base_rate(
     return float(known.mean())
 
 
-def _grid(start: float, end: float, width: int) -> Times:
-    first = -(-round(start * w.SECOND) // width) * width
-    return np.arange(first, round(end * w.SECOND), width, dtype=np.int64)
-
-
 def assemble(
     plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, start: float, end: float, as_of: float
 ) -> tuple[Times, Times, Floats, Floats]:
@@ -88,11 +81,11 @@ def assemble(
     label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
     width = round(spec["step"] * w.SECOND)
     stop = min(end, as_of - spec["horizon"] + spec["step"])
-    grid = _grid(start, stop, width)
+    grid = stored.grid(start, stop, width)
     target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
     known = np.isfinite(target)
     grid, target = grid[known], target[known]
-    features = vectors(plpy, cache, spec, symbol, grid)
+    features = stored.vectors(plpy, cache, spec, symbol, grid)
     seen = np.isfinite(features).any(axis=1)
     if not seen.all():
         grid, target, features = grid[seen], target[seen], features[seen]
@@ -100,86 +93,6 @@ def assemble(
         kept = noise.keep(plpy, cache, symbol, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
     return grid, grid + label.horizon, target, features
-
-
-# In no order: sorting the few that need it here takes a tenth of the time.
-_STORED = (
-    "select {symbol} array_send(array_agg(v.ts)) as ts,"
-    " string_agg(array_send(v.values), ''::bytea) as vectors"
-    " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
-    " and v.ts between to_timestamp($3) and to_timestamp($4) and not exists"
-    " (select from feature.pending p where p.set_id = v.set_id and p.symbol = v.symbol"
-    " and v.ts between p.ts_from and p.ts_to)"
-)
-
-
-def vectors(
-    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times, stored_row: Any = None
-) -> Floats:
-    """The set's vectors at the grid times: those stored, and the rest computed.
-
-    ``stored_row``: what was read of the store already (ts, vectors), or None.
-    """
-    k = spec["k"]
-    most = max(1, READ_BYTES // (12 * k + 28))
-    out: Floats = np.empty((len(grid), k))
-    if stored_row is not None or len(grid) <= most:
-        _fill(plpy, cache, spec, symbol, grid, stored_row, out)
-        return out
-    for at in range(0, len(grid), most):
-        part = slice(at, at + most)
-        _fill(plpy, cache, spec, symbol, grid[part], None, out[part])
-    return out
-
-
-def _fill(
-    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, grid: Times, row: Any, out: Floats
-) -> None:
-    if len(grid) == 0:
-        return
-    found = np.zeros(len(grid), dtype=bool)
-    if row is None:
-        plan = plpy.prepare(
-            _STORED.format(symbol="", which="$2"), ["int4", "text", "float8", "float8"]
-        )
-        row = plpy.execute(plan, [spec["set_id"], symbol, *_ends(grid)])[0]
-    stored = np.zeros(0, dtype=np.int64)
-    if row["ts"] is not None:
-        stored = arrays.elements(row["ts"], ">i8").astype(np.int64)
-        values = arrays.rows(row["vectors"], spec["k"])
-        if (np.diff(stored) < 0).any():
-            order = np.argsort(stored)
-            stored, values = stored[order], values[order]
-        position = np.searchsorted(stored, grid)
-        position = np.minimum(position, len(stored) - 1)
-        found = stored[position] == grid
-        if found.all() and position[-1] - position[0] == len(grid) - 1:
-            out[:] = values[position[0] : position[-1] + 1]
-        else:
-            out[found] = values[position[found]]
-            out[~found] = np.nan
-    else:
-        out[:] = np.nan
-    # Stored rows are only those of which something was known; what lies between two of them and is
-    # not there has nothing known.
-    missing = ~found
-    if len(stored) and not _pending(plpy, spec["set_id"], symbol):
-        missing &= (grid < stored[0]) | (grid > stored[-1])
-    if missing.any():
-        family = families.find(plpy, cache, spec["definition"])
-        out[missing] = families.matrix(plpy, cache, family, symbol, grid[missing])
-
-
-def _ends(grid: Times) -> list[float]:
-    return [int(t) / w.SECOND + families._EPOCH for t in (grid[0], grid[-1])]
-
-
-def _pending(plpy: Any, set_id: int, symbol: str) -> bool:
-    plan = plpy.prepare(
-        "select exists (select from feature.pending where set_id = $1 and symbol = $2) as some",
-        ["int4", "text"],
-    )
-    return bool(plpy.execute(plan, [set_id, symbol])[0]["some"])
 
 
 def _spec(plpy: Any, model: str) -> Any:
@@ -327,39 +240,3 @@ def folds(
             continue
         out.append((len(out) + 1, int(t[0]), test_from - 1, test_from, test_to))
     return out
-
-
-def columns(
-    plpy: Any, cache: dict[str, Any], text: str, symbols: list[str], span: tuple[float, float]
-) -> Iterator[tuple[str, int, bytes, list[bytes]]]:
-    """``(symbol, rows, times, columns)`` of a feature set at the grid times of span at which
-    anything is known, each as known then; big-endian, times in microseconds since 2000.
-
-    ``text`` is JSON with set_id, definition, set_kind, k, step.
-    """
-    spec = json.loads(text)
-    width = round(spec["step"] * w.SECOND)
-    grid_all = _grid(span[0], span[1], width)
-    nothing = {"ts": None, "vectors": None}
-    cache.setdefault("alphaplus.plans", {})
-    local = dict(cache)
-    # Many symbols are read at once: a query over years of chunks is mostly planning.
-    batch = max(1, min(200, READ_BYTES // (len(grid_all) * (12 * spec["k"] + 28) + 1)))
-    for begin in range(0, len(symbols) if len(grid_all) else 0, batch):
-        some = symbols[begin : begin + batch]
-        plan = plpy.prepare(
-            _STORED.format(symbol="v.symbol,", which="any ($2)") + " group by v.symbol",
-            ["int4", "text[]", "float8", "float8"],
-        )
-        read = plpy.execute(plan, [spec["set_id"], some, *_ends(grid_all)])
-        stored = {row["symbol"]: row for row in read}
-        del read
-        bare = [symbol for symbol in some if symbol not in stored]
-        families.prefetch(plpy, local, spec["definition"], bare, grid_all)
-        for symbol in some:
-            row = stored.pop(symbol, nothing)
-            values = vectors(plpy, local, spec, symbol, grid_all, row)
-            seen = np.isfinite(values).any(axis=1)
-            grid, values = grid_all[seen], values[seen]
-            turned = values.T.astype(">f8")
-            yield symbol, len(grid), grid.astype(">i8").tobytes(), [x.tobytes() for x in turned]

@@ -12,8 +12,10 @@ bucket at ``t`` is the merge of its versions with ``usable <= t < expires``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,13 @@ class Odd:
     end: Times
     values: Mapping[str, Floats]
 
+    def between(self, first: int, last: int, grid: Times) -> Times:
+        """Which of them are of places [first, last) and hold at some of the ascending times."""
+        if not len(self.index):
+            return self.index
+        here = (self.index >= first) & (self.index < last)
+        return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
+
 
 class Series:
     """Buckets of one width over [start, end), with what was known of each at any time."""
@@ -137,27 +146,46 @@ class Series:
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
 
+    @classmethod
+    def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
+        """A series of buckets that were never otherwise than they are."""
+        never = np.zeros(0, dtype=np.int64)
+        return cls.made(start, width, final, Odd(never, never, never, {}))
+
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
         index: list[int] = []
         starts: list[int] = []
         ends: list[int] = []
         states: dict[str, list[Any]] = {name: [] for name in versions.values}
-        cuts = np.flatnonzero(np.diff(position)) + 1
-        for group in np.split(np.arange(len(rows)), cuts) if len(rows) else ():
-            members = rows[group]
-            place = int(position[group[0]])
+        if len(rows):
+            # As Python's numbers: taking single ones out of arrays costs several times as much.
+            clocks = [
+                x[rows].tolist()
+                for x in (
+                    versions.usable, versions.expires, versions.priority,
+                    versions.first_ts, versions.last_ts,
+                )
+            ]  # fmt: skip
+            values = {
+                name: list(x[rows]) if x.ndim > 1 else x[rows].tolist()
+                for name, x in versions.values.items()
+            }
+        cuts = [0, *(np.flatnonzero(np.diff(position)) + 1).tolist(), len(rows)]
+        for low, high in pairwise(cuts):
+            if low == high:
+                continue
+            usable, expires = clocks[0], clocks[1]
+            place = int(position[low])
             closed = self.start + (place + 1) * self.width
             moments = sorted(
                 {closed}
-                | {max(int(u), closed) for u in versions.usable[members]}
-                | {int(e) for e in versions.expires[members] if e != NEVER}
+                | {max(u, closed) for u in usable[low:high]}
+                | {e for e in expires[low:high] if e != NEVER}
             )
             for begin, stop in zip(moments, [*moments[1:], NEVER], strict=True):
-                holds = members[
-                    (versions.usable[members] <= begin) & (versions.expires[members] > begin)
-                ]
-                state = merge(versions, holds)
+                holds = [i for i in range(low, high) if usable[i] <= begin < expires[i]]
+                state = _merged(values, versions.how, clocks, holds)
                 if stop == NEVER:
                     for name, value in state.items():
                         self.final[name][place] = value
@@ -172,9 +200,12 @@ class Series:
             np.array(starts, dtype=np.int64),
             np.array(ends, dtype=np.int64),
             {
-                name: np.array(value, dtype=np.float64).reshape(
-                    len(index), *versions.values[name].shape[1:]
-                )
+                name: np.array(
+                    [np.broadcast_to(x, versions.values[name].shape[1:]) for x in value]
+                    if versions.values[name].ndim > 1
+                    else value,
+                    dtype=np.float64,
+                ).reshape(len(index), *versions.values[name].shape[1:])
                 for name, value in states.items()
             },
         )
@@ -190,11 +221,17 @@ class Series:
             stop = int(last[0])
             if width <= stop <= len(self.final[names[0]]):
                 return {name: self.final[name][None, stop - width : stop].copy() for name in names}
-        columns = last[:, None] - width + np.arange(width)[None, :]
         size = len(next(iter(self.final.values()))) if self.final else 0
+        if len(grid) and width <= last.min() and last.max() <= size:
+            # Whole windows out of what is there: many times as fast as gathering their buckets.
+            out = {name: _sliding(self.final[name], last - width, width) for name in names}
+            if len(self.odd.index):
+                self._substitute(grid, last, width, out)
+            return out
+        columns = last[:, None] - width + np.arange(width)[None, :]
         outside = (columns < 0) | (columns >= size)
         clipped = np.clip(columns, 0, max(size - 1, 0))
-        out: dict[str, Floats] = {}
+        out = {}
         for name in names:
             values = (
                 self.final[name][clipped]
@@ -235,6 +272,20 @@ class Series:
         return out
 
 
+def _sliding(values: Floats, first: Times, width: int) -> Floats:
+    """The windows of a channel that begin at ``first``, each its own copy: (n, width, ...)."""
+    step = values.strides[0]
+    view = np.lib.stride_tricks.as_strided(
+        values,
+        (len(values) - width + 1, width, *values.shape[1:]),
+        (step, *values.strides),
+        writeable=False,
+    )
+    begin, end = int(first[0]), int(first[-1]) + 1
+    one_by_one = end - begin == len(first) and bool((np.diff(first) == 1).all())
+    return view[begin:end].copy() if one_by_one else np.ascontiguousarray(view[first])
+
+
 def _each_once(versions: Versions, position: Times, start: int, width: int) -> bool:
     """Whether every bucket has one version, there when the bucket closed and never replaced."""
     closed = start + (position + 1) * width
@@ -245,36 +296,49 @@ def _each_once(versions: Versions, position: Times, start: int, width: int) -> b
     )
 
 
-def merge(versions: Versions, rows: Times) -> dict[str, Any]:
-    """The state of a bucket of which ``rows`` hold: only those of the best (lowest) priority."""
-    if len(rows) == 0:
-        return {
-            name: np.full(value.shape[1:], np.nan) if value.ndim > 1 else np.nan
-            for name, value in versions.values.items()
-        }
-    rows = rows[versions.priority[rows] == versions.priority[rows].min()]
-    if len(rows) == 1:
-        return {name: value[rows[0]] for name, value in versions.values.items()}
+def _merged(
+    values: Mapping[str, list[Any]],
+    how: Mapping[str, str],
+    clocks: list[list[int]],
+    holds: list[int],
+) -> dict[str, Any]:
+    """The state of a bucket of which the rows ``holds`` hold: those of the best (lowest) priority.
+
+    ``clocks``: usable, expires, priority, first_ts and last_ts of all rows.
+    """
+    usable, _, priority, first_ts, last_ts = clocks
+    if len(holds) > 1:
+        best = min(priority[i] for i in holds)
+        holds = [i for i in holds if priority[i] == best]
+    if len(holds) == 0:
+        return dict.fromkeys(values, np.nan)
+    if len(holds) == 1:
+        return {name: value[holds[0]] for name, value in values.items()}
     # Sums round as they did when the rows were still one partial row: those that became usable
     # together are added one by one in the order of their times (in which they were read), then
     # these sums in the order of usable. So a correction leaves what was known before bit-identical.
-    rows = rows[np.argsort(versions.usable[rows], kind="stable")]
-    starts = np.flatnonzero(np.diff(versions.usable[rows], prepend=-1))
-    first = rows[np.argmin(versions.first_ts[rows])]
+    holds = sorted(holds, key=lambda i: usable[i])
+    first = min(holds, key=lambda i: first_ts[i])
+    newest = max(reversed(holds), key=lambda i: last_ts[i])
     state: dict[str, Any] = {}
-    for name, value in versions.values.items():
-        part = value[rows]
-        how = versions.how[name]
-        if how == "first":
+    for name, value in values.items():
+        kind = how[name]
+        if kind == "first":
             state[name] = value[first]
-        elif how == "last":
-            newest = len(rows) - 1 - np.argmax(versions.last_ts[rows][::-1])
-            state[name] = part[newest]
-        elif how == "sum":
-            groups = [np.add.accumulate(g)[-1] for g in np.split(part, starts[1:])]
-            state[name] = np.add.accumulate(np.array(groups))[-1]
+        elif kind == "last":
+            state[name] = value[newest]
+        elif kind == "sum":
+            total = part = None
+            for k, i in enumerate(holds):
+                if k and usable[i] == usable[holds[k - 1]]:
+                    part = part + value[i]
+                else:
+                    total = part if total is None else total + part
+                    part = value[i]
+            state[name] = part if total is None else total + part
         else:
-            state[name] = part.max(axis=0) if how == "max" else part.min(axis=0)
+            pick = np.maximum if kind == "max" else np.minimum
+            state[name] = functools.reduce(pick, [value[i] for i in holds])
     return state
 
 

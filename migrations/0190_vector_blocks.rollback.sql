@@ -1,0 +1,10 @@
+drop trigger unpack_truncated on feature.vectors;
+drop trigger unpack_updated_to on feature.vectors;
+drop trigger unpack_updated_from on feature.vectors;
+drop trigger unpack_deleted on feature.vectors;
+drop trigger unpack_inserted on feature.vectors;
+drop function feature._unpack_all();
+drop function feature._unpack_deleted();
+drop function feature._unpack_inserted();
+drop table feature.vector_blocks;
+alter table feature.watermarks drop column since;
