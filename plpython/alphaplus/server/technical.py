@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families
+from alphaplus.server import families, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -871,11 +871,13 @@ def rows(
     plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
 ) -> Iterator[tuple[float, list[float | None]]]:
     """``(seconds, outputs)`` at the timeframe's grid times in [start, stop), seconds since 2000."""
-    start, stop = span
+    start, stop = times.moments(plpy, *span)
     plan = plan_of(timeframe)
-    read = families.reader(plpy, cache, symbol)
-    first = -(-round(start * w.SECOND) // plan.width) * plan.width
-    grid = np.arange(first, round(stop * w.SECOND), plan.width, dtype=np.int64)
+    grid = np.arange(-(-start // plan.width) * plan.width, stop, plan.width, dtype=np.int64)
+    return _rows(families.reader(plpy, cache, symbol), grid, plan)
+
+
+def _rows(read: Reader, grid: Times, plan: Plan) -> Iterator[tuple[float, list[float | None]]]:
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
         values = evaluate(read, part, [plan])
