@@ -149,13 +149,13 @@ begin
             string_agg(float8send(c.low), ''::bytea), string_agg(float8send(c.close), ''::bytea),
             string_agg(float8send(c.volume), ''::bytea),
             -- As feature._bars has them.
-            string_agg(feature._send(
-                coalesce(c.quote_volume, c.volume * (c.high + c.low + c.close) / 3)
-            ), ''::bytea),
-            string_agg(feature._send(c.taker_buy_volume), ''::bytea),
-            string_agg(feature._send(
-                c.taker_buy_volume * coalesce(c.quote_volume / nullif(c.volume, 0), c.close)
-            ), ''::bytea)
+            string_agg(float8send(coalesce(
+                c.quote_volume, c.volume * (c.high + c.low + c.close) / 3, 'NaN'
+            )), ''::bytea),
+            string_agg(float8send(coalesce(c.taker_buy_volume, 'NaN')), ''::bytea),
+            string_agg(float8send(coalesce(
+                c.taker_buy_volume * coalesce(c.quote_volume / nullif(c.volume, 0), c.close), 'NaN'
+            )), ''::bytea)
         from market.candles c
         where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
         having count(*) > 0;
@@ -316,5 +316,110 @@ begin
         v_end := $4 + interval '1 microsecond';
     end loop;
     return next;
+end
+$$;
+
+create or replace function feature._quotes_live(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    ts bytea, usable bytea, expires bytea, bid bytea, bid_size bytea, ask bytea, ask_size bytea
+)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+rows 1
+as $$
+#variable_conflict use_column
+begin
+    if exists (
+        select from market.order_book_snapshots_history h
+        where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+    ) then
+        return query select q.* from feature._quotes($1, $2, $3) q;
+        return;
+    end if;
+    return query
+        select
+            string_agg(timestamptz_send(v.ts), ''::bytea),
+            -- Not rounded up to a minute: at whole minutes that is the same.
+            string_agg(timestamptz_send(greatest(v.known_at, v.ts)), ''::bytea),
+            string_agg('\x7fffffffffffffff'::bytea, ''::bytea),
+            string_agg(float8send(case when v.bid < v.ask then v.bid else 'NaN' end), ''::bytea),
+            string_agg(float8send(coalesce(v.bid_size, 'NaN')), ''::bytea),
+            string_agg(float8send(case when v.bid < v.ask then v.ask else 'NaN' end), ''::bytea),
+            string_agg(float8send(coalesce(v.ask_size, 'NaN')), ''::bytea)
+        from (
+            select
+                s.ts, s.known_at, s.bid_prices[1] as bid, s.bid_sizes[1] as bid_size,
+                s.ask_prices[1] as ask, s.ask_sizes[1] as ask_size
+            from market.order_book_snapshots s
+            where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+            order by s.ts, s.sequence
+        ) v;
+end
+$$;
+
+create or replace function feature._trade_rows_live(
+    symbol text, "from" timestamptz, "to" timestamptz
+)
+returns table (rows bytea)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+rows 1
+as $$
+begin
+    if exists (
+        select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+    ) then
+        return query select r.* from feature._trade_rows($1, $2, $3) r;
+        return;
+    end if;
+    return query
+        select
+            string_agg(
+                timestamptz_send(v.ts) || timestamptz_send(v.known_at)
+                || '\x7fffffffffffffff'::bytea || float8send(v.price)
+                || float8send(case v.side when 'buy' then v.size else -v.size end), ''::bytea
+            )
+        from (
+            select t.ts, t.known_at, t.price, t.size, t.side
+            from market.trades t
+            where t.symbol = $1 and t.ts >= $2 and t.ts < $3
+            order by t.ts, t.trade_id
+        ) v;
+end
+$$;
+
+create or replace function feature._top_rows_live(
+    symbol text, "from" timestamptz, "to" timestamptz
+)
+returns table (rows bytea)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+rows 1
+as $$
+begin
+    if exists (
+        select from market.order_book_snapshots_history h
+        where h.symbol = $1 and h.ts >= $2 and h.ts < $3
+    ) then
+        return query select r.* from feature._top_rows($1, $2, $3) r;
+        return;
+    end if;
+    return query
+        select
+            string_agg(
+                timestamptz_send(v.ts) || timestamptz_send(v.known_at)
+                || '\x7fffffffffffffff'::bytea || float8send(coalesce(v.bid_prices[1], 'NaN'))
+                || float8send(coalesce(
+                    case when v.after_gap then -v.bid_sizes[1] else v.bid_sizes[1] end, 'NaN'
+                ))
+                || float8send(coalesce(v.ask_prices[1], 'NaN')) || float8send(coalesce(v.ask_sizes[1], 'NaN')), ''::bytea
+            )
+        from (
+            select
+                b.ts, b.known_at, b.bid_prices, b.bid_sizes, b.ask_prices, b.ask_sizes, b.after_gap
+            from market.order_book_snapshots b
+            where b.symbol = $1 and b.ts >= $2 and b.ts < $3
+            order by b.ts, b.sequence
+        ) v;
 end
 $$;

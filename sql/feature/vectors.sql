@@ -10,6 +10,16 @@ as $python$
     return vectors.live(plpy, GD, family, symbol, seconds)
 $python$;
 
+create or replace function feature._compute_many(
+    set_ids integer [], definitions text [], symbol text, seconds double precision []
+)
+returns double precision []
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server import vectors
+    return vectors.live_many(plpy, GD, set_ids, definitions, symbol, seconds)
+$python$;
+
 create or replace function feature._compute_rows(
     family text, symbol text, start double precision, stop double precision
 )
@@ -77,6 +87,24 @@ return public.time_bucket(grid, as_of);
 comment on function feature.grid_time(interval, timestamptz) is
 'The last grid time not after as_of.';
 
+-- The stored vector, null where there is none or late rows have made it void.
+create or replace function feature._stored(set_id integer, symbol text, ts timestamptz)
+returns double precision []
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select v.values
+        from feature.vectors v
+        where v.set_id = $1 and v.symbol = $2 and v.ts = $3
+            and not exists (
+                select from feature.pending p
+                where p.set_id = $1 and p.symbol = $2 and $3 between p.ts_from and p.ts_to
+            )
+    );
+end
+$$;
+
 create or replace function feature._row(
     feature_set text, version integer, symbol text, as_of timestamptz
 )
@@ -87,16 +115,8 @@ declare
     v_set feature.sets := feature._set(feature_set, version);
     v_symbol text := market.resolve(_row.symbol);
     v_ts timestamptz := public.time_bucket(v_set.grid, coalesce(as_of, now()));
-    v_vector double precision [];
+    v_vector double precision [] := feature._stored(v_set.set_id, v_symbol, v_ts);
 begin
-    select v.values into v_vector
-    from feature.vectors v
-    where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts = v_ts
-        and not exists (
-            select from feature.pending p
-            where p.set_id = v_set.set_id and p.symbol = v_symbol
-                and v_ts between p.ts_from and p.ts_to
-        );
     if v_vector is null then
         v_vector := feature._compute(
             feature._source(v_set), v_symbol,
@@ -139,7 +159,36 @@ begin
 end
 $$;
 comment on function feature.vector(text, text, timestamptz, integer) is
-'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set.';
+'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 an infinite time.';
+
+create or replace function feature.vector(
+    feature_sets text [], symbol text, as_of timestamptz default null
+)
+returns double precision []
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_symbol constant text := market.resolve($2);
+    v_as_of constant timestamptz := coalesce($3, now());
+    v_name text;
+    v_set feature.sets;
+    v_ids integer [];
+    v_definitions text [];
+    v_seconds double precision [];
+begin
+    foreach v_name in array coalesce($1, '{}') loop
+        v_set := feature._set(v_name);
+        v_ids := v_ids || v_set.set_id;
+        v_definitions := v_definitions || feature._source(v_set);
+        v_seconds := v_seconds || date_part(
+            'epoch', public.time_bucket(v_set.grid, v_as_of) - timestamptz '2000-01-01 00:00:00+00'
+        );
+    end loop;
+    return feature._compute_many(v_ids, v_definitions, v_symbol, v_seconds);
+end
+$$;
+comment on function feature.vector(text [], text, timestamptz) is
+'The vectors of several feature sets (their newest versions) one after the other, each as the function of one set gives it: what has to be computed is read once for all of them. Errors: AP101 unknown symbol, AP202 unknown feature set.';
 
 -- All that can be known of [from, to) is stored now. A stretch that does not touch what was stored
 -- before begins anew where it lies later; earlier ones stay out of account. Blocks go too: vectors
@@ -177,6 +226,12 @@ declare
     v_at timestamptz := public.time_bucket(v_set.grid, "from");
     v_stop timestamptz;
 begin
+    if pg_catalog.isfinite("from") and pg_catalog.isfinite("to") then
+        null;
+    else
+        raise exception 'a time is null or infinite'
+        using errcode = 'AP211', hint = 'Say from when to when, each with a date.';
+    end if;
     while v_at < "to" loop
         v_stop := least("to", v_at + v_set.grid * 20000);
         -- Two at once (the clock's and one by hand) take turns, stretch by stretch.
@@ -197,7 +252,7 @@ begin
 end
 $$;
 comment on procedure feature.materialise(text, text, timestamptz, timestamptz, integer) is
-'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202.';
+'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202, AP211 a time that is null or infinite.';
 
 create or replace procedure feature.materialise_at(
     feature_set text, as_of timestamptz default null, symbols text [] default null,

@@ -58,12 +58,14 @@ begin
         -- A mark commits together with the rows it stands for, and whoever relies on a mark of
         -- another holds its lock until he commits. So all rows of the marks deleted here are
         -- visible to the next statement; a mark not visible yet, or held, is left for later.
+        -- In the order in which rows are read: neighbours in time come to lie side by side.
         execute pg_catalog.format(
             'with gone as (delete from market.%1$I where ctid = any(array('
             '    select m.ctid from market.%1$I m limit $1 for update skip locked))'
             ' returning symbol, bucket),'
             ' pairs as (select distinct symbol, bucket from gone)'
-            ' select pg_catalog.array_agg(symbol), pg_catalog.array_agg(bucket) from pairs',
+            ' select pg_catalog.array_agg(symbol order by symbol, bucket),'
+            ' pg_catalog.array_agg(bucket order by symbol, bucket) from pairs',
             name || '_marks'
         ) into v_symbols, v_buckets using batch;
         exit when v_symbols is null;

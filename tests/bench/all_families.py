@@ -1,7 +1,7 @@
 """Every feature family at the newest bar: one symbol live, and a thousand symbols at a bar's close.
 
-Live: ``feature.vector`` of the five families in one statement, nothing stored, over a market of
-about ten million rows. A thousand symbols: the vectors of one grid time computed and stored by two
+Live: ``feature.vector`` of the five families in one call, nothing stored, over a market of about
+ten million rows; the same numbers as of each family alone. A thousand symbols: the vectors of one grid time computed and stored by two
 sessions; those of some symbols are computed again and compared.
 """
 
@@ -34,6 +34,7 @@ insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, cl
 select t.symbol, '1 min', t.bucket, t.bucket + interval '1 min', t.open, t.high, t.low, t.close,
     t.volume, t.quote_volume, t.trade_count, t.buy_volume
 from market.trades_1m t
+order by t.bucket
 """
 
 # Per symbol: a day of one-minute candles, four hours of trades and books, some liquidations.
@@ -91,19 +92,22 @@ def live(conninfo: str) -> list[dict[str, Any]]:
             rows += w.one(conn, "select count(*) from market.candles")
         with psycopg.connect(own, autocommit=True) as conn:
             conn.prepare_threshold = 0
-            ask = (
-                "select f, feature.vector(f, 'XXX', %s) from unnest(%s::text[])"
-                " with ordinality as u (f, n) order by n"
-            )
+            ask = "select feature.vector(%s::text[], 'XXX', %s)"
+            alone = "select feature.vector(%s, 'XXX', %s)"
             assert w.one(conn, "select count(*) from feature.vectors") == 0
             times = [END - i * MINUTE for i in range(50)]
-            found = conn.execute(ask, (times[0], list(FAMILIES))).fetchall()
-            width = sum(len(vector) for _, vector in found)
-            known = np.mean(np.isfinite(np.concatenate([vector for _, vector in found])))
+            for t in times[::10]:
+                both = [w.one(conn, alone, name, t) for name in FAMILIES]
+                np.testing.assert_array_equal(
+                    np.array(w.one(conn, ask, list(FAMILIES), t)), np.concatenate(both)
+                )
+            found = w.one(conn, ask, list(FAMILIES), END)
+            width = len(found)
+            known = np.mean(np.isfinite(found))
             assert known > 0.9, known
             turn = itertools.cycle(times)
             p50, p99 = common.percentiles(
-                lambda: conn.execute(ask, (next(turn), list(FAMILIES))).fetchall(), 300, warm=60
+                lambda: conn.execute(ask, (list(FAMILIES), next(turn))).fetchall(), 300, warm=60
             )
             what = f"{width} features of {len(FAMILIES)} families computed live, {rows / 1e6:.1f}M rows"
             out = [
@@ -113,18 +117,17 @@ def live(conninfo: str) -> list[dict[str, Any]]:
             for name in FAMILIES:
 
                 def one(name: str = name) -> Any:
-                    return conn.execute(ask, (next(turn), [name])).fetchall()
+                    return conn.execute(alone, (name, next(turn))).fetchall()
 
                 p50, _ = common.percentiles(one, 100)
                 out.append(row(f"{name}: of that, alone, p50", p50, "ms"))
             for name in FAMILIES:
                 conn.execute("call feature.materialise_at(%s, %s, array['XXX'])", (name, END))
-            stored = conn.execute(ask, (END, list(FAMILIES))).fetchall()
             assert w.one(conn, "select count(*) from feature.vectors") == len(FAMILIES)
-            for (_, one_vector), (_, other) in zip(found, stored, strict=True):
-                np.testing.assert_array_equal(np.array(one_vector), np.array(other))
+            stored = w.one(conn, ask, list(FAMILIES), END)
+            np.testing.assert_array_equal(np.array(stored), np.array(found))
             p50, _ = common.percentiles(
-                lambda: conn.execute(ask, (END, list(FAMILIES))).fetchall(), 300
+                lambda: conn.execute(ask, (list(FAMILIES), END)).fetchall(), 300
             )
             out.append(
                 row(f"{width} features of the newest bar, stored at its close, p50", p50, "ms")

@@ -13,6 +13,7 @@ import pytest
 from tests.db.test_technical import DAY, MINUTE, SETS, START, UTC, candles, put, vector
 
 Connection = psycopg.Connection[Any]
+ALL = (*SETS, "patterns_1m", "order_book", "microstructure", "liquidation")
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +98,11 @@ def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, s
         "    return found\n"
         "f._plain_bars = {}\n$$"
     )
-    offsets = [1, 7, 61, 400, 405, 411, 500, 520, 590, 720, 1001, 1201, 1440, 1501, 1999, 2002,
-               2500, 2590, 2880, 2884, 2890]  # fmt: skip
+    offsets = [1, 61, 405, 411, 520, 720, 1001, 1201, 1501, 1999, 2002, 2590, 2884]
     times = [START + m * MINUTE for m in offsets] + [dt.datetime.now(UTC) + DAY]
     mixed.execute("do language plpython3u $$ GD['short'] = 0 $$")
     try:
-        for name in (*SETS, "patterns_1m", "microstructure", "liquidation"):
+        for name in ALL:
             mixed.execute(swap.format("counted"))
             short = [vector(mixed, name, symbol, t) for t in times]
             span = (START + 300 * MINUTE, START + 2500 * MINUTE)
@@ -120,3 +120,33 @@ def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, s
             )
     finally:
         mixed.execute(swap.format("plain"))
+
+
+@pytest.mark.parametrize("symbol", ["PLAIN", "FIXED", "BOTH", "TRADED", "TRADES"])
+def test_several_sets_at_once_are_the_sets_one_by_one(mixed: Connection, symbol: str) -> None:
+    """Whatever their order, also where the vector of one is stored."""
+    for minutes in (61, 1440, 2500, 2884):
+        t = START + minutes * MINUTE
+        for names in (ALL, ALL[::-1], ("liquidation", "liquidation")):
+            one_by_one = np.concatenate([vector(mixed, name, symbol, t) for name in names])
+            found = mixed.execute(
+                "select feature.vector(%s::text[], lower(%s), %s)", (list(names), symbol, t)
+            ).fetchone()
+            assert found is not None
+            np.testing.assert_array_equal(np.array(found[0]), one_by_one)
+    mixed.execute("call feature.materialise_at('technical_1m', %s, array[%s])", (t, symbol))
+    found = mixed.execute(
+        "select feature.vector(%s::text[], %s, %s)", (list(names[:1] + ALL), symbol, t)
+    ).fetchone()
+    assert found is not None
+    np.testing.assert_array_equal(
+        np.array(found[0]), np.concatenate([vector(mixed, n, symbol, t) for n in names[:1] + ALL])
+    )
+
+
+def test_several_sets_of_which_one_is_unknown(mixed: Connection) -> None:
+    """Or none at all."""
+    with pytest.raises(psycopg.Error) as error:
+        mixed.execute("select feature.vector(array['liquidation', 'none'], 'PLAIN', %s)", (START,))
+    assert error.value.sqlstate == "AP202"
+    assert mixed.execute("select feature.vector('{}'::text[], 'PLAIN')").fetchone() == ([],)

@@ -75,6 +75,7 @@ def _read(
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
+    function += "_live"
     plans = cache.setdefault("alphaplus.plans", {})
     plan = plans.get(function)
     if plan is None:

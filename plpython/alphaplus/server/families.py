@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import arrays
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -250,6 +249,17 @@ def reader(
     return read
 
 
+@dataclass
+class Reads:
+    """Bars read by one call for one symbol, for families that ask for the same ones again.
+
+    ``flows``: whether one of them asks for more than prices and volume.
+    """
+
+    flows: bool
+    bars: dict[tuple[int, int, int], w.Series] = field(default_factory=dict)
+
+
 # Functions that read bars in the plain case, by the bars' length.
 _PLAIN = {
     w.MINUTE: "_candles_1m_plain",
@@ -260,7 +270,6 @@ _PLAIN = {
     1440 * w.MINUTE: "_candles_1d_plain",
 }
 _LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
-_NEVER_ODD = np.zeros(0, dtype=np.int64)
 
 
 def _plain_bars(
@@ -284,6 +293,13 @@ def _plain_bars(
         return None
     if "alphaplus.floor" in cache or "alphaplus.bars" in cache:
         return None
+    reads: Reads | None = cache.get("alphaplus.reads")
+    if reads is not None:
+        flows = reads.flows and width == w.MINUTE
+        held = reads.bars.get((width, end, since))
+        if held is not None and held.start <= start:
+            skip = (start - held.start) // width
+            return w.Series.plain(start, width, {n: v[skip:] for n, v in held.final.items()})
 
     def ask(query: str, kinds: tuple[str, ...], *values: Any) -> Any:
         plans = cache.setdefault("alphaplus.plans", {})
@@ -329,8 +345,10 @@ def _plain_bars(
     else:
         channels = np.full((len(names), size), np.nan)
         channels[:, place] = values
-    final = dict(zip(names, channels, strict=True))
-    return w.Series.made(start, width, final, w.Odd(_NEVER_ODD, _NEVER_ODD, _NEVER_ODD, {}))
+    series = w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
+    if reads is not None:
+        reads.bars[width, end, since] = series
+    return series
 
 
 def _read_bars(
@@ -461,9 +479,8 @@ def _unpacked(rows: bytes | None) -> w.Versions:
 
 def _loaded(row: Any, width: int) -> w.Versions:
     """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
-    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
-    known = arrays.elements(row["known_at"], ">i8").astype(np.int64)
-    values = {name: arrays.elements(row[name], ">f8").astype(np.float64) for name in _BARS[:5]}
+    ts, known = w.times(row["ts"]), w.times(row["known_at"])
+    values = {name: w.floats(row[name]) for name in _BARS[:5]}
     if (np.diff(ts) <= 0).any():
         order = np.argsort(ts)
         ts, known = ts[order], known[order]
@@ -555,7 +572,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", "_quotes", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"

@@ -166,7 +166,7 @@ def compute(minutes: dict[str, Floats], mids: Floats, bars: Bars) -> Floats:
     """The features at each of n grid times.
 
     Args:
-        minutes: channels of :func:`minutes`, the 15 minutes before each time: (n, 15, ...).
+        minutes: what :func:`of_minutes` gives of the 15 minutes before each time.
         mids: (n, 20), the last mid of each of the 20 minutes before each time.
         bars: (n, 60) arrays, the bars closed by each time.
 
@@ -302,44 +302,41 @@ def _prices(price: Floats, sign: Floats, state: Times, count: int) -> dict[str, 
 def _from_sequence(m: dict[str, Floats]) -> dict[str, Floats]:
     """What joins trades to the trades before them, across the ends of minutes."""
     some = m["n"] > 0
-    rows = len(some)
-    zero = np.zeros(rows)
-    last_price, last_change, last_sign = (np.full(rows, np.nan) for _ in range(3))
-    first_price, first_change, first_sign = (np.full(rows, np.nan) for _ in range(3))
-    side, ruled, agreed = zero.copy(), zero.copy(), zero.copy()
-    products, sign_products = zero.copy(), zero.copy()
-    for j in range(MINUTES):
-        c = {name: m[name][:, j] for name in _SEQUENCE}
-        here = some[:, j]
-        joined = here & np.isfinite(last_price)
-        change = np.where(joined, c["first_price"] - last_price, np.nan)
+    row, place = np.arange(len(some)), np.arange(MINUTES)
+    first = np.argmax(some, axis=1)
+    last = MINUTES - 1 - np.argmax(some[:, ::-1], axis=1)
+    newest = np.maximum.accumulate(np.where(some, place, -1), axis=1)
+    before = np.full_like(newest, -1)  # the last minute before with a trade
+    before[:, 1:] = newest[:, :-1]
+    begun = before >= 0
+    at = row[:, None], np.maximum(before, 0)
 
-        def add(total: Floats, values: Floats) -> None:
-            total += np.where(np.isfinite(values), values, 0.0)
+    def of_before(values: Floats) -> Floats:
+        return np.where(begun, values[at], np.nan)
 
-        add(products, c["products"])
-        add(products, change * last_change)
-        add(products, change * c["first_change"])
-        add(sign_products, c["sign_products"])
-        add(sign_products, np.where(joined, c["first_sign"] * last_sign, np.nan))
-        # the tick rule: a run without a change of price has the side of the last change before
-        side = np.where(joined & (change != 0), np.sign(change), side)
-        led = here & (side != 0)
-        buys = np.where(side > 0, c["lead_buys"], c["lead"] - c["lead_buys"])
-        add(ruled, c["ruled"])
-        add(ruled, np.where(led, c["lead"], 0.0))
-        add(agreed, c["agreed"])
-        add(agreed, np.where(led, buys, 0.0))
-        side = np.where(here & (c["last_side"] != 0), c["last_side"], side)
+    joined = some & begun
+    change = np.where(joined, m["first_price"] - of_before(m["last_price"]), np.nan)
+    inner = np.where(np.isfinite(m["last_change"]), m["last_change"], change)
+    products = _in_turn(m["products"], change * of_before(inner), change * m["first_change"])
+    sign_products = _in_turn(
+        m["sign_products"], np.where(joined, m["first_sign"] * of_before(m["last_sign"]), np.nan)
+    )
+    # the tick rule: a run without a change of price has the side of the last change before
+    moves = np.zeros((len(some), 2 * MINUTES))
+    moves[:, ::2] = np.where(joined, np.sign(change), 0.0)
+    moves[:, 1::2] = np.where(some, m["last_side"], 0.0)
+    moved = np.maximum.accumulate(np.where(moves != 0, np.arange(2 * MINUTES), 0), axis=1)
+    side = moves[row[:, None], moved[:, ::2]]
+    led = some & (side != 0)
+    buys = np.where(side > 0, m["lead_buys"], m["lead"] - m["lead_buys"])
+    ruled = _total(m["ruled"]) + np.where(led, m["lead"], 0.0).sum(axis=1)
+    agreed = _total(m["agreed"]) + np.where(led, buys, 0.0).sum(axis=1)
 
-        first_change = np.where(np.isfinite(first_change), first_change, change)
-        first_change = np.where(np.isfinite(first_change), first_change, c["first_change"])
-        first_price = np.where(np.isfinite(first_price), first_price, c["first_price"])
-        first_sign = np.where(np.isfinite(first_sign), first_sign, c["first_sign"])
-        inner = np.where(np.isfinite(c["last_change"]), c["last_change"], change)
-        last_change = np.where(here, inner, last_change)
-        last_price = np.where(here, c["last_price"], last_price)
-        last_sign = np.where(here, c["last_sign"], last_sign)
+    first_price, first_sign = m["first_price"][row, first], m["first_sign"][row, first]
+    last_price, last_sign = m["last_price"][row, last], m["last_sign"][row, last]
+    changes = np.stack([change, m["first_change"]], axis=2).reshape(len(some), -1)
+    first_change = changes[row, np.argmax(np.isfinite(changes), axis=1)]
+    last_change = inner[row, last]
 
     n = _total(m["n"])
     # sum (a_i - mean)(b_i - mean) over neighbours, a without the last, b without the first
@@ -366,12 +363,22 @@ def _from_sequence(m: dict[str, Floats]) -> dict[str, Floats]:
     }
 
 
+def _in_turn(*parts: Floats) -> Floats:
+    """Sum over a window's minutes, one after the other and in each part after part; what is not
+    known counts nothing."""
+    terms = np.zeros((len(parts[0]), 1 + parts[0].shape[1] * len(parts)))
+    for k, part in enumerate(parts):
+        terms[:, 1 + k :: len(parts)] = np.where(np.isfinite(part), part, 0.0)
+    total: Floats = np.add.accumulate(terms, axis=1)[:, -1]
+    return total
+
+
 _SEQUENCE = (
     "products", "first_price", "last_price", "first_change", "last_change",
     "sign_products", "first_sign", "last_sign", "lead", "lead_buys", "ruled", "agreed", "last_side",
 )  # fmt: skip
 _OTHERS = (
-    "n", "value", "signs", "first_ts", "last_ts", "bins", "sizes",
+    "n", "value", "signs", "first_ts", "last_ts", "bins",
     "paid", "flow", "flow_over_mid", "weight", "early_paid", "early_flow", "early_weight",
 )  # fmt: skip
 
@@ -398,7 +405,7 @@ def _from_sums(m: dict[str, Floats]) -> dict[str, Floats]:
     mean, variance = counts.mean(axis=1), counts.var(axis=1, ddof=1)
     branching = np.maximum(0.0, 1.0 - np.sqrt(mean / variance))
 
-    share = _or_zero(m["sizes"]).sum(axis=1) / n[:, None]
+    share = m["sizes"] / n[:, None]
     entropy = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1.0)), 0.0)
     return {
         "inter_trade_duration": np.where(n >= 2, time / (n - 1), np.nan),
@@ -622,10 +629,16 @@ def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
     window = bars.windows(grid, BARS + w.QUIET, (*names, "open"))
     w.fill_quiet(window)
     return compute(
-        series.windows(grid, MINUTES, (*_SEQUENCE, *_OTHERS)),
+        of_minutes(series, grid),
         series.windows(grid, MINUTES + MID_AGE, ("mid",))["mid"],
         Bars(**{name: window[name][:, w.QUIET :] for name in names}),
     )
+
+
+def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:
+    """The minutes of :func:`minutes` before each time, (n, 15, ...), but of sizes their sum."""
+    windows = series.windows(grid, MINUTES, (*_SEQUENCE, *_OTHERS))
+    return windows | {"sizes": series.totals(grid, MINUTES, "sizes")}
 
 
 FAMILY = Family(

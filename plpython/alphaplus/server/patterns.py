@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, technical
+from alphaplus.server import families, technical, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -105,13 +105,19 @@ NAMES = tuple(pattern.name for pattern in PATTERNS)
 _CALLS = tuple((pattern.name.upper(), pattern.warmup - 1) for pattern in PATTERNS)
 
 
-def compute(bars: technical.Bars) -> Floats:
-    """All patterns at every bar, (bars, 61): NaN until a pattern has the bars it needs."""
-    out = np.full((len(PATTERNS), len(bars.close)), np.nan)
-    if len(bars.close):
+def compute(bars: technical.Bars, last: bool = False) -> Floats:
+    """All patterns at every bar, (bars, 61), or at the ``last`` one alone, (1, 61): NaN until a
+    pattern has the bars it needs."""
+    count = len(bars.close)
+    out = np.full((len(PATTERNS), min(count, 1) if last else count), np.nan)
+    if count:
         talib, prices = bars.ta, (bars.open, bars.high, bars.low, bars.close)
         for row, (function, first) in zip(out, _CALLS, strict=True):
-            np.divide(getattr(talib, function)(*prices)[first:], 100, out=row[first:])
+            found = getattr(talib, function)(*prices)
+            if not last:
+                np.divide(found[first:], 100, out=row[first:])
+            elif first < count:
+                row[0] = found[-1] / 100
     return out.T
 
 
@@ -127,9 +133,14 @@ def rows(
 ) -> Iterator[tuple[float, str, str, str, float]]:
     """``(seconds, pattern, title, direction, strength)`` at the timeframe's grid times in span."""
     width = technical.width_of(timeframe)
-    read = families.reader(plpy, cache, symbol)
-    first = -(-round(span[0] * w.SECOND) // width) * width
-    grid = np.arange(first, round(span[1] * w.SECOND), width, dtype=np.int64)
+    start, stop = times.moments(plpy, *span)
+    grid = np.arange(-(-start // width) * width, stop, width, dtype=np.int64)
+    return _rows(families.reader(plpy, cache, symbol), grid, width)
+
+
+def _rows(
+    read: families.Reader, grid: families.Times, width: int
+) -> Iterator[tuple[float, str, str, str, float]]:
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
         values = evaluate(read, part, width)

@@ -99,6 +99,13 @@ class Odd:
     end: Times
     values: Mapping[str, Floats]
 
+    def between(self, first: int, last: int, grid: Times) -> Times:
+        """Which of them are of places [first, last) and hold at some of the ascending times."""
+        if not len(self.index):
+            return self.index
+        here = (self.index >= first) & (self.index < last)
+        return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
+
 
 class Series:
     """Buckets of one width over [start, end), with what was known of each at any time."""
@@ -138,6 +145,12 @@ class Series:
         out = cls.__new__(cls)
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
+
+    @classmethod
+    def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
+        """A series of buckets that were never otherwise than they are."""
+        never = np.zeros(0, dtype=np.int64)
+        return cls.made(start, width, final, Odd(never, never, never, {}))
 
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
@@ -231,7 +244,28 @@ class Series:
             self._substitute(grid, last, width, out)
         return out
 
+    def totals(self, grid: Times, width: int, name: str) -> Floats:
+        """Sums of a channel over the windows of :meth:`windows`, (n, ...): of whole numbers, which
+        give the same sum in any order. What is not known counts nothing."""
+        values = self.final[name]
+        running = np.zeros((len(values) + 1, *values.shape[1:]))
+        np.cumsum(np.nan_to_num(values), axis=0, out=running[1:])
+        last = (grid - self.start) // self.width
+        low, high = (np.clip(x, 0, len(values)) for x in (last - width, last))
+        out: Floats = running[high] - running[low]
+        if len(self.odd.index):
+            state, row, _ = self._replaced(grid, last, width)
+            change = np.nan_to_num(self.odd.values[name]) - np.nan_to_num(values[self.odd.index])
+            np.add.at(out, row, change[state])
+        return out
+
     def _substitute(self, grid: Times, last: Times, width: int, out: dict[str, Floats]) -> None:
+        state, row, column = self._replaced(grid, last, width)
+        for name, values in out.items():
+            values[row, column] = self.odd.values[name][state]
+
+    def _replaced(self, grid: Times, last: Times, width: int) -> tuple[Times, Times, Times]:
+        """Odd states, the rows of windows in which they hold, and their columns there."""
         odd = self.odd
         # The state k holds for grid rows low[k] .. high[k], as far as the window reaches back.
         low = np.searchsorted(grid, odd.start)
@@ -242,8 +276,7 @@ class Series:
         row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + low[state]
         column = odd.index[state] - (last[row] - width)
         fits = (column >= 0) & (column < width)
-        for name, values in out.items():
-            values[row[fits], column[fits]] = odd.values[name][state[fits]]
+        return state[fits], row[fits], column[fits]
 
     def at(self, as_of: int) -> dict[str, Floats]:
         """The whole series as known at one time: (buckets,) per channel."""
