@@ -191,16 +191,13 @@ comment on function feature.vector(text [], text, timestamptz) is
 'The vectors of several feature sets (their newest versions) one after the other, each as the function of one set gives it: what has to be computed is read once for all of them. Errors: AP101 unknown symbol, AP202 unknown feature set.';
 
 -- All that can be known of [from, to) is stored now. A stretch that does not touch what was stored
--- before begins anew where it lies later; earlier ones stay out of account. Blocks go too: vectors
--- that were copied into a chunk passed by the triggers of feature.vectors.
+-- before begins anew where it lies later; earlier ones stay out of account.
 create or replace function feature._cover(
     set_id integer, symbols text [], "from" timestamptz, "to" timestamptz
 )
 returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-    delete from feature.vector_blocks b
-    where b.set_id = $1 and b.symbol = any ($2) and b.ts_from < $4 and b.ts_to > $3;
     insert into feature.watermarks as m (set_id, symbol, since, through)
     select $1, u.symbol, $3, $4
     from unnest($2) u (symbol)

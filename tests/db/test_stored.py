@@ -229,33 +229,6 @@ def test_a_hole_between_two_stored_stretches_is_computed(market: Connection) -> 
         np.testing.assert_array_equal(found[1], values)
 
 
-def test_what_fills_a_hole_that_was_packed_is_seen(market: Connection) -> None:
-    """Nothing of it was stored, so nothing is deleted before it is."""
-    hole = 200, 900
-    bars = candles(7, MINUTES)
-    market.execute(
-        "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
-        " values ('CCC', 'test', 'CCC', 'C', 'USD')"
-    )
-    put(market, "CCC", MINUTE, bars[: hole[0]], START)
-    put(market, "CCC", MINUTE, bars[hole[1] :], START + hole[1] * MINUTE)
-    market.execute("call market.refresh_aggregates()")
-    store(market, symbol="CCC")
-    market.execute("call feature.pack(%s)", (SET,))
-    put(market, "CCC", MINUTE, bars[slice(*hole)], START + hole[0] * MINUTE)
-    market.execute("call market.refresh_aggregates()")
-    inside = hole[0] + 60, hole[1] - 60
-    store(market, *inside, "CCC")
-    market.execute("delete from feature.pending")
-    span = [START + minute * MINUTE for minute in inside]
-    times, values = computed(market, span[0], span[1], "CCC")
-    assert len(times) > 512  # so many are copied into the chunk itself
-    found, numbers = matrix(market, *ALL, ["CCC"])["CCC"]
-    here = (found >= times[0]) & (found <= times[-1])
-    np.testing.assert_array_equal(found[here], times)
-    np.testing.assert_array_equal(numbers[here], values)
-
-
 def test_a_training_set_is_the_same_packed_or_not(market: Connection) -> None:
     market.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
