@@ -325,11 +325,15 @@ def _plain_bars(
     columns = [row[name] for name in names]
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
-    place = (ts - start) // width
     if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
         return None
-    if (place[1:] <= place[:-1]).any():
-        return None  # several versions, or in no order
+    order = None
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
+        order = np.argsort(ts, kind="stable")
+        ts = ts[order]
+        if (ts[1:] == ts[:-1]).any():
+            return None  # several versions
+    place = (ts - start) // width
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
@@ -342,6 +346,8 @@ def _plain_bars(
             if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
                 return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
+    if order is not None:
+        values = values[:, order]
     if len(ts) == size:
         channels = values.astype(np.float64)
     else:
