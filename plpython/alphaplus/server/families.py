@@ -36,7 +36,7 @@ MODULES: dict[str, str] = {
     "microstructure": "alphaplus.server.microstructure",
 }
 
-CHUNK = 4096  # grid times computed at once
+CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
 READ_EVENTS = 1440  # where single quotes are read, at first
@@ -325,10 +325,13 @@ def _plain_bars(
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
     place = (ts - start) // width
-    if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
+    if (ts % width).any():
         return None
-    if (place[1:] <= place[:-1]).any():
-        return None  # several versions, or in no order
+    if (known > np.maximum(since, ts + width)).any() or (place[1:] <= place[:-1]).any():
+        # Late, several versions, or in no order. Of trades that is all that there is to know.
+        if row["source"] != _TRADED or not flows:
+            return None
+        return _of_trades(row, ts, known.astype(np.int64), start, end)
     source, first = row["source"], int(ts[0])
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
@@ -349,6 +352,17 @@ def _plain_bars(
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
+
+
+def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+    """One-minute bars made from trades, none superseded: each minute one version, and one more for
+    each minute in which trades of it became known late."""
+    order = np.lexsort((usable, ts))
+    values = {name: w.floats(row[name])[order] for name in _BARS}
+    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
+    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    return w.Series(versions, start, end, w.MINUTE)
 
 
 def _read_bars(
