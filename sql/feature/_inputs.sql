@@ -58,10 +58,11 @@ as $$
             and not exists (select from market.trades_history h where h.symbol = u.symbol)
     )
     select
-        s.symbol, array_send(array_agg(s.ts)), array_send(array_agg(s.known_at)),
-        array_send(array_agg(s.open)), array_send(array_agg(s.high)),
-        array_send(array_agg(s.low)), array_send(array_agg(s.close)),
-        array_send(array_agg(s.volume))
+        s.symbol, string_agg(timestamptz_send(s.ts), ''::bytea),
+        string_agg(timestamptz_send(s.known_at), ''::bytea),
+        string_agg(float8send(s.open), ''::bytea), string_agg(float8send(s.high), ''::bytea),
+        string_agg(float8send(s.low), ''::bytea), string_agg(float8send(s.close), ''::bytea),
+        string_agg(float8send(s.volume), ''::bytea)
     from market.candles s
     where s.symbol = any (array(select b.symbol from bare b))
         and s.timeframe = $2 and s.ts >= $3 and s.ts < $4

@@ -34,7 +34,7 @@ as $$
     ) r
 $$;
 comment on function feature.patterns(text, timestamptz, interval) is
-'The candlestick patterns (of TA-Lib''s 61) that the last bar closed and known at ts ends, ts being the last multiple of the timeframe not after as_of (default: now); no row where there is none. pattern: TA-Lib''s name in lower case; direction: bullish, bearish, or neutral where the shape says nothing of direction (dojis, spinning top, high wave); strength: TA-Lib''s number / 100 (1; 0.8 where two edges are equal; 2 for a confirmed Hikkake). Errors: AP101, AP102, AP210 unknown timeframe.';
+'The candlestick patterns (of TA-Lib''s 61) that the last bar closed and known at ts ends, ts being the last multiple of the timeframe not after as_of (default: now); no row where there is none. pattern: TA-Lib''s name in lower case; direction: bullish, bearish, or neutral where the shape says nothing of direction (dojis, spinning top, high wave); strength: TA-Lib''s number / 100 (1; 0.8 where two edges are equal; 2 for a confirmed Hikkake). Errors: AP101, AP102, AP210 unknown timeframe, AP211 an infinite time.';
 
 create or replace function feature.patterns_history(
     symbol text, "from" timestamptz, "to" timestamptz, timeframe interval default '1 minute'
@@ -55,4 +55,4 @@ as $$
     ) r
 $$;
 comment on function feature.patterns_history(text, timestamptz, timestamptz, interval) is
-'The rows of feature.patterns at each multiple of the timeframe in [from, to), each as known at its own time. Errors: AP101, AP102, AP210.';
+'The rows of feature.patterns at each multiple of the timeframe in [from, to), each as known at its own time. Errors: AP101, AP102, AP210, AP211 a time that is null or infinite.';

@@ -85,14 +85,16 @@ begin
         using errcode = 'AP203',
             hint = 'Use whole minutes that divide a day: 1 minute, 5 minutes, 1 hour, 1 day, …';
     end if;
+    -- Two at once take turns, and have a version each.
+    perform pg_advisory_xact_lock(hashtextextended('feature.create_set:' || name, 0));
     return feature._create_set(
-        name, query, extract(epoch from lookback), extract(epoch from grid), description, formulas,
-        unchecked
+        name, query, extract(epoch from lookback), extract(epoch from grid),
+        coalesce(description, ''), formulas, coalesce(unchecked, false)
     );
 end
 $$;
 comment on function feature.create_set(text, text, interval, interval, text, jsonb, boolean) is
-'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Of several newest rows of one ts the one with the greatest key of its table (trade_id, event_id: by length, then byte by byte; sequence; timeframe) is the vector, or, where the SELECT groups rows or unites them, the one with the greatest values from left to right; where it orders rows by ts alone to take them one by one (limit, rows frames, lag, last), the key is added. Days, hours and dates are those of UTC. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback or grid; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
+'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Of several newest rows of one ts the one with the greatest key of its table (trade_id, event_id: by length, then byte by byte; sequence; timeframe) is the vector, or, where the SELECT groups rows or unites them, the one with the greatest values from left to right; where it orders rows by ts alone to take them one by one (limit, rows frames, lag, last), the key is added. Days, hours and dates are those of UTC. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback, grid or formulas; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
 
 create or replace function feature._user_functions(set_id integer) returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp

@@ -159,7 +159,7 @@ begin
 end
 $$;
 comment on function feature.vector(text, text, timestamptz, integer) is
-'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set.';
+'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 an infinite time.';
 
 create or replace function feature.vector(
     feature_sets text [], symbol text, as_of timestamptz default null
@@ -223,6 +223,12 @@ declare
     v_at timestamptz := public.time_bucket(v_set.grid, "from");
     v_stop timestamptz;
 begin
+    if pg_catalog.isfinite("from") and pg_catalog.isfinite("to") then
+        null;
+    else
+        raise exception 'a time is null or infinite'
+        using errcode = 'AP211', hint = 'Say from when to when, each with a date.';
+    end if;
     while v_at < "to" loop
         v_stop := least("to", v_at + v_set.grid * 20000);
         -- Two at once (the clock's and one by hand) take turns, stretch by stretch.
@@ -243,7 +249,7 @@ begin
 end
 $$;
 comment on procedure feature.materialise(text, text, timestamptz, timestamptz, integer) is
-'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202.';
+'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202, AP211 a time that is null or infinite.';
 
 create or replace procedure feature.materialise_at(
     feature_set text, as_of timestamptz default null, symbols text [] default null,

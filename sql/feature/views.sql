@@ -35,8 +35,10 @@ as $$
         max(v.ts) filter (where f.value <> 'NaN'),
         max(v.ts) - max(v.ts) filter (where f.value <> 'NaN')
     from feature._set($1, $5) s
+    -- offset: asked once, also where there are no vectors.
+    cross join (select market.resolve($2) as name offset 0) y
     join feature.vectors v
-        on v.set_id = s.set_id and v.symbol = market.resolve($2) and v.ts >= $3 and v.ts < $4
+        on v.set_id = s.set_id and v.symbol = y.name and v.ts >= $3 and v.ts < $4
     cross join lateral unnest(s.features, v.values) with ordinality as f (name, value, position)
     group by f.name, f.position
     order by f.position
@@ -49,13 +51,14 @@ select
     s.name as feature_set,
     s.version as feature_version,
     m.symbol,
-    q.*
+    q.*,
+    m.through
 from feature.watermarks as m
 inner join feature.sets as s on m.set_id = s.set_id
 cross join
     lateral feature.quality(s.name, m.symbol, m.through - interval '24 hours', m.through, s.version) as q;
 comment on view feature.quality_recent is
-'feature.quality of every set and symbol over the last 24 hours of its stored vectors.';
+'feature.quality of every set and symbol over the last 24 hours of its stored vectors, and through: up to when they are stored.';
 
 create or replace view feature.importance as
 select
@@ -78,7 +81,13 @@ select
     ) as rank
 from ml.model_versions as v
 inner join ml.aliases as a on v.version_id = a.version_id
-cross join lateral jsonb_each(v.importance) as k (kind, by_feature)
-cross join lateral jsonb_each_text(k.by_feature) as f (key, value);
+-- What a trainer wrote of its own that is no number for a feature is passed over.
+cross join lateral jsonb_each(
+    case jsonb_typeof(v.importance) when 'object' then v.importance end
+) as k (kind, by_feature)
+cross join lateral jsonb_each(
+    case jsonb_typeof(k.by_feature) when 'object' then k.by_feature end
+) as f (key, value)
+where jsonb_typeof(f.value) = 'number';
 comment on view feature.importance is
 'What the versions in service (alias champion, challenger, shadow) make of their features: importance by kind (gain, split, weight), its share of the version''s sum, and rank. Versions whose algorithm has no such thing (the deep models) have no rows: ask ml.explain.';

@@ -16,6 +16,15 @@ declare
     v_model text;
     v_as_of timestamptz := coalesce(asked_as_of, now());
 begin
+    if asked_pattern is not null and not exists (
+        select from feature.sets s
+        where s.name = 'patterns_1m'
+            and s.features && array[lower(asked_pattern), 'cdl' || lower(asked_pattern)]
+    ) then
+        raise exception 'unknown pattern %', quote_literal(asked_pattern)
+        using errcode = 'AP213',
+            hint = 'Use TA-Lib''s name, with or without cdl; all are listed by: select unnest(features) from feature.sets where name = ''patterns_1m''.';
+    end if;
     select m.model into v_model
     from ml.models m
     join ml.labels l on l.label = m.label
@@ -62,4 +71,4 @@ as $$
     from ml._enhance_pattern($1, $2, $3, $4, $5) e
 $$;
 comment on function ml.enhance_pattern(text, text, timestamptz, interval, interval) is
-'The candlestick patterns detected at as_of (default: now; one pattern, by TA-Lib''s name with or without cdl, or all), each beside the direction model of the horizon: probability_up, the calibrated probability of a higher price; pattern_confidence, the probability of a move the pattern''s way (probability_up for a bullish one, 1 less it for a bearish one, null for a neutral one); agrees, whether that is above one half. No row where no pattern is there. Errors: AP101, AP102, AP210 unknown timeframe, AP501 no model of that horizon, and those of ml.predict.';
+'The candlestick patterns detected at as_of (default: now; one pattern, by TA-Lib''s name with or without cdl, or all), each beside the direction model of the horizon: probability_up, the calibrated probability of a higher price; pattern_confidence, the probability of a move the pattern''s way (probability_up for a bullish one, 1 less it for a bearish one, null for a neutral one); agrees, whether that is above one half. No row where no pattern is there. Errors: AP101, AP102, AP210 unknown timeframe, AP213 unknown pattern, AP501 no model of that horizon, and those of ml.predict.';

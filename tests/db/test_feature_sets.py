@@ -276,6 +276,19 @@ def test_wrong_names_and_spans(market: Conn, name: str, lookback: str, grid: str
     assert refused.value.sqlstate == "AP203"
 
 
+@pytest.mark.parametrize("formulas", ["[1]", '"x"', '{"nosuch": "x"}'])
+def test_formulas_are_of_features(market: Conn, formulas: str) -> None:
+    query = f"select ts, bid_prices[1] as b {BOOKS}"
+    with pytest.raises(psycopg.Error) as refused:
+        create(market, "fine", query, formulas=formulas)
+    assert refused.value.sqlstate == "AP203"
+    assert refused.value.diag.message_hint
+    create(market, "fine", query, description=None, formulas='{"b": "best bid"}', unchecked=None)
+    formula = "select formula from feature.definitions where feature_set = 'fine'"
+    assert market.execute(formula).fetchall() == [("best bid",)]
+    market.execute("select feature.drop_set('fine')")
+
+
 LEAKS = {
     "lead": "lead(bid_prices[1], 3) over (order by ts)",
     "centred": "avg(bid_prices[1]) over (order by ts rows between 5 preceding and 5 following)",
@@ -332,6 +345,10 @@ def test_the_warm_up_audit_finds_what_is_needed(market: Conn) -> None:
     assert 10 <= needed.total_seconds() / 60 <= 15
     assert enough
     assert (market.execute(ask, ("endless", *span)).fetchone() or [0, 0])[1] is False
+    # Needs more than it is given, so it is never known.
+    starved = "select ts, lag(bid_prices[1], 90) over (order by ts) as x " + BOOKS
+    create(market, "starved", starved, "1 hour")
+    assert market.execute(ask, ("starved", *span)).fetchone() == (None, False)
 
 
 def test_lineage_names_the_raw_columns(market: Conn) -> None:
@@ -363,6 +380,16 @@ def test_lineage_names_the_raw_columns(market: Conn) -> None:
     technical = lineage("technical_1m")
     assert technical["rsi_14"] == {"market.candles.close", "market.trades.price"}
     assert len(technical) == 153
+
+
+def test_lineage_names_columns_that_there_are(market: Conn) -> None:
+    missing = market.execute(
+        "select distinct s.name, l.column_name from feature.sets s,"
+        " lateral feature.lineage(s.name, s.version) l where s.kind <> 'select' and not exists (select"
+        " from information_schema.columns c where c.table_schema || '.' || c.table_name || '.' ||"
+        " c.column_name = l.column_name)"
+    ).fetchall()
+    assert missing == []
 
 
 def test_a_new_definition_is_a_new_version(market: Conn) -> None:

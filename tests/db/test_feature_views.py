@@ -257,9 +257,69 @@ def test_stored_vectors_in_long_shape_and_their_quality(market: Conn) -> None:
         behind = len(column) - 1 - np.flatnonzero(np.isfinite(column))[-1]
         assert staleness == dt.timedelta(minutes=int(behind))
     recent = market.execute(
-        "select count(*) from feature.quality_recent where feature_set = 'order_book'"
+        "select count(*), min(through), max(through) from feature.quality_recent"
+        " where feature_set = 'order_book'"
     ).fetchone()
-    assert recent == (21,)
+    assert recent == (21, at(MINUTES), at(MINUTES))
+    with pytest.raises(psycopg.Error) as unknown:
+        market.execute(
+            "select * from feature.quality('patterns_1m', 'NOPE', %s, %s)", (at(0), at(9))
+        )
+    assert unknown.value.sqlstate == "AP101"
+
+
+TIMES = {
+    "feature.noise_mask('AAAUSDT', {0}, {1})",
+    "feature.noise_counts('AAAUSDT', {0}, {1})",
+    "feature.audit_lookahead('order_book', 'AAAUSDT', {0}, {1})",
+    "feature.audit_warmup('order_book', 'AAAUSDT', {0}, {1})",
+    "feature.patterns_history('AAAUSDT', {0}, {1})",
+    "feature.technical_history('AAAUSDT', {0}, {1})",
+    "feature.liquidation_history('AAAUSDT', {0}, {1})",
+}
+MOMENTS = {
+    "feature.patterns('AAAUSDT', {0})",
+    "feature.technical('AAAUSDT', {0})",
+    "feature.order_book('AAAUSDT', {0})",
+    "feature.vector('order_book', 'AAAUSDT', {0})",
+    "feature.volatility_score('AAAUSDT', {0})",
+    "feature.liquidity_score('AAAUSDT', {0})",
+}
+
+
+@pytest.mark.parametrize("call", sorted(TIMES | MOMENTS))
+def test_a_time_that_is_none_is_refused_with_words(market: Conn, call: str) -> None:
+    good = "timestamptz '2024-06-01 01:00+00'"
+    bad = ["timestamptz '-infinity'", "timestamptz 'infinity'"]
+    pairs = [(word, good) for word in bad]
+    if call in TIMES:
+        pairs += [(good, word) for word in bad] + [("null", good), (good, "null")]
+    for pair in pairs:
+        with pytest.raises(psycopg.Error) as refused:
+            market.execute(f"select * from {call.format(*pair)}")
+        assert refused.value.sqlstate == "AP211", pair
+        assert "null or infinite" in str(refused.value)
+        assert refused.value.diag.message_hint
+    if call in TIMES:
+        assert market.execute(f"select * from {call.format(good, good)}").fetchall() is not None
+
+
+def test_nothing_is_stored_up_to_the_end_of_time(market: Conn) -> None:
+    for span in ((at(0), "infinity"), ("-infinity", at(0)), (None, at(0))):
+        with pytest.raises(psycopg.Error) as refused:
+            market.execute("call feature.materialise('order_book', 'AAAUSDT', %s, %s)", span)
+        assert refused.value.sqlstate == "AP211"
+
+
+@pytest.mark.parametrize("more", ["0", "-1", "null", "3, -1", "3, null", "3, 'NaN'"])
+def test_an_audit_of_nothing_is_refused(market: Conn, more: str) -> None:
+    for audit in ("audit_lookahead", "audit_warmup"):
+        with pytest.raises(psycopg.Error) as refused:
+            market.execute(
+                f"select * from feature.{audit}('order_book', 'AAAUSDT', %s, %s, {more})",
+                (at(60), at(90)),
+            )
+        assert refused.value.sqlstate == "AP212"
 
 
 def test_importance_of_what_serves(db: Conn) -> None:
@@ -271,8 +331,16 @@ def test_importance_of_what_serves(db: Conn) -> None:
     named = {f"x{i}": float(gain[f"Column_{i}"]) for i in range(x.shape[1])}
     version = register(db, booster, promote=True, importance={"gain": named})
     register(db, booster, importance={"gain": named})
+    # A version of somebody's that says something else does not hide the others.
+    odd = {"gain": {"x0": "much", "x1": 2}, "words": ["x0"], "text": "x"}
+    other = register(db, booster, model="fixed_value", promote=True, importance=odd)
+    found = db.execute(
+        "select feature, importance from feature.importance where version_id = %s", (other,)
+    ).fetchall()
+    assert found == [("x1", 2.0)]
     rows = db.execute(
-        "select version_id, feature, importance, share, rank from feature.importance order by rank"
+        "select version_id, feature, importance, share, rank from feature.importance"
+        " where model = 'fixed' order by rank"
     ).fetchall()
     assert {row[0] for row in rows} == {version}, "only what plays a part"
     assert len(rows) == x.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -52,12 +53,40 @@ def test_the_mask_names_what_it_drops_and_the_counts_agree(
             (START + 100 * MINUTE, END),
         ).fetchall()
     )
-    for reason in {reason for reasons in found.values() for reason in reasons}:
-        assert counts[reason] == sum(reason in reasons for reasons in found.values())
-    assert counts["any"] == len(found)
+    assert list(counts) == ["hampel", "bad_tick", "volume", "spread", "gap", "any"]
+    for reason, count in counts.items():
+        dropped = [reasons for reasons in found.values() if reason in (*reasons, "any")]
+        assert count == len(dropped)
+    assert counts["spread"] == 0, "what dropped nothing is counted too"
     with pytest.raises(psycopg.Error) as error:
         market.execute("select * from feature.noise_mask('AAA', now(), now(), '{\"x\": 1}')")
     assert error.value.sqlstate == "AP220"
+
+
+@pytest.mark.parametrize(("low", "high"), [(1490.5, 1510.0), (1500.9, 1501.1), (1500.2, 1500.8)])
+def test_shares_are_of_the_grid_times_in_the_span(
+    market: psycopg.Connection[Any], low: float, high: float
+) -> None:
+    share = market.execute(
+        "select dropped, share from feature.noise_counts('AAA', %s, %s) where reason = 'gap'",
+        (START + low * MINUTE, START + high * MINUTE),
+    ).fetchone()
+    times = int(np.ceil(high) - np.ceil(low))
+    assert share == ((1, 1 / times) if times else (0, None))
+
+
+def test_a_model_s_wrong_filter_is_refused_with_words(market: psycopg.Connection[Any]) -> None:
+    with market.transaction(force_rollback=True):
+        market.execute(
+            'update ml.models set training = training || \'{"noise": {"windw": 5}}\''
+            " where model = 'direction_15m'"
+        )
+        with pytest.raises(psycopg.Error) as error, market.transaction():
+            market.execute(
+                "select n from ml.training_matrix('direction_15m', 'AAA', %s)", (END,)
+            ).fetchall()
+        assert error.value.sqlstate == "AP220"
+        assert "windw" in str(error.value)
 
 
 def test_a_model_may_ask_for_a_filtered_training_set(market: psycopg.Connection[Any]) -> None:

@@ -116,3 +116,26 @@ def test_by_the_operator(market: Connection, connect_as: Callable[[str, str], Co
         "select distinct through from feature.watermarks where symbol = 'EDGE'"
     ).fetchall()
     assert held[0][0] >= edge + 600 * MINUTE
+
+
+def test_blocks_of_what_is_stored_anew_are_gone(market: Connection) -> None:
+    """Also where nothing was stored and the vectors go past the table's triggers."""
+    market.execute("truncate feature.vectors")
+    market.execute("delete from feature.watermarks")
+    edge = boundary(market)
+    start, stop = edge, edge + 1000 * MINUTE
+    span = ("EDGE", start, stop)
+    market.execute("call feature.materialise('patterns_1m', %s, %s, %s)", span)
+    want = stored(market, "patterns_1m", "EDGE")
+    hole = (edge + 200 * MINUTE, edge + 900 * MINUTE)
+    market.execute("delete from feature.vectors where ts >= %s and ts < %s", hole)
+    market.execute("call feature.pack('patterns_1m')")
+    packed = market.execute("select sum(n) from feature.vector_blocks").fetchone()
+    assert packed is not None and 0 < packed[0] < 400
+    market.execute("call feature.materialise('patterns_1m', 'EDGE', %s, %s)", hole)
+    rows = market.execute(
+        "select m.n, m.ts, m.vectors from feature.matrix('patterns_1m', array[%s], %s, %s) m", span
+    ).fetchall()
+    assert sum(n for n, _, _ in rows) == len(want)
+    numbers = np.concatenate([np.frombuffer(v, "<f8").reshape(n, -1) for n, _, v in rows])
+    np.testing.assert_array_equal(numbers, np.array(list(want.values())))

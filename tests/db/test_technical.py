@@ -191,6 +191,71 @@ def test_rows_known_later_change_nothing(market: Connection, at: int, seed: int)
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13, err_msg=str(ask))
 
 
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    symbol=st.sampled_from(["AAA", "HRS", "DAYS"]),
+    place=st.floats(0.05, 0.95),
+    change=st.sampled_from(["append", "alter", "delete", "correct"]),
+)
+def test_what_follows_changes_nothing_at_any_timeframe(
+    market: Connection, symbol: str, place: float, change: str
+) -> None:
+    """The named functions at every timeframe, and the factors; rows after, and made known after."""
+    span = {"AAA": MINUTES * MINUTE, "HRS": HOURS * 60 * MINUTE, "DAYS": 100 * DAY}[symbol]
+    t = START + dt.timedelta(seconds=round(place * span.total_seconds()))
+    frames = {
+        "AAA": ("1 minute", "5 minutes", "15 minutes", "1 hour"),
+        "HRS": ("1 hour", "4 hours", "1 day"),
+        "DAYS": ("1 day",),
+    }
+
+    def answers() -> list[Any]:
+        rows = [
+            market.execute(
+                f"select * from feature.{function}(%s, %s, %s::interval)",  # type: ignore[arg-type]
+                (symbol, t, timeframe),
+            ).fetchall()
+            for function in ("technical", "patterns")
+            for timeframe in frames[symbol]
+        ]
+        return [*rows, vector(market, "factors_1d", symbol, t)]
+
+    before = answers()
+    after = "symbol = %s and ts + timeframe > %s"
+    with market.transaction(force_rollback=True):
+        if change == "delete":
+            market.execute(f"delete from market.candles where {after}", (symbol, t))
+        elif change == "alter":
+            market.execute(
+                f"update market.candles set close = low, volume = volume * 9 where {after}",
+                (symbol, t),
+            )
+        elif change == "correct":
+            market.execute(
+                "update market.candles set close = low, volume = volume * 9"
+                " where symbol = %s and ts + timeframe <= %s and ts > %s::timestamptz - %s::interval",
+                (symbol, t, t, span / 10),
+            )
+        else:
+            market.execute(
+                "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+                " volume) select symbol, timeframe, ts + %(d)s, known_at + %(d)s, 1, 9, 1, 5, 1e9"
+                " from market.candles where symbol = %(s)s and ts > %(t)s on conflict do nothing",
+                {"s": symbol, "t": t, "d": span},
+            )
+        for one, other in zip(before[:-1], answers()[:-1], strict=True):
+            assert [row[:2] for row in one] == [row[:2] for row in other]
+            for mine, its in zip(one, other, strict=True):
+                words = [x if isinstance(x, str) else None for x in mine[2:]]
+                assert words == [x if isinstance(x, str) else None for x in its[2:]]
+                numbers = [
+                    [np.nan if x is None or isinstance(x, str) else x for x in row[2:]]
+                    for row in (mine, its)
+                ]
+                np.testing.assert_allclose(*numbers, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(answers()[-1], before[-1], rtol=1e-11, atol=1e-13)
+
+
 def test_a_higher_timeframe_gives_its_last_closed_bar(market: Connection) -> None:
     columns = names(market, "technical_1m")
     t = START + 3000 * MINUTE  # 02:00
@@ -242,6 +307,7 @@ def test_little_data_and_wrong_questions(market: Connection) -> None:
         ("select * from feature.technical('AAA', timeframe => '2 minutes')", "AP210"),
         ("select * from feature.patterns('AAA', timeframe => null)", "AP210"),
         ("select * from ml.enhance_pattern('AAA', horizon => '11 minutes')", "AP501"),
+        ("select * from ml.enhance_pattern('AAA', 'cdlnosuch')", "AP213"),
     ):
         with pytest.raises(psycopg.Error) as error:
             market.execute(question)  # type: ignore[arg-type]

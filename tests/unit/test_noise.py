@@ -75,9 +75,25 @@ def test_a_still_market_and_holes_are_not_noise_in_themselves() -> None:
     assert sum(map(len, reasons(bars, np.full((3, WIDTH), np.nan)))) == 0
 
 
+def test_a_trade_in_a_market_that_seldom_trades_is_no_outlier() -> None:
+    bars, spread = windows(3)
+    bars["volume"][:, :40] = 0.0
+    bars["volume"][1, -1] = 1e9
+    bars["volume"][2, -1] = 0.0
+    assert reasons(bars, spread) == [set(), set(), {"volume"}]
+
+
 @pytest.mark.parametrize(
     "text",
-    ['{"windw": 5}', '{"window": 5}', '{"window": "x"}', "[1]", '{"gap": null}', '{"gap": 1}'],
+    [
+        '{"windw": 5}',
+        '{"window": 5}',
+        '{"window": "x"}',
+        "[1]",
+        '{"gap": null}',
+        '{"gap": 1}',
+        '{"wick_min": true}',
+    ],
 )
 def test_wrong_parameters_are_refused(text: str) -> None:
     with pytest.raises(ValueError):

@@ -5,12 +5,11 @@ Neither changes a row: a time's view of the data is a read that is bounded at it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, usersets
+from alphaplus.server import families, times, usersets
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -22,10 +21,21 @@ def _equal(one: Floats, other: Floats, tolerance: float) -> npt.NDArray[np.bool_
     return np.asarray(close | (one == other) | (np.isnan(one) & np.isnan(other)))
 
 
-def _sampled(start: float, end: float, width: int, samples: int, seed: int) -> tuple[Times, Times]:
-    """(all grid times of [start, end), some of them), microseconds."""
-    first = -(-round(start * w.SECOND) // width) * width
-    grid = np.arange(first, round(end * w.SECOND), width, dtype=np.int64)
+def _sampled(
+    plpy: Any, start: float, end: float, width: int, samples: int, tolerance: float, seed: int
+) -> tuple[Times, Times]:
+    """(all grid times of [start, end), some of them), microseconds.
+
+    Refuses (AP212) less than one sample or a tolerance that is none, (AP211) times that are none.
+    """
+    begin, stop = times.moments(plpy, start, end)
+    if samples is None or samples < 1 or tolerance is None or not tolerance >= 0 or seed is None:
+        plpy.error(
+            "samples must be at least 1, tolerance at least 0, and seed a number",
+            sqlstate="AP212",
+            hint="Leave them out for the defaults.",
+        )
+    grid = np.arange(-(-begin // width) * width, stop, width, dtype=np.int64)
     if len(grid) == 0:
         return grid, grid
     rng = np.random.default_rng(seed)
@@ -46,7 +56,7 @@ def look_ahead(
     samples: int,
     tolerance: float,
     seed: int,
-) -> Iterator[tuple[str, float, float | None, float | None]]:
+) -> list[tuple[str, float, float | None, float | None]]:
     """``(feature, seconds, with later rows, without)`` wherever the two differ.
 
     With: the stretch computed at once, all of [start, end) being read; of a user's set its SELECT
@@ -54,9 +64,10 @@ def look_ahead(
     on its own, reading nothing that happened after it or was known later.
     """
     family = families.find(plpy, cache, definition)
-    grid, sample = _sampled(start, end, family.grid, samples, seed)
+    grid, sample = _sampled(plpy, start, end, family.grid, samples, tolerance, seed)
+    rows: list[tuple[str, float, float | None, float | None]] = []
     if len(sample) == 0:
-        return
+        return rows
     if definition.startswith(usersets.PREFIX):
         chosen = usersets.load(plpy, int(definition.removeprefix(usersets.PREFIX)))
         whole = usersets.values(
@@ -69,12 +80,9 @@ def look_ahead(
         alone = families.matrix(plpy, cache, family, symbol, np.array([t]))[0]
         same = _equal(whole[place], alone, tolerance)
         for i in np.flatnonzero(~same):
-            yield (
-                family.names[i],
-                float(t) / w.SECOND,
-                _number(whole[place, i]),
-                _number(alone[i]),
-            )
+            both = _number(whole[place, i]), _number(alone[i])
+            rows.append((family.names[i], float(t) / w.SECOND, *both))
+    return rows  # not a generator: an error inside one reaches the user without its words
 
 
 def _number(x: float) -> float | None:
@@ -101,7 +109,7 @@ def warm_up(
     Null: the feature was known at no sampled time.
     """
     family = families.find(plpy, cache, definition)
-    _, sample = _sampled(start, end, family.grid, samples, seed)
+    _, sample = _sampled(plpy, start, end, family.grid, samples, tolerance, seed)
     k = len(family.names)
     whole = round(declared * w.SECOND)
     shares = [2.0, 1.0]
@@ -118,7 +126,7 @@ def warm_up(
         longer = _with_history(plpy, cache, definition, family, symbol, int(t), lengths[0])
         there = np.isfinite(reference)
         known |= there
-        enough &= _equal(reference, longer, tolerance) | ~there
+        enough &= _equal(reference, longer, tolerance)
         still = there.copy()
         need[there] = np.maximum(need[there], lengths[-1])
         previous = lengths[1]

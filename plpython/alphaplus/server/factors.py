@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 WARMUP = 64
 BLOCK = 512
 _SOURCE = "qlib Alpha158"
+_SAMPLE = np.sqrt(20 / 19)  # of a standard deviation of 20, over the population's
 
 # name, formula, unit, bars needed
 FACTORS: tuple[tuple[str, str, str, int], ...] = (
@@ -40,19 +41,19 @@ FACTORS: tuple[tuple[str, str, str, int], ...] = (
 def compute(b: technical.Bars, last: bool = False) -> Floats:
     """The factors at every bar, (bars, 14), or at the ``last`` one alone."""
     ta, close = b.ta, b.close
-    columns = [
+    columns = (
         (close - b.open) / b.open,
         (b.high - b.low) / b.open,
         (2 * close - b.high - b.low) / b.open,
         *(1 / ta.ROCR(close, bars) for bars in (5, 20, 60)),
         *(ta.SMA(close, bars) / close for bars in (5, 20, 60)),
-        ta.STDDEV(close, 20, 1.0) * np.sqrt(20 / 19) / close,
+        ta.STDDEV(close, 20, 1.0) * _SAMPLE / close,
         ta.MAX(b.high, 20) / close,
         ta.MIN(b.low, 20) / close,
         ta.CORREL(close, np.log(b.volume + 1), 20),
         b.volume_20 / (b.volume + 1e-12),
-    ]
-    values = np.stack(columns, axis=1)
+    )
+    values = np.array(columns).T
     return values[-1:] if last else values
 
 

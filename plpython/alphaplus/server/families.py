@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import arrays
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -480,9 +479,8 @@ def _unpacked(rows: bytes | None) -> w.Versions:
 
 def _loaded(row: Any, width: int) -> w.Versions:
     """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
-    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
-    known = arrays.elements(row["known_at"], ">i8").astype(np.int64)
-    values = {name: arrays.elements(row[name], ">f8").astype(np.float64) for name in _BARS[:5]}
+    ts, known = w.times(row["ts"]), w.times(row["known_at"])
+    values = {name: w.floats(row[name]) for name in _BARS[:5]}
     if (np.diff(ts) <= 0).any():
         order = np.argsort(ts)
         ts, known = ts[order], known[order]

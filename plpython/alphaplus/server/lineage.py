@@ -24,10 +24,16 @@ _BAR = {
     "low": ("candles.low", "trades.price"),
     "close": ("candles.close", "trades.price"),
     "volume": ("candles.volume", "trades.size"),
-    "quote_volume": ("candles.quote_volume", "trades.price", "trades.size"),
+    # Where the source has no quote volume: volume x the mean of high, low and close.
+    "quote_volume": (
+        "candles.quote_volume", "candles.volume", "candles.high", "candles.low", "candles.close",
+        "trades.price", "trades.size",
+    ),
     "buy_volume": ("candles.taker_buy_volume", "trades.size", "trades.side"),
+    # Candles have none: taker volume x the mean price, quote volume / volume, else the close.
     "buy_quote_volume": (
-        "candles.taker_buy_quote_volume", "trades.price", "trades.size", "trades.side",
+        "candles.taker_buy_volume", "candles.quote_volume", "candles.volume", "candles.close",
+        "trades.price", "trades.size", "trades.side",
     ),
     "trade_count": ("candles.trade_count", "trades.trade_id"),
 }  # fmt: skip

@@ -8,7 +8,8 @@ nothing of the future into a training set. (A centred filter, or "it came back a
   (Hampel 1974; Davies and Gather 1993), and more than ``hampel_min`` (a still market has MAD 0).
 * ``bad_tick``: a wick (high over the body, or low under it, as a fraction of close) longer than
   ``wick_ratio`` x the median range of the window, and than ``wick_min``.
-* ``volume``: volume 0 (``zero_volume``), or more than ``volume_ratio`` x the window's median.
+* ``volume``: volume 0 (``zero_volume``), or more than ``volume_ratio`` x the window's median, where
+  that is not 0.
 * ``spread``: mean relative spread of the bar's book snapshots above ``spread_max``, or above
   ``spread_ratio`` x the window's median. Bars without a book pass.
 * ``gap``: no bar is known for the interval just before t.
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families
+from alphaplus.server import families, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -66,11 +67,12 @@ class Params:
         params = cls(**given)
         for field in fields(cls):
             value = getattr(params, field.name)
-            right = bool if field.name in ("zero_volume", "gap") else (int, float)
+            kind = bool if field.name in ("zero_volume", "gap") else (int, float)
             nullable = field.name in ("hampel_sigmas", "wick_ratio", "volume_ratio") or (
                 field.name.startswith("spread")
             )
-            if not (isinstance(value, right) or (value is None and nullable)):
+            right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if not (right or (value is None and nullable)):
                 raise ValueError(f"noise parameter {field.name!r} has the wrong kind of value")
         if not isinstance(params.window, int) or params.window < 10:
             raise ValueError("noise parameter 'window' is a whole number of at least 10 bars")
@@ -120,7 +122,8 @@ def judge(bars: dict[str, Floats], spread: Floats, params: Params) -> Findings:
         wick = wick / close[:, -1]
         ranges = _median(((bars["high"] - bars["low"]) / close)[:, :-1])
         volume = bars["volume"][:, -1]
-        ratio = volume / _median(bars["volume"][:, :-1])
+        usual_volume = _median(bars["volume"][:, :-1])
+        ratio = volume / usual_volume
         wide = spread[:, -1]
         usual = _median(spread[:, :-1])
         found = np.zeros((len(close), len(REASONS)), dtype=bool)
@@ -131,7 +134,8 @@ def judge(bars: dict[str, Floats], spread: Floats, params: Params) -> Findings:
         if params.zero_volume:
             found[:, 2] |= volume == 0
         if params.volume_ratio is not None:
-            found[:, 2] |= ratio > params.volume_ratio
+            # Where most bars are without a trade, one with a trade is no outlier.
+            found[:, 2] |= (ratio > params.volume_ratio) & (usual_volume > 0)
         if params.spread_max is not None:
             found[:, 3] |= wide > params.spread_max
         if params.spread_ratio is not None:
@@ -177,33 +181,46 @@ def find(
     )
 
 
+def asked(plpy: Any, text: str | None) -> Params:
+    """The parameters of a JSON object; refuses (AP220) what is none."""
+    try:
+        return Params.of(text)
+    except (ValueError, TypeError) as error:
+        plpy.error(str(error), sqlstate="AP220", hint="See the comment of feature.noise_mask.")
+        raise
+
+
 def keep(
     plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: str
 ) -> Mask:
     """Which grid times a training set keeps."""
-    found = find(plpy, cache, symbol, grid, width, Params.of(params))
+    found = find(plpy, cache, symbol, grid, width, asked(plpy, params))
     kept: Mask = ~np.asarray(found.reasons.any(axis=1))
     return kept
 
 
+Row = tuple[float, list[str], float | None, float | None, float | None, float | None]
+
+
 def rows(
     plpy: Any, cache: dict[str, Any], symbol: str, span: tuple[float, float, float], params: str
-) -> Iterator[tuple[float, list[str], float | None, float | None, float | None, float | None]]:
+) -> Iterator[Row]:
     """``(seconds, reasons, sigmas, wick, volume ratio, spread)`` of the grid times to be dropped.
 
     ``span`` is start, stop and step in seconds.
     """
-    try:
-        given = Params.of(params)
-    except (ValueError, TypeError) as error:
-        plpy.error(str(error), sqlstate="AP220", hint="See the comment of feature.noise_mask.")
-        raise
-    width = round(span[2] * w.SECOND)
-    first = -(-round(span[0] * w.SECOND) // width) * width
-    grid = np.arange(first, round(span[1] * w.SECOND), width, dtype=np.int64)
+    given = asked(plpy, params)
+    start, stop, width = times.moments(plpy, *span)
+    grid = np.arange(-(-start // width) * width, stop, width, dtype=np.int64)
+    return _rows(plpy, cache, symbol, grid, width, given)
+
+
+def _rows(
+    plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: Params
+) -> Iterator[Row]:
     for begin in range(0, len(grid), families.READ):
         part = grid[begin : begin + families.READ]
-        found = find(plpy, cache, symbol, part, width, given)
+        found = find(plpy, cache, symbol, part, width, params)
         for row in np.flatnonzero(found.reasons.any(axis=1)).tolist():
             reasons = [REASONS[i] for i in np.flatnonzero(found.reasons[row])]
             measures = (

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, technical
+from alphaplus.server import families, technical, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -133,9 +133,14 @@ def rows(
 ) -> Iterator[tuple[float, str, str, str, float]]:
     """``(seconds, pattern, title, direction, strength)`` at the timeframe's grid times in span."""
     width = technical.width_of(timeframe)
-    read = families.reader(plpy, cache, symbol)
-    first = -(-round(span[0] * w.SECOND) // width) * width
-    grid = np.arange(first, round(span[1] * w.SECOND), width, dtype=np.int64)
+    start, stop = times.moments(plpy, *span)
+    grid = np.arange(-(-start // width) * width, stop, width, dtype=np.int64)
+    return _rows(families.reader(plpy, cache, symbol), grid, width)
+
+
+def _rows(
+    read: families.Reader, grid: families.Times, width: int
+) -> Iterator[tuple[float, str, str, str, float]]:
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
         values = evaluate(read, part, width)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families
+from alphaplus.server import families, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -17,7 +17,7 @@ WINDOW = 30  # one-minute returns
 
 def volatility(plpy: Any, cache: dict[str, Any], symbol: str, seconds: float) -> float | None:
     """Rank of the last 30 minutes' volatility in the last 24 hours' as known at one grid time."""
-    grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
+    grid = np.array(times.moments(plpy, seconds), dtype=np.int64)
     width = DAY + WINDOW
     begin = int(grid[0]) - width * w.MINUTE
     bars = families.reader(plpy, cache, symbol, int(grid[0]))(w.MINUTE, begin, int(grid[0]))

@@ -17,7 +17,7 @@ as p / close - 1, a difference of prices as d / close, a volume as v / (mean vol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families
+from alphaplus.server import families, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -662,98 +662,104 @@ def series_matrix(
         return out
     closed = np.minimum((grid - start) // width, size)  # bars closed by each time
     edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
-    for low, high in pairwise(edges):
-        first = int(anchors[low] * span - warmup * width - start) // width
-        last = int(closed[high - 1])
-        rows_ = slice(low, high)
-        if last > first:
-            out[rows_] = _block(
-                series, grid[rows_], closed[rows_], (first, last), (compute, columns, max_age)
-            )
-        else:
-            out[rows_] = np.nan
+    bars = _Dense(series.final)
+    with np.errstate(all="ignore"):
+        for low, high in pairwise(edges):
+            first = int(anchors[low] * span - warmup * width - start) // width
+            last = int(closed[high - 1])
+            rows_ = slice(low, high)
+            if last <= first:
+                out[rows_] = np.nan
+                continue
+            odd = series.odd.between(first, last, grid[rows_])
+            alone = high - low == 1 and len(odd) == 0
+            run = _Run(bars, (first, last), compute, max_age, alone)
+            run.at(closed[rows_], closed[rows_], out[rows_])
+            if len(odd):
+                _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
     return out
 
 
+class _Dense:
+    """The bars of a series that are there, one after the other."""
+
+    def __init__(self, channels: Mapping[str, Floats]) -> None:
+        known = np.isfinite(channels["close"])
+        self.places = np.flatnonzero(known)
+        self.count = np.concatenate([[0], np.cumsum(known)])  # bars before each place
+        self.bars = {name: channels[name][known] for name in CHANNELS}
+        self.bars["volume"] = np.nan_to_num(self.bars["volume"])
+
+
 class _Run:
-    """One run of ``compute`` over the bars of a stretch that are there; ``last``: no other bar's
-    row will be asked for."""
+    """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
+    no bar's row but the last one's will be asked for."""
 
     def __init__(
         self,
-        channels: dict[str, Floats],
+        dense: _Dense,
+        places: tuple[int, int],
         compute: Compute,
-        columns: int,
         max_age: int,
-        last: bool = False,
+        alone: bool,
     ) -> None:
-        self.max_age = max_age
-        self.known = np.isfinite(channels["close"])
-        self.count = np.concatenate([[0], np.cumsum(self.known)])
-        self.places = np.flatnonzero(self.known)
-        self.columns = columns
-        bars = {name: values[self.known] for name, values in channels.items()}
-        bars["volume"] = np.nan_to_num(bars["volume"])
-        with np.errstate(all="ignore"):
-            self.values = compute(Bars(**bars), last)
-        self.skipped = len(self.places) - len(self.values)
+        self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
+        begin, end = dense.count[places[0]], dense.count[places[1]]
+        self.begin, self.values = begin, None
+        if end > begin:
+            bars = {name: x[begin:end] for name, x in dense.bars.items()}
+            self.values = compute(Bars(**bars), alone)
+            self.begin = end - len(self.values)  # bars before the first row
 
-    def at(self, closed: Times, until: Times) -> Floats:
-        """The row of the last bar before ``until``, unless it is too old when ``closed`` bars are
-        over."""
-        rows = self.count[until] - 1
-        there = rows >= 0
-        if not len(self.places):
-            return np.full((len(closed), self.columns), np.nan)
-        there &= closed - self.places[rows] <= self.max_age
-        out: Floats = self.values[np.maximum(rows, 0) - self.skipped]
-        out[~there] = np.nan
-        return out
+    def at(self, closed: Times, until: Times, out: Floats) -> None:
+        """Into ``out`` the row of the last bar before ``until``, unless it is too old when
+        ``closed`` bars are over."""
+        if self.values is None:
+            out[:] = np.nan
+            return
+        rows = self.dense.count[until] - 1
+        there = (rows >= self.begin) & (closed - self.dense.places[rows] <= self.max_age)
+        rows -= self.begin
+        if rows[-1] - rows[0] == len(rows) - 1 and there.all():
+            out[:] = self.values[rows[0] : rows[-1] + 1]
+        else:
+            out[:] = self.values[np.maximum(rows, 0)]
+            out[~there] = np.nan
 
 
-def _block(
-    series: w.Series,
-    grid: Times,
-    closed: Times,
-    places_of: tuple[int, int],
-    how: tuple[Compute, int, int],
-) -> Floats:
-    first, last = places_of
-    channels = {name: series.final[name][first:last] for name in CHANNELS}
-    closed = np.maximum(closed - first, 0)
+def _as_known(
+    series: w.Series, touched: Times, run: _Run, grid: Times, closed: Times, out: Floats
+) -> None:
+    """Set the rows of times at which some bar was not as it is now: computed from what was known
+    then. Where it was only that the newest bars had not come yet, that is an earlier row of the
+    same run."""
+    first, last = run.span
     odd = series.odd
-    touched = np.flatnonzero(
-        (odd.index >= first) & (odd.index < last) & (odd.start <= grid[-1]) & (odd.end > grid[0])
-    )
-    run = _Run(channels, *how, last=len(grid) == 1 and len(touched) == 0)
-    out = run.at(closed, closed)
-    if len(touched) == 0:
-        return out
-    # Times at which some bar was not as it is now: computed from what was known then. Where it was
-    # only that the newest bars had not come yet, that is an earlier row of the same run.
     index = odd.index[touched] - first
     missing = np.isnan(odd.values["close"][touched])
     from_row = np.searchsorted(grid, odd.start[touched])
     to_row = np.searchsorted(grid, odd.end[touched])
+    known = np.isfinite(series.final["close"][first:last])
     for row in range(int(from_row.min()), min(int(to_row.max()), len(grid))):
-        limit = int(closed[row])
+        limit = max(int(closed[row]) - first, 0)
         holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
         if len(holds) == 0:
             continue
         places = index[holds]
         oldest = int(places.min())
-        here = closed[row : row + 1]
+        here = slice(row, row + 1)
         if missing[holds].all():
-            others = run.known[oldest:limit].copy()
+            others = known[oldest:limit].copy()
             others[places - oldest] = False
             if not others.any():
-                out[row] = run.at(here, np.array([oldest]))[0]
+                run.at(closed[here], np.array([first + oldest]), out[here])
                 continue
-        state = {name: values[:limit].copy() for name, values in channels.items()}
+        state = {name: series.final[name][first : first + limit].copy() for name in CHANNELS}
         for name, values in state.items():
             values[places] = odd.values[name][touched[holds]]
-        out[row] = _Run(state, *how, last=True).at(here, here)[0]
-    return out
+        then = np.array([limit])
+        then_run = _Run(_Dense(state), (0, limit), run.compute, run.max_age, True)
+        then_run.at(then, then, out[here])
 
 
 def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:
@@ -865,11 +871,13 @@ def rows(
     plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
 ) -> Iterator[tuple[float, list[float | None]]]:
     """``(seconds, outputs)`` at the timeframe's grid times in [start, stop), seconds since 2000."""
-    start, stop = span
+    start, stop = times.moments(plpy, *span)
     plan = plan_of(timeframe)
-    read = families.reader(plpy, cache, symbol)
-    first = -(-round(start * w.SECOND) // plan.width) * plan.width
-    grid = np.arange(first, round(stop * w.SECOND), plan.width, dtype=np.int64)
+    grid = np.arange(-(-start // plan.width) * plan.width, stop, plan.width, dtype=np.int64)
+    return _rows(families.reader(plpy, cache, symbol), grid, plan)
+
+
+def _rows(read: Reader, grid: Times, plan: Plan) -> Iterator[tuple[float, list[float | None]]]:
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
         values = evaluate(read, part, [plan])

@@ -333,6 +333,7 @@ def create(
     query = (query or "").strip().rstrip(";").rstrip()
     features = check(plpy, query, look_ahead=look_ahead)
     kinds = types(plpy, query, features)
+    given = _described(plpy, formulas, features)
     booleans = {name for name in features if kinds[name] == 16}
     if booleans:
         # float8 has no cast from boolean
@@ -362,7 +363,6 @@ def create(
         ),
         [name, list(features), query, grid, lookback, digest, description],
     )[0]
-    given: Mapping[str, Any] = json.loads(formulas or "{}")
     expressions = _expressions(query)
     for position, feature in enumerate(features, 1):
         own = given.get(feature)
@@ -381,6 +381,21 @@ def create(
         )  # fmt: skip
     functions(plpy, int(row["set_id"]))
     return int(row["set_id"])
+
+
+def _described(plpy: Any, formulas: str | None, features: tuple[str, ...]) -> Mapping[str, Any]:
+    """What the user says of the features; refuses (AP203) what is no object or of no feature."""
+    given = json.loads(formulas or "{}")
+    strange = sorted(set(given) - set(features)) if isinstance(given, dict) else [formulas]
+    if strange:
+        plpy.error(
+            f"formulas of {strange[0]}, which is no feature of the set",
+            sqlstate="AP203",
+            detail=f"Its features: {', '.join(features)}.",
+            hint='Give an object: {"feature": {"formula": …, "unit": …, "source": …}}.',
+        )
+    found: Mapping[str, Any] = given
+    return found
 
 
 def _expressions(query: str) -> dict[str, str]:

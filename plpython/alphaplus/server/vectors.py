@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import families
+from alphaplus.server import families, times
 from alphaplus.server import windows as w
 
 PIECE = 4 << 20  # bytes that are copied at once
@@ -19,7 +19,7 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: float) -> list[float]:
     """The vector of a family at one grid time (seconds since 2000-01-01 UTC); NaN where unknown."""
-    grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
+    grid = np.array(times.moments(plpy, seconds), dtype=np.int64)
     values: list[float] = families.matrix(
         plpy, cache, families.find(plpy, cache, family), symbol, grid
     )[0].tolist()
@@ -62,10 +62,15 @@ def rows(
     plpy: Any, cache: dict[str, Any], family: str, symbol: str, start: float, end: float
 ) -> Iterator[tuple[float, list[float]]]:
     """``(seconds, vector)`` for grid times in [start, end) at which anything is known."""
-    begin, stop = round(start * w.SECOND), round(end * w.SECOND)
-    for grid, values in families.history(
-        plpy, cache, families.find(plpy, cache, family), symbol, begin, stop
-    ):
+    begin, stop = times.moments(plpy, start, end)
+    found = families.find(plpy, cache, family)
+    return _rows(families.history(plpy, cache, found, symbol, begin, stop))
+
+
+def _rows(
+    parts: Iterator[tuple[families.Times, families.Floats]],
+) -> Iterator[tuple[float, list[float]]]:
+    for grid, values in parts:
         known = np.isfinite(values).any(axis=1)
         seconds = grid[known] / w.SECOND
         yield from zip(seconds.tolist(), values[known].tolist(), strict=True)
@@ -181,7 +186,8 @@ def _create_functions(plpy: Any, family: families.Family) -> None:
         f"comment on function feature.{name}(text, timestamptz) is "
         + plpy.quote_literal(
             f"{family.description} One row: the features as known at ts, the last grid time not"
-            " after as_of (default: now); null where not knowable. Errors: AP101, AP102."
+            " after as_of (default: now); null where not knowable. Errors: AP101, AP102,"
+            " AP211 an infinite time."
             f"\n{table}"
         )
     )
@@ -208,10 +214,11 @@ def store(
     The rows go in as a binary COPY from memory: PL/Python would turn every number of a returned
     array to text and back, which took ten times as long as computing them.
     """
-    begin, stop = round(start * w.SECOND), round(end * w.SECOND)
+    begin, stop = times.moments(plpy, start, end)
     found = families.find(plpy, cache, family)
     count = 0
     _hold(plpy, set_id)
+    _unpack(plpy, cache, set_id, symbol, (begin, stop))
     file = _File(set_id, symbol, _now(plpy), len(found.features))
     try:
         for grid, values in families.history(plpy, cache, found, symbol, begin, stop):
@@ -230,7 +237,7 @@ def store_at(
     plpy: Any, cache: dict[str, Any], set_id: int, family: str, symbols: list[str], seconds: float
 ) -> int:
     """Compute one grid time of many symbols and add it to feature.vectors; how many were known."""
-    grid = np.array([round(seconds * w.SECOND)], dtype=np.int64)
+    grid = np.array(times.moments(plpy, seconds), dtype=np.int64)
     computed_at = _now(plpy)
     found = families.find(plpy, cache, family)
     parts = []
@@ -350,7 +357,8 @@ def _add(
     """Add vectors at ascending times, ``step`` apart where none is missing.
 
     Straight into the chunks where they hold many: what a COPY of the whole table could do, but that
-    only a superuser may COPY a hypertable from a file.
+    only a superuser may COPY a hypertable from a file. The table's triggers do not see these rows;
+    what they would do is done by :func:`store`.
     """
     piece = max(1, PIECE // file.template.itemsize)
     many = len(ts) >= DIRECT and _interval(plpy, cache) >= DIRECT * step
@@ -413,6 +421,21 @@ def _hold(plpy: Any, set_id: int) -> None:
             sqlstate="AP202",
             hint="It was dropped meanwhile: select name, version from feature.sets",
         )
+
+
+def _unpack(
+    plpy: Any, cache: dict[str, Any], set_id: int, symbol: str, span: tuple[int, int]
+) -> None:
+    """Delete the blocks of a stretch, as a trigger does for vectors that go in by the table. Who
+    stores holds the lock that who packs takes: see feature.materialise."""
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "unpack" not in plans:
+        plans["unpack"] = plpy.prepare(
+            "delete from feature.vector_blocks b where b.set_id = $1 and b.symbol = $2"
+            " and b.ts_from < to_timestamp($4) and b.ts_to > to_timestamp($3)",
+            ["int4", "text", "float8", "float8"],
+        )
+    plpy.execute(plans["unpack"], [set_id, symbol, *(t / w.SECOND + _EPOCH for t in span)])
 
 
 def _copy(plpy: Any, handle: int, chunk: str | None = None) -> None:

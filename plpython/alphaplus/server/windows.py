@@ -99,6 +99,13 @@ class Odd:
     end: Times
     values: Mapping[str, Floats]
 
+    def between(self, first: int, last: int, grid: Times) -> Times:
+        """Which of them are of places [first, last) and hold at some of the ascending times."""
+        if not len(self.index):
+            return self.index
+        here = (self.index >= first) & (self.index < last)
+        return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
+
 
 class Series:
     """Buckets of one width over [start, end), with what was known of each at any time."""
