@@ -278,6 +278,7 @@ create or replace function ml._predict(
     out is_fallback boolean, out reason text, out features double precision []
 )
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+set constraint_exclusion = off
 as $$
 declare
     v_model record;
