@@ -39,6 +39,7 @@ MODULES: dict[str, str] = {
 CHUNK = 4096  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
+HOLES = 16  # in bars, each of which is asked for by itself
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -283,7 +284,7 @@ def _plain_bars(
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
-    another source could have (before the first one there may be none at all). Else None.
+    another source could have (here and there some may be missing everywhere). Else None.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -329,16 +330,17 @@ def _plain_bars(
         return None
     if (place[1:] <= place[:-1]).any():
         return None  # several versions, or in no order
-    source, first = row["source"], int(ts[0])
+    source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        if len(ts) != (end - first) // width or width > longest:
+        holes = _holes(ts, width, start, end)
+        if width > longest or len(holes) > HOLES:
             return None
-        gap = [t / w.SECOND + _EPOCH for t in (start, first)]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
-        if not ask(quiet, times, *gap)[0]["quiet"]:
-            return None
+        for hole in holes:
+            if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
+                return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
     if len(ts) == size:
         channels = values.astype(np.float64)
@@ -349,6 +351,14 @@ def _plain_bars(
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
+
+
+def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The stretches of [start, end) without a bar, of the ascending openings of bars."""
+    stops = np.append(start, ts + width)
+    opens = np.append(ts, end)
+    found = np.flatnonzero(stops < opens)
+    return list(zip(stops[found].tolist(), opens[found].tolist(), strict=True))
 
 
 def _read_bars(
