@@ -39,6 +39,7 @@ MODULES: dict[str, str] = {
 CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
+HOLES = 16  # in bars, each of which is asked for by itself
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -283,7 +284,7 @@ def _plain_bars(
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
-    another source could have (before the first one there may be none at all). Else None.
+    another source could have (here and there some may be missing everywhere). Else None.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -332,16 +333,17 @@ def _plain_bars(
         if row["source"] != _TRADED or not flows:
             return None
         return _of_trades(row, ts, known.astype(np.int64), start, end)
-    source, first = row["source"], int(ts[0])
+    source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        if len(ts) != (end - first) // width or width > longest:
+        holes = _holes(ts, width, start, end)
+        if width > longest or len(holes) > HOLES:
             return None
-        gap = [t / w.SECOND + _EPOCH for t in (start, first)]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
-        if not ask(quiet, times, *gap)[0]["quiet"]:
-            return None
+        for hole in holes:
+            if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
+                return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
     if len(ts) == size:
         channels = values.astype(np.float64)
@@ -363,6 +365,14 @@ def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Se
     never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
     versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
     return w.Series(versions, start, end, w.MINUTE)
+
+
+def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The stretches of [start, end) without a bar, of the ascending openings of bars."""
+    stops = np.append(start, ts + width)
+    opens = np.append(ts, end)
+    found = np.flatnonzero(stops < opens)
+    return list(zip(stops[found].tolist(), opens[found].tolist(), strict=True))
 
 
 def _read_bars(
@@ -557,7 +567,7 @@ class Sources:
         version = ("bucket", "usable", "expires")
         begin = first - needs.bars * grid
         plain = None
-        if needs.bars and live:
+        if needs.bars:
             plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
@@ -586,7 +596,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", "_quotes_live", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"
