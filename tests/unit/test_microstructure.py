@@ -47,7 +47,7 @@ def features(grid: Array, trades: Any, tops: Any, bars: Bars) -> Array:
     """compute over windows cut from the minutes of trades and tops."""
     start = int(grid[0]) - 20 * MINUTE
     series = ms.minutes(trades, tops, start, int(grid[-1] - start) // MINUTE)
-    windows = series.windows(grid, ms.MINUTES, (*ms._SEQUENCE, *ms._OTHERS))
+    windows = ms.of_minutes(series, grid)
     mids = series.windows(grid, ms.MINUTES + ms.MID_AGE, ("mid",))["mid"]
     return ms.compute(windows, mids, bars)
 

@@ -24,7 +24,6 @@ Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
 ROWS = 400_000  # rows wished for at one read
-SHORT = 60 * w.MINUTE  # what is read as for one grid time
 _FIRST_SPAN = 360 * w.MINUTE
 _EPOCH = 946_684_800
 
@@ -76,8 +75,7 @@ def _read(
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
-    if end - start <= SHORT:
-        function += "_live"
+    function += "_live"
     plans = cache.setdefault("alphaplus.plans", {})
     plan = plans.get(function)
     if plan is None:

@@ -166,7 +166,7 @@ def compute(minutes: dict[str, Floats], mids: Floats, bars: Bars) -> Floats:
     """The features at each of n grid times.
 
     Args:
-        minutes: channels of :func:`minutes`, the 15 minutes before each time: (n, 15, ...).
+        minutes: what :func:`of_minutes` gives of the 15 minutes before each time.
         mids: (n, 20), the last mid of each of the 20 minutes before each time.
         bars: (n, 60) arrays, the bars closed by each time.
 
@@ -378,7 +378,7 @@ _SEQUENCE = (
     "sign_products", "first_sign", "last_sign", "lead", "lead_buys", "ruled", "agreed", "last_side",
 )  # fmt: skip
 _OTHERS = (
-    "n", "value", "signs", "first_ts", "last_ts", "bins", "sizes",
+    "n", "value", "signs", "first_ts", "last_ts", "bins",
     "paid", "flow", "flow_over_mid", "weight", "early_paid", "early_flow", "early_weight",
 )  # fmt: skip
 
@@ -405,7 +405,7 @@ def _from_sums(m: dict[str, Floats]) -> dict[str, Floats]:
     mean, variance = counts.mean(axis=1), counts.var(axis=1, ddof=1)
     branching = np.maximum(0.0, 1.0 - np.sqrt(mean / variance))
 
-    share = _or_zero(m["sizes"]).sum(axis=1) / n[:, None]
+    share = m["sizes"] / n[:, None]
     entropy = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1.0)), 0.0)
     return {
         "inter_trade_duration": np.where(n >= 2, time / (n - 1), np.nan),
@@ -629,10 +629,16 @@ def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
     window = bars.windows(grid, BARS + w.QUIET, (*names, "open"))
     w.fill_quiet(window)
     return compute(
-        series.windows(grid, MINUTES, (*_SEQUENCE, *_OTHERS)),
+        of_minutes(series, grid),
         series.windows(grid, MINUTES + MID_AGE, ("mid",))["mid"],
         Bars(**{name: window[name][:, w.QUIET :] for name in names}),
     )
+
+
+def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:
+    """The minutes of :func:`minutes` before each time, (n, 15, ...), but of sizes their sum."""
+    windows = series.windows(grid, MINUTES, (*_SEQUENCE, *_OTHERS))
+    return windows | {"sizes": series.totals(grid, MINUTES, "sizes")}
 
 
 FAMILY = Family(

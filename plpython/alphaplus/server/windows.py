@@ -244,7 +244,28 @@ class Series:
             self._substitute(grid, last, width, out)
         return out
 
+    def totals(self, grid: Times, width: int, name: str) -> Floats:
+        """Sums of a channel over the windows of :meth:`windows`, (n, ...): of whole numbers, which
+        give the same sum in any order. What is not known counts nothing."""
+        values = self.final[name]
+        running = np.zeros((len(values) + 1, *values.shape[1:]))
+        np.cumsum(np.nan_to_num(values), axis=0, out=running[1:])
+        last = (grid - self.start) // self.width
+        low, high = (np.clip(x, 0, len(values)) for x in (last - width, last))
+        out: Floats = running[high] - running[low]
+        if len(self.odd.index):
+            state, row, _ = self._replaced(grid, last, width)
+            change = np.nan_to_num(self.odd.values[name]) - np.nan_to_num(values[self.odd.index])
+            np.add.at(out, row, change[state])
+        return out
+
     def _substitute(self, grid: Times, last: Times, width: int, out: dict[str, Floats]) -> None:
+        state, row, column = self._replaced(grid, last, width)
+        for name, values in out.items():
+            values[row, column] = self.odd.values[name][state]
+
+    def _replaced(self, grid: Times, last: Times, width: int) -> tuple[Times, Times, Times]:
+        """Odd states, the rows of windows in which they hold, and their columns there."""
         odd = self.odd
         # The state k holds for grid rows low[k] .. high[k], as far as the window reaches back.
         low = np.searchsorted(grid, odd.start)
@@ -255,8 +276,7 @@ class Series:
         row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + low[state]
         column = odd.index[state] - (last[row] - width)
         fits = (column >= 0) & (column < width)
-        for name, values in out.items():
-            values[row[fits], column[fits]] = odd.values[name][state[fits]]
+        return state[fits], row[fits], column[fits]
 
     def at(self, as_of: int) -> dict[str, Floats]:
         """The whole series as known at one time: (buckets,) per channel."""
