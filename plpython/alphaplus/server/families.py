@@ -36,7 +36,7 @@ MODULES: dict[str, str] = {
     "microstructure": "alphaplus.server.microstructure",
 }
 
-CHUNK = 4096  # grid times computed at once
+CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
 HOLES = 16  # in bars, each of which is asked for by itself
@@ -325,14 +325,18 @@ def _plain_bars(
     columns = [row[name] for name in names]
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
-    if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
+    if (ts % width).any():
         return None
     order = None
     if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
         order = np.argsort(ts, kind="stable")
-        ts = ts[order]
-        if (ts[1:] == ts[:-1]).any():
-            return None  # several versions
+    ordered = ts if order is None else ts[order]
+    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+        # Late, or several versions. Of trades that is all that there is to know.
+        if row["source"] != _TRADED or not flows:
+            return None
+        return _of_trades(row, ts, known.astype(np.int64), start, end)
+    ts = ordered
     place = (ts - start) // width
     source = row["source"]
     if len(ts) != size and source != _TRADED:
@@ -357,6 +361,17 @@ def _plain_bars(
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
+
+
+def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+    """One-minute bars made from trades, none superseded: each minute one version, and one more for
+    each minute in which trades of it became known late."""
+    order = np.lexsort((usable, ts))
+    values = {name: w.floats(row[name])[order] for name in _BARS}
+    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
+    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    return w.Series(versions, start, end, w.MINUTE)
 
 
 def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
@@ -559,7 +574,7 @@ class Sources:
         version = ("bucket", "usable", "expires")
         begin = first - needs.bars * grid
         plain = None
-        if needs.bars and live:
+        if needs.bars:
             plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
@@ -588,7 +603,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", "_quotes_live", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"
