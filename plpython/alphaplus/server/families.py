@@ -239,9 +239,11 @@ def reader(
     low, close and volume is asked for; without, the other channels may be missing.
     """
 
+    longer: list[tuple[int, bool]] = []
+
     def read(width: int, start: int, end: int) -> w.Series:
         if since is not None:
-            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows)
+            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows, longer)
             if plain is not None:
                 return plain
         return _read_bars(plpy, cache, symbol, width, (start, end), since)
@@ -269,6 +271,7 @@ _PLAIN = {
     240 * w.MINUTE: "_candles_4h_plain",
     1440 * w.MINUTE: "_candles_1d_plain",
 }
+_LONGER = 8 * 1440 * w.MINUTE  # so far back that lengths asked for together need one question
 _LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
 
 
@@ -280,10 +283,14 @@ def _plain_bars(
     span: tuple[int, int],
     since: int,
     flows: bool,
+    longer: list[tuple[int, bool]],
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
-    another source could have (before the first one there may be none at all). Else None.
+    another source could have. Else None.
+
+    ``longer``: since when it was asked whether bars longer than a minute are loaded, and whether
+    there are; empty until then.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -308,12 +315,16 @@ def _plain_bars(
         return plpy.execute(plans[query], [symbol, *values])
 
     times = ("float8", "float8")
+    ends = start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH
+    if width > w.MINUTE and (not longer or longer[-1][0] > start):
+        begin = min(start, end - _LONGER)
+        query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
+        longer.append((begin, ask(query, times, begin / w.SECOND + _EPOCH, ends[1])[0]["some"]))
     found = ask(
         f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
         (*times, "bool"),
-        start / w.SECOND + _EPOCH,
-        end / w.SECOND + _EPOCH,
-        flows,
+        *ends,
+        flows if width == w.MINUTE else longer[-1][1],
     )
     if not len(found):
         return None
@@ -329,13 +340,15 @@ def _plain_bars(
         return None
     if (place[1:] <= place[:-1]).any():
         return None  # several versions, or in no order
-    source, first = row["source"], int(ts[0])
+    source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
-        longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        if len(ts) != (end - first) // width or width > longest:
+        if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
             return None
-        gap = [t / w.SECOND + _EPOCH for t in (start, first)]
+        missing = np.ones(size, dtype=bool)
+        missing[place] = False
+        first, last = (start + np.flatnonzero(missing)[[0, -1]] * width).tolist()
+        gap = [t / w.SECOND + _EPOCH for t in (first, last + width)]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
         if not ask(quiet, times, *gap)[0]["quiet"]:
             return None
@@ -544,7 +557,7 @@ class Sources:
         begin = first - needs.bars * grid
         plain = None
         if needs.bars and live:
-            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
+            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, True, [])
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
             since = argument("float8", first / w.SECOND + _EPOCH)
