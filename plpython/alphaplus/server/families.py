@@ -36,9 +36,10 @@ MODULES: dict[str, str] = {
     "microstructure": "alphaplus.server.microstructure",
 }
 
-CHUNK = 4096  # grid times computed at once
+CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
+HOLES = 16  # in bars, each of which is asked for by itself; more of them all together
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -287,7 +288,7 @@ def _plain_bars(
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
-    another source could have. Else None.
+    another source could have (here and there some may be missing everywhere). Else None.
 
     ``longer``: since when it was asked whether bars longer than a minute are loaded, and whether
     there are; empty until then.
@@ -336,22 +337,25 @@ def _plain_bars(
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
     place = (ts - start) // width
-    if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
+    if (ts % width).any():
         return None
-    if (place[1:] <= place[:-1]).any():
-        return None  # several versions, or in no order
+    if (known > np.maximum(since, ts + width)).any() or (place[1:] <= place[:-1]).any():
+        # Late, several versions, or in no order. Of trades that is all that there is to know.
+        if row["source"] != _TRADED or not flows:
+            return None
+        return _of_trades(row, ts, known.astype(np.int64), start, end)
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
             return None
-        missing = np.ones(size, dtype=bool)
-        missing[place] = False
-        first, last = (start + np.flatnonzero(missing)[[0, -1]] * width).tolist()
-        gap = [t / w.SECOND + _EPOCH for t in (first, last + width)]
+        holes = _holes(ts, width, start, end)
+        if len(holes) > HOLES:
+            holes = [(holes[0][0], holes[-1][1])]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
-        if not ask(quiet, times, *gap)[0]["quiet"]:
-            return None
+        for hole in holes:
+            if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
+                return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
     if len(ts) == size:
         channels = values.astype(np.float64)
@@ -362,6 +366,25 @@ def _plain_bars(
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
+
+
+def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+    """One-minute bars made from trades, none superseded: each minute one version, and one more for
+    each minute in which trades of it became known late."""
+    order = np.lexsort((usable, ts))
+    values = {name: w.floats(row[name])[order] for name in _BARS}
+    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
+    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    return w.Series(versions, start, end, w.MINUTE)
+
+
+def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The stretches of [start, end) without a bar, of the ascending openings of bars."""
+    stops = np.append(start, ts + width)
+    opens = np.append(ts, end)
+    found = np.flatnonzero(stops < opens)
+    return list(zip(stops[found].tolist(), opens[found].tolist(), strict=True))
 
 
 def _read_bars(
@@ -556,7 +579,7 @@ class Sources:
         version = ("bucket", "usable", "expires")
         begin = first - needs.bars * grid
         plain = None
-        if needs.bars and live:
+        if needs.bars:
             plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, True, [])
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
@@ -585,7 +608,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", "_quotes_live", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"
