@@ -39,7 +39,7 @@ MODULES: dict[str, str] = {
 CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
-HOLES = 16  # in bars, each of which is asked for by itself
+HOLES = 16  # in bars, each of which is asked for by itself; more of them all together
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -240,9 +240,11 @@ def reader(
     low, close and volume is asked for; without, the other channels may be missing.
     """
 
+    longer: list[tuple[int, bool]] = []
+
     def read(width: int, start: int, end: int) -> w.Series:
         if since is not None:
-            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows)
+            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows, longer)
             if plain is not None:
                 return plain
         return _read_bars(plpy, cache, symbol, width, (start, end), since)
@@ -270,6 +272,7 @@ _PLAIN = {
     240 * w.MINUTE: "_candles_4h_plain",
     1440 * w.MINUTE: "_candles_1d_plain",
 }
+_LONGER = 8 * 1440 * w.MINUTE  # so far back that lengths asked for together need one question
 _LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
 
 
@@ -281,10 +284,14 @@ def _plain_bars(
     span: tuple[int, int],
     since: int,
     flows: bool,
+    longer: list[tuple[int, bool]],
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
     another source could have (here and there some may be missing everywhere). Else None.
+
+    ``longer``: since when it was asked whether bars longer than a minute are loaded, and whether
+    there are; empty until then.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -309,12 +316,16 @@ def _plain_bars(
         return plpy.execute(plans[query], [symbol, *values])
 
     times = ("float8", "float8")
+    ends = start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH
+    if width > w.MINUTE and (not longer or longer[-1][0] > start):
+        begin = min(start, end - _LONGER)
+        query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
+        longer.append((begin, ask(query, times, begin / w.SECOND + _EPOCH, ends[1])[0]["some"]))
     found = ask(
         f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
         (*times, "bool"),
-        start / w.SECOND + _EPOCH,
-        end / w.SECOND + _EPOCH,
-        flows,
+        *ends,
+        flows if width == w.MINUTE else longer[-1][1],
     )
     if not len(found):
         return None
@@ -341,10 +352,11 @@ def _plain_bars(
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
-        longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        holes = _holes(ts, width, start, end)
-        if width > longest or len(holes) > HOLES:
+        if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
             return None
+        holes = _holes(ts, width, start, end)
+        if len(holes) > HOLES:
+            holes = [(holes[0][0], holes[-1][1])]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
         for hole in holes:
             if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
@@ -575,7 +587,7 @@ class Sources:
         begin = first - needs.bars * grid
         plain = None
         if needs.bars:
-            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
+            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, True, [])
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
             since = argument("float8", first / w.SECOND + _EPOCH)
