@@ -100,7 +100,9 @@ def keyed(query: str) -> tuple[str, int]:
     for start, end, new in sorted(set(changes.texts), reverse=True):
         text = text[:start] + new + text[end:]
     again = sqlcheck.parse(text)
-    if isinstance(again, sqlcheck.Problem) or again.sql("postgres") != tree.sql("postgres"):
+    if isinstance(again, sqlcheck.Problem):
+        return query, 0
+    if again.sql("postgres", comments=False) != tree.sql("postgres", comments=False):
         return query, 0
     return text, count
 
