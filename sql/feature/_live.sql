@@ -27,7 +27,8 @@ create or replace function feature._candles_1m_plain(
 )
 returns table (
     source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
-    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea
+    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea,
+    first_ts bytea, last_ts bytea
 )
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
@@ -42,7 +43,9 @@ begin
     ) then
         return;
     end if;
-    return query select l.* from feature._bars_loaded($1, interval '1 minute', $2, $3, $4) l;
+    return query
+        select l.*, null::bytea, null::bytea
+        from feature._bars_loaded($1, interval '1 minute', $2, $3, $4) l;
     if found or exists (
         select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
     ) then
@@ -57,7 +60,9 @@ begin
             string_agg(float8send(a.volume), ''::bytea),
             string_agg(float8send(a.quote_volume), ''::bytea),
             string_agg(float8send(a.buy_volume), ''::bytea),
-            string_agg(float8send(a.buy_quote_volume), ''::bytea)
+            string_agg(float8send(a.buy_quote_volume), ''::bytea),
+            string_agg(timestamptz_send(a.first_ts), ''::bytea),
+            string_agg(timestamptz_send(a.last_ts), ''::bytea)
         from market._trades_1m_between($1, $2, $3) a
         having count(*) > 0;
 end

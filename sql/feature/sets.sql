@@ -1,8 +1,11 @@
 -- Feature sets that users add: one call, one SELECT.
 create or replace function feature._source(s feature.sets) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-    select case s.kind when 'select' then 'select:' || s.set_id else s.definition end
+begin
+    -- plpgsql keeps its plan; an SQL function that is not inlined would plan anew at each call.
+    return case s.kind when 'select' then 'select:' || s.set_id else s.definition end;
+end
 $$;
 
 -- The two functions that run a user's SELECT. They belong to alphaplus_reader (privileges.sql) and

@@ -220,17 +220,19 @@ declare
     v_from timestamptz;
 begin
     foreach v_from in array array[ts - within, timestamptz '-infinity'] loop
-        select t.ts into v_trades
-        from market.trades t
-        where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
-            and t.ts < _data_until.ts and t.ts > v_from
-        order by t.ts desc limit 1;
         select c.ts + c.timeframe into v_candles
         from market.candles c
         where c.symbol = _data_until.symbol and c.timeframe = grid
             and c.known_at <= _data_until.ts and c.ts <= v_closed
             and c.ts > case when v_from = '-infinity' then v_from else v_from - grid end
         order by c.ts desc limit 1;
+        -- No trade before ts is newer than a bar that closed at ts.
+        exit when v_candles = ts;
+        select t.ts into v_trades
+        from market.trades t
+        where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
+            and t.ts < _data_until.ts and t.ts > v_from
+        order by t.ts desc limit 1;
         exit when coalesce(v_trades, v_candles) is not null;
     end loop;
     return greatest(v_trades, v_candles);
@@ -276,6 +278,7 @@ create or replace function ml._predict(
     out is_fallback boolean, out reason text, out features double precision []
 )
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+set constraint_exclusion = off
 as $$
 declare
     v_model record;

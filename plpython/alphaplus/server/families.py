@@ -36,9 +36,10 @@ MODULES: dict[str, str] = {
     "microstructure": "alphaplus.server.microstructure",
 }
 
-CHUNK = 4096  # grid times computed at once
+CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
+HOLES = 16  # in bars, each of which is asked for by itself
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -283,7 +284,7 @@ def _plain_bars(
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
-    another source could have (before the first one there may be none at all). Else None.
+    another source could have (here and there some may be missing everywhere). Else None.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -324,22 +325,33 @@ def _plain_bars(
     columns = [row[name] for name in names]
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
-    place = (ts - start) // width
-    if (ts % width).any() or (known > np.maximum(since, ts + width)).any():
+    if (ts % width).any():
         return None
-    if (place[1:] <= place[:-1]).any():
-        return None  # several versions, or in no order
-    source, first = row["source"], int(ts[0])
+    order = None
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
+        order = np.argsort(ts, kind="stable")
+    ordered = ts if order is None else ts[order]
+    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+        # Late, or several versions. Of trades that is all that there is to know.
+        if row["source"] != _TRADED or not flows:
+            return None
+        return _of_trades(row, ts, known.astype(np.int64), start, end)
+    ts = ordered
+    place = (ts - start) // width
+    source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        if len(ts) != (end - first) // width or width > longest:
+        holes = _holes(ts, width, start, end)
+        if width > longest or len(holes) > HOLES:
             return None
-        gap = [t / w.SECOND + _EPOCH for t in (start, first)]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
-        if not ask(quiet, times, *gap)[0]["quiet"]:
-            return None
+        for hole in holes:
+            if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
+                return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
+    if order is not None:
+        values = values[:, order]
     if len(ts) == size:
         channels = values.astype(np.float64)
     else:
@@ -349,6 +361,25 @@ def _plain_bars(
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
+
+
+def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+    """One-minute bars made from trades, none superseded: each minute one version, and one more for
+    each minute in which trades of it became known late."""
+    order = np.lexsort((usable, ts))
+    values = {name: w.floats(row[name])[order] for name in _BARS}
+    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
+    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    return w.Series(versions, start, end, w.MINUTE)
+
+
+def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The stretches of [start, end) without a bar, of the ascending openings of bars."""
+    stops = np.append(start, ts + width)
+    opens = np.append(ts, end)
+    found = np.flatnonzero(stops < opens)
+    return list(zip(stops[found].tolist(), opens[found].tolist(), strict=True))
 
 
 def _read_bars(
@@ -543,7 +574,7 @@ class Sources:
         version = ("bucket", "usable", "expires")
         begin = first - needs.bars * grid
         plain = None
-        if needs.bars and live:
+        if needs.bars:
             plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
@@ -572,7 +603,7 @@ class Sources:
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", f"_quotes{suffix}", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            add("quote", "_quotes_live", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"

@@ -8,7 +8,7 @@ the symbol's own trailing quantile over intervals that had ended by ``t``, as kn
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,20 +71,21 @@ def values(
         return _book(plpy, cache, label, symbol, grid, step, as_of)
     back = max(label.lookback // step, 1)
     thresholds = label.kind in ("liquidation", "volatility")
-    needs = families.Needs(bars=(back if thresholds else 1) + 1, liquidations=0)
-    if label.kind.startswith("liquidation"):
-        needs = replace(needs, liquidations=back if thresholds else 1)
-    family = families.Family("label", 1, "1", "", (), needs, grid=step)
-    first, last = int(grid[0]), int(grid[-1]) + (ahead + 1) * step
-    sources = families.Sources(plpy, cache, family, symbol, first, min(last, as_of), live=False)
-    bars = sources.bars.at(as_of)["close"]
-    origin = sources.bars.start
+    reach = back if thresholds else 1
+    first, last = int(grid[0]), min(int(grid[-1]) + (ahead + 1) * step, as_of)
+    read = families.reader(plpy, cache, symbol, first, flows=False)
+    series = read(step, first - (reach + 1) * step, last)
+    bars = series.at(as_of)["close"]
+    origin = series.start
     # Labels end where bars end: after that, nothing seen does not mean that nothing happened.
     known = np.flatnonzero(np.isfinite(bars))
     bars_end = origin + (int(known[-1]) + 1) * step if len(known) else origin
     done = (grid + label.horizon <= as_of) & (grid + label.horizon <= bars_end)
     out = np.full(len(grid), np.nan)
     if label.kind.startswith("liquidation"):
+        needs = families.Needs(liquidations=reach)
+        family = families.Family("label", 1, "1", "", (), needs, grid=step)
+        sources = families.Sources(plpy, cache, family, symbol, first, last, live=False)
         future = _liquidated(sources, grid, ahead, step, as_of)
         done &= grid >= sources.covered_from
         if label.kind == "liquidation_volume":
@@ -116,7 +117,7 @@ def values(
         future = total[stop] - total[position]
         whole = holes[stop] == holes[position]
         limit = np.full(len(grid), np.nan)
-        limit[done] = _volatility_limit(sources, label, grid[done], ahead, back)
+        limit[done] = _volatility_limit(series, label, grid[done], ahead, back)
         ok = done & whole & np.isfinite(limit)
         out[ok] = future[ok] > limit[ok]
     return out
@@ -189,14 +190,12 @@ def _liquidation_limit(
     return out
 
 
-def _volatility_limit(
-    sources: families.Sources, label: Label, grid: Times, ahead: int, back: int
-) -> Floats:
+def _volatility_limit(series: w.Series, label: Label, grid: Times, ahead: int, back: int) -> Floats:
     """The trailing quantile of realised variances of the blocks of [t - lookback, t)."""
     out = np.full(len(grid), np.nan)
     for begin in range(0, len(grid), CHUNK):
         part = grid[begin : begin + CHUNK]
-        close = sources.bars.windows(part, back + 1, ("close",))["close"]
+        close = series.windows(part, back + 1, ("close",))["close"]
         squares = np.diff(np.log(close), axis=1) ** 2
         sums = _blocks(squares, ahead).sum(axis=2)
         whole = np.isfinite(sums)

@@ -284,8 +284,9 @@ class Series:
         odd = self.odd
         # Buckets whose final state began later: what held at as_of, or nothing.
         holds = (odd.start <= as_of) & (as_of < odd.end)
-        for name, value in out.items():
-            value[odd.index[holds]] = odd.values[name][holds]
+        if holds.any():
+            for name, value in out.items():
+                value[odd.index[holds]] = odd.values[name][holds]
         closed = self.start + (np.arange(len(next(iter(out.values()), ()))) + 1) * self.width
         for value in out.values():
             value[closed > as_of] = np.nan
