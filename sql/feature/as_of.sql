@@ -178,7 +178,6 @@ declare
     v_newest bigint [];
     v_ties boolean;
     v_superseded boolean := false;
-    v_plain boolean;
 begin
     select array_agg(a.attname::text order by a.attnum) into v_columns
     from pg_catalog.pg_attribute a
@@ -187,6 +186,19 @@ begin
         raise exception '% cannot be joined as of a time', relation
         using errcode = 'AP207', detail = 'It lacks one of the columns symbol, ts and known_at.',
             hint = 'Join a table of market, or one of your own with these columns.';
+    end if;
+    select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ')
+    into v_bad
+    from pg_catalog.pg_attribute a
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    where a.attrelid = relation and (
+        a.attname in ('ts', 'known_at') and a.atttypid <> 'timestamptz'::regtype
+        or a.attname = 'symbol' and t.typcategory <> 'S'
+    );
+    if v_bad is not null then
+        raise exception '% cannot be joined as of a time', relation
+        using errcode = 'AP207', detail = format('Its columns: %s.', v_bad),
+            hint = 'symbol must be a text, ts and known_at timestamptz: join a view that makes them so.';
     end if;
     select string_agg(quote_literal(c), ', ') into v_bad
     from unnest(columns) as c where not c = any (v_columns);
@@ -217,9 +229,6 @@ begin
     if not v_superseded then
         v_history := null;
     end if;
-    select bool_and(a.atttypid = 'timestamptz'::regtype) into v_plain
-    from pg_catalog.pg_attribute a
-    where a.attrelid = relation and a.attname in ('ts', 'known_at');
     select array_agg(n.name), array_agg(market.resolve(n.name)) into v_given, v_names
     from (select distinct a.name from unnest(symbols) as a (name)) n;
     v_days := coalesce(extract(epoch from v_last - v_first), 0) / 86400 + 1;
@@ -238,7 +247,7 @@ begin
         end
     loop
         v_found := null;
-        if v_plain and v_block.finite and v_block.n >= c_many then
+        if v_block.finite and v_block.n >= c_many then
             execute format(
                 'select count(*) from (select from %s r where r.symbol = any ($1) and r.ts >= %L'
                 ' and r.ts < %L limit $2) x',

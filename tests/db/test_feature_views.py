@@ -224,6 +224,28 @@ def test_wrong_joins_are_refused(
     assert refused.value.diag.message_hint
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("symbol text, ts timestamp, known_at timestamptz", "ts timestamp without time zone"),
+        ("symbol text, ts timestamptz, known_at date", "known_at date"),
+        ("symbol int, ts timestamptz, known_at timestamptz", "symbol integer"),
+    ],
+)
+def test_a_table_of_other_types_is_refused_with_words(
+    market: Conn, columns: str, words: str
+) -> None:
+    with market.transaction(force_rollback=True):
+        market.execute(f'create table public."Other Types" ({columns})')
+        with pytest.raises(psycopg.Error) as refused, market.transaction():
+            market.execute(
+                "select * from feature.as_of('public.\"Other Types\"', array['AAAUSDT'], array[%s])",
+                (at(1),),
+            )
+        assert refused.value.sqlstate == "AP207"
+        assert words in str(refused.value.diag.message_detail)
+
+
 def test_stored_vectors_in_long_shape_and_their_quality(market: Conn) -> None:
     market.execute(
         "call feature.materialise('order_book', 'AAAUSDT', %s, %s)", (at(0), at(MINUTES))

@@ -71,6 +71,10 @@ CLEAN = [
     "with b as (select (public.time_bucket('5 min', ts) + interval '5 min') - interval '1 us' as e,"
     " max(price) as h from market.trades group by 1) select e as ts, lag(h) over (order by e) as f"
     " from b",
+    "select t.ts, u.price as f from market.trades t join market.trades u using (symbol, ts)",
+    "select t.ts, f.rate as f from market.trades t left join market.funding_rates f using (symbol, ts)",
+    "select c.ts, d.close / c.close as f from market.candles c join market.candles d"
+    " using (symbol, timeframe, ts)",
     "select t.ts, g * t.price as f from market.trades t, generate_series(1, 3) as g",
     "select t.ts, (select sum(u.size * k) from generate_series(1, 3) k join market.trades u"
     " on u.ts <= t.ts - k * interval '1 minute' and u.ts <= t.ts) as f from market.trades t",
@@ -399,6 +403,26 @@ LEAKS = [
             ("market.candles c", "c.ts + c.timeframe >= t.ts", "as-of bound"),
         )
     ],
+    (
+        "select t.ts, u.price as f from market.trades t join market.trades u using (symbol)",
+        "as-of",
+        None,
+    ),
+    (
+        "select t.ts, u.price as f from market.trades t right join market.trades u using (symbol, ts)",
+        "as-of",
+        None,
+    ),
+    (
+        "select t.ts, c.close as f from market.trades t join market.candles c using (symbol, ts)",
+        "only at their close",
+        None,
+    ),
+    (
+        "select c.ts, d.close as f from market.candles c join market.candles d using (symbol, ts)",
+        "only at their close",
+        None,
+    ),
     (
         "select c.ts, d.close as f from market.candles c join market.candles d on d.ts <= c.ts",
         "only at their close",

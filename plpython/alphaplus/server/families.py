@@ -326,14 +326,19 @@ def _plain_bars(
     columns = [row[name] for name in names]
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
-    place = (ts - start) // width
     if (ts % width).any():
         return None
-    if (known > np.maximum(since, ts + width)).any() or (place[1:] <= place[:-1]).any():
-        # Late, several versions, or in no order. Of trades that is all that there is to know.
+    order = None
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
+        order = np.argsort(ts, kind="stable")
+    ordered = ts if order is None else ts[order]
+    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+        # Late, or several versions. Of trades that is all that there is to know.
         if row["source"] != _TRADED or not flows:
             return None
         return _of_trades(row, ts, known.astype(np.int64), start, end)
+    ts = ordered
+    place = (ts - start) // width
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
@@ -346,6 +351,8 @@ def _plain_bars(
             if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
                 return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
+    if order is not None:
+        values = values[:, order]
     if len(ts) == size:
         channels = values.astype(np.float64)
     else:

@@ -884,10 +884,19 @@ def _conditions(scope: Scope) -> Iterator[tuple[exp.Expr, str | None]]:
     if not isinstance(select, exp.Select):
         return
     roots: list[tuple[exp.Expr | None, str | None]] = []
+    source = select.args.get("from_") or select.args.get("from")
+    before = [source.this.alias_or_name] if source is not None else []
     for join in select.args.get("joins") or []:
-        side = (join.side or "").upper()
+        side, alias = (join.side or "").upper(), join.this.alias_or_name
         if side not in ("RIGHT", "FULL"):
-            roots.append((join.args.get("on"), join.this.alias_or_name if side else None))
+            only = alias if side else None
+            roots.append((join.args.get("on"), only))
+            for column in join.args.get("using") or []:
+                pairs = (
+                    (exp.column(column.name, a), exp.column(column.name, alias)) for a in before
+                )
+                roots += [(exp.EQ(this=one, expression=other), only) for one, other in pairs]
+        before.append(alias)
     where = select.args.get("where")
     roots.append((where.this if where else None, None))
     for root, only in roots:
