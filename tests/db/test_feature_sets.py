@@ -534,7 +534,7 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
 def test_the_documentation_s_examples_run(market: Conn) -> None:
     text = (lifecycle.ROOT / "docs" / "features.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         market.execute(block)
     row = market.execute(
@@ -588,6 +588,12 @@ TIED = {
         "select t.ts, (select u.price from market.trades u where u.ts <= t.ts"
         " order by u.ts desc limit 1) as p from market.trades t",
         (103,),
+    ),
+    "of_one_size": (
+        "select t.ts, (select u.price from market.trades u where u.ts <= t.ts"
+        " order by u.size desc limit 1) as p, (select price from market.trades u"
+        " where u.ts <= t.ts order by size limit 1) as q from market.trades t",
+        (103, 99),
     ),
     "passed_on": (
         "with r as (select ts, price as p from market.trades), s as (select * from r where p > 0)"
