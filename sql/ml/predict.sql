@@ -268,14 +268,18 @@ $$;
 comment on function ml._base_rate(text, text, interval, timestamptz) is
 'Mean of a label over the intervals, one after the other, that ended in the last week (setting ml.base_rate_window; at least 20 horizons) before as_of, as known then; of classes Jeffreys'' estimate, (events + 1/2) / (intervals + 1). Null where no outcome is known.';
 
+-- given_features: the vector of the set given_set at as_of, where the caller has it: then it is not
+-- computed again, and the symbol's data have been looked at.
 create or replace function ml._predict(
     model text, symbol text, as_of timestamptz,
+    given_set integer default null, given_features double precision [] default null,
     out canonical text, out asked_as_of timestamptz, out served_model text, out horizon interval,
     out prediction double precision, out probability double precision,
     out confidence double precision, out lower double precision, out upper double precision,
     out version_id bigint, out regime text, out partition_used text, out feature_as_of timestamptz,
     out staleness interval, out expired boolean, out out_of_support boolean,
-    out is_fallback boolean, out reason text, out features double precision []
+    out is_fallback boolean, out reason text, out features double precision [],
+    out vector_set integer
 )
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
@@ -307,22 +311,24 @@ begin
     horizon := v_model.horizon;
     feature_as_of := public.time_bucket(v_model.grid, asked_as_of);
     v_most := ops.setting_interval('ml.max_staleness', interval '1 hour') + v_model.grid;
-    v_until := ml._data_until(canonical, v_model.grid, feature_as_of, v_most);
-    staleness := asked_as_of - v_until;
-    if v_until is null or staleness > v_most then
-        raise exception 'no data for % at %', canonical, asked_as_of
-        using errcode = 'AP506',
-        detail = case
-            when v_until is null then 'No row was known then.'
-            else format('The newest row known then is of %s.', v_until)
-        end,
-        hint = case
-            when v_until is null then 'Load data for the symbol first: alphaplus load'
-            else format(
-                'Ask as of a time that has data: as_of => %L; or raise the setting ml.max_staleness.',
-                v_until
-            )
-        end;
+    if given_set is null then
+        v_until := ml._data_until(canonical, v_model.grid, feature_as_of, v_most);
+        staleness := asked_as_of - v_until;
+        if v_until is null or staleness > v_most then
+            raise exception 'no data for % at %', canonical, asked_as_of
+            using errcode = 'AP506',
+            detail = case
+                when v_until is null then 'No row was known then.'
+                else format('The newest row known then is of %s.', v_until)
+            end,
+            hint = case
+                when v_until is null then 'Load data for the symbol first: alphaplus load'
+                else format(
+                    'Ask as of a time that has data: as_of => %L; or raise the setting ml.max_staleness.',
+                    v_until
+                )
+            end;
+        end if;
     end if;
     regime := ml._regime(canonical, feature_as_of);
     version_id := ml.champion(v_model.model, canonical, regime);
@@ -340,11 +346,14 @@ begin
         v_policy := 'flag';
         -- The set that it was trained on, whatever the model's next version is to be trained on.
         feature_as_of := public.time_bucket(v_version.grid, asked_as_of);
+        vector_set := v_version.set_id;
         if v_version.length is null then
-            features := feature.vector(
-                v_version.name, canonical, feature_as_of, v_version.version
-            );
+            features := case
+                when vector_set = given_set then given_features
+                else feature.vector(v_version.name, canonical, feature_as_of, v_version.version)
+            end;
         else
+            vector_set := null;
             features := ml._sequence(
                 v_version.set_id, canonical, feature_as_of, v_version.grid, v_version.length
             );
@@ -403,9 +412,13 @@ begin
     end loop;
     if version_id is null then
         feature_as_of := public.time_bucket(v_model.grid, asked_as_of);
-        features := feature.vector(
-            v_model.feature_set, canonical, feature_as_of, v_model.feature_version
-        );
+        vector_set := v_model.set_id;
+        features := case
+            when vector_set = given_set then given_features
+            else feature.vector(
+                v_model.feature_set, canonical, feature_as_of, v_model.feature_version
+            )
+        end;
         partition_used := 'base rate';
         reason := coalesce(reason, 'no promoted version');
         prediction := ml._base_rate(v_model.label, canonical, v_model.grid, feature_as_of);

@@ -19,45 +19,33 @@ $$;
 comment on function ml.risk_level(text, double precision) is
 'low, medium, high or critical: the highest level in ml.risk_levels that the probability reaches; a model''s own rows replace the default ones.';
 
--- Expected liquidated notional beside a liquidation model: from the volume model of the same
--- horizon and feature set, else its label's trailing mean; null for other models.
+-- Expected liquidated notional beside a liquidation model: what ml.predict says by the volume model of
+-- the same horizon (first one of the same feature set), at last its label's trailing mean; null for
+-- other models.
 create or replace function ml._expected_volume(
-    model text, symbol text, regime text, feature_as_of timestamptz, features double precision []
+    model text, symbol text, as_of timestamptz, vector_set integer, features double precision []
 )
 returns double precision
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_volume record;
-    v_version_id bigint;
-    v_length integer;
-    v_inputs double precision [];
+    v_volume text;
+    v_expected double precision;
 begin
-    select m.model, m.label, s.grid, s.set_id, cardinality(s.features) as width into v_volume
+    select m.model into v_volume
     from ml.models o
     join ml.labels ol on ol.label = o.label and ol.kind = 'liquidation'
     join ml.labels l on l.kind = 'liquidation_volume' and l.horizon = ol.horizon
     join ml.models m on m.label = l.label
-        and m.feature_set = o.feature_set and m.feature_version = o.feature_version
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
     where o.model = _expected_volume.model
-    order by m.model limit 1;
-    if not found then
-        return null;
+    order by (m.feature_set, m.feature_version) is distinct from (o.feature_set, o.feature_version),
+        m.model
+    limit 1;
+    if found then
+        select p.prediction into v_expected
+        from ml._predict(v_volume, symbol, as_of, vector_set, features) p;
     end if;
-    v_version_id := ml.champion(v_volume.model, symbol, regime);
-    select (v.spec #>> '{inputs,length}')::integer into v_length
-    from ml.model_versions v where v.version_id = v_version_id;
-    -- Either of the two may read a sequence: its last row is the vector.
-    if v_length is not null then
-        v_inputs := ml._sequence(v_volume.set_id, symbol, feature_as_of, v_volume.grid, v_length);
-    elsif cardinality(features) >= v_volume.width then
-        v_inputs := features[cardinality(features) - v_volume.width + 1 : cardinality(features)];
-    end if;
-    if v_version_id is null or v_inputs is null then
-        return ml._base_rate(v_volume.label, symbol, v_volume.grid, feature_as_of);
-    end if;
-    return greatest(0, ml.predict_version(v_version_id, v_inputs));
+    return case when v_expected < 0 then 0 else v_expected end;
 end
 $$;
 
@@ -94,7 +82,7 @@ begin
     end if;
     v_p := ml._predict(v_model, asked_symbol, asked_as_of);
     v_expected := ml._expected_volume(
-        v_model, v_p.canonical, v_p.regime, v_p.feature_as_of, v_p.features
+        v_model, v_p.canonical, v_p.asked_as_of, v_p.vector_set, v_p.features
     );
     return query select
         v_p.canonical, v_p.asked_as_of, v_p.horizon, v_p.probability, v_p.confidence,

@@ -40,7 +40,7 @@ begin
         v_p.asked_as_of, v_p.canonical, v_p.served_model, v_p.horizon, v_p.version_id, v_p.prediction,
         v_p.probability, v_p.confidence, v_risk,
         ml._expected_volume(
-            v_p.served_model, v_p.canonical, v_p.regime, v_p.feature_as_of, v_p.features
+            v_p.served_model, v_p.canonical, v_p.asked_as_of, v_p.vector_set, v_p.features
         ),
         v_p.regime, v_p.feature_as_of, v_p.features,
         v_p.partition_used, v_p.is_fallback,

@@ -652,6 +652,25 @@ def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> N
     assert served.risk_level == one(
         db, "select ml.risk_level('liquidation_15m', %s)", served.probability
     )
+    # a volume version that may not answer any more does not
+    with db.transaction(force_rollback=True):
+        db.execute(
+            "update ml.models set expires_after = '1 minute' where model = 'liquidation_volume_15m'"
+        )
+        w.register(db, w.train(x, np.exp(x[:, 0]), 10, objective="regression"),
+                   "liquidation_volume_15m", "AAAUSDT", features=names, promote=True,
+                   spec={"output": {"kind": "identity"}},
+                   as_of=(asked - dt.timedelta(days=1)).isoformat())  # fmt: skip
+        for policy, expected in (
+            ("flag", served.expected_volume), ("null", None), ("fallback", row.expected_volume),
+        ):  # fmt: skip
+            db.execute(
+                "update ops.settings set value = to_jsonb(%s::text)"
+                " where name = 'ml.expired_policy'",
+                (policy,),
+            )
+            told = named(db, "select * from ml.predict_liquidation('AAAUSDT', '15 min', %s)", asked)
+            assert (told.expected_volume, told.probability) == (expected, served.probability)
     # written down, replayed, and judged once what came of it is known
     id_ = one(db, "select ml.record_prediction('liquidation_15m', 'AAAUSDT', %s)", asked)
     kept = named(db, "select * from ml.predictions where prediction_id = %s", id_)
