@@ -21,7 +21,8 @@ $$;
 -- Nothing of the stretch was ever superseded, and all bars are of one source, as
 -- market.candle_versions numbers it: 0 loaded at this length, 1 made from loaded minutes, 2 made
 -- from trades. Whether each was known in time, and what is missing, is for the caller to see.
--- Without flows only prices and volume: the rest takes as long again.
+-- Without flows only prices and volume: the rest takes as long again. loaded: whether there may be
+-- bars loaded at this length at all.
 create or replace function feature._candles_1m_plain(
     symbol text, "from" timestamptz, "to" timestamptz, flows boolean
 )
@@ -75,7 +76,7 @@ begin
     for v_bar in select a.name, a.width from market.aggregates a where a.name ~ '^_candles_' loop
         execute format($body$
 create or replace function feature.%1$I(
-    symbol text, "from" timestamptz, "to" timestamptz, flows boolean
+    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
 )
 returns table (
     source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
@@ -95,11 +96,13 @@ begin
     ) then
         return;
     end if;
-    return query
-        select l.source, l.ts, l.known, l.open, l.high, l.low, l.close, l.volume
-        from feature._bars_loaded($1, interval %2$L, $2, $3, false) l;
-    if found then
-        return;
+    if $4 then
+        return query
+            select l.source, l.ts, l.known, l.open, l.high, l.low, l.close, l.volume
+            from feature._bars_loaded($1, interval %2$L, $2, $3, false) l;
+        if found then
+            return;
+        end if;
     end if;
     return query
         select
@@ -164,6 +167,22 @@ begin
         from market.candles c
         where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
         having count(*) > 0;
+end
+$$;
+
+-- Whether bars longer than a minute are loaded in [from, to).
+create or replace function feature._longer_loaded(
+    symbol text, "from" timestamptz, "to" timestamptz
+)
+returns boolean
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+begin
+    return exists (
+        select from market.candles c
+        where c.symbol = $1 and c.timeframe > interval '1 minute' and c.ts >= $2 and c.ts < $3
+    );
 end
 $$;
 

@@ -39,7 +39,7 @@ MODULES: dict[str, str] = {
 CHUNK = 2048  # grid times computed at once
 READ = 1440 * 14  # grid times read at once
 SHORT = 5000  # buckets that are read without planning for them
-HOLES = 16  # in bars, each of which is asked for by itself
+HOLES = 16  # in bars, each of which is asked for by itself; more of them all together
 READ_EVENTS = 1440  # where single quotes are read, at first
 QUOTES = 200_000  # single quotes wished for at one read
 
@@ -113,6 +113,8 @@ class Inputs:
     # times; look at no others.
     quote_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     quotes: dict[str, Floats] = field(default_factory=dict)
+    # Times and quotes of the rows that saw them otherwise than they stand.
+    quotes_then: dict[int, tuple[Times, dict[str, Floats]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,10 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         sources = Sources(plpy, cache, family, symbol, int(part[0]), int(part[-1]), len(part) == 1)
         for begin in range(0, len(part), CHUNK):
             rows = part[begin : begin + CHUNK]
-            for chosen in sources.together(rows):
-                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                    values = compute(sources.inputs(rows[chosen]))
-                values[~np.isfinite(values)] = np.nan
-                out[at + begin + chosen] = values
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = compute(sources.inputs(rows))
+            values[~np.isfinite(values)] = np.nan
+            out[at + begin : at + begin + len(rows)] = values
         at = stop
         if family.needs.quotes:
             # A read costs a few milliseconds at least: as much at once as memory has room for.
@@ -240,9 +241,11 @@ def reader(
     low, close and volume is asked for; without, the other channels may be missing.
     """
 
+    longer: list[tuple[int, bool]] = []
+
     def read(width: int, start: int, end: int) -> w.Series:
         if since is not None:
-            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows)
+            plain = _plain_bars(plpy, cache, symbol, width, (start, end), since, flows, longer)
             if plain is not None:
                 return plain
         return _read_bars(plpy, cache, symbol, width, (start, end), since)
@@ -270,6 +273,7 @@ _PLAIN = {
     240 * w.MINUTE: "_candles_4h_plain",
     1440 * w.MINUTE: "_candles_1d_plain",
 }
+_LONGER = 8 * 1440 * w.MINUTE  # so far back that lengths asked for together need one question
 _LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
 
 
@@ -281,10 +285,14 @@ def _plain_bars(
     span: tuple[int, int],
     since: int,
     flows: bool,
+    longer: list[tuple[int, bool]],
 ) -> w.Series | None:
     """What :func:`_read_bars` finds, where that takes no thought: bars of one source and one
     version, none superseded, each known when it closed or by ``since``, and none missing that
     another source could have (here and there some may be missing everywhere). Else None.
+
+    ``longer``: since when it was asked whether bars longer than a minute are loaded, and whether
+    there are; empty until then.
     """
     start, end = span
     # A bar that has not closed by the end counts for nothing.
@@ -309,12 +317,16 @@ def _plain_bars(
         return plpy.execute(plans[query], [symbol, *values])
 
     times = ("float8", "float8")
+    ends = start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH
+    if width > w.MINUTE and (not longer or longer[-1][0] > start):
+        begin = min(start, end - _LONGER)
+        query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
+        longer.append((begin, ask(query, times, begin / w.SECOND + _EPOCH, ends[1])[0]["some"]))
     found = ask(
         f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
         (*times, "bool"),
-        start / w.SECOND + _EPOCH,
-        end / w.SECOND + _EPOCH,
-        flows,
+        *ends,
+        flows if width == w.MINUTE else longer[-1][1],
     )
     if not len(found):
         return None
@@ -341,10 +353,11 @@ def _plain_bars(
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
-        longest = w.MINUTE if source == _LOADED else 60 * w.MINUTE
-        holes = _holes(ts, width, start, end)
-        if width > longest or len(holes) > HOLES:
+        if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
             return None
+        holes = _holes(ts, width, start, end)
+        if len(holes) > HOLES:
+            holes = [(holes[0][0], holes[-1][1])]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
         for hole in holes:
             if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
@@ -575,7 +588,7 @@ class Sources:
         begin = first - needs.bars * grid
         plain = None
         if needs.bars:
-            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, flows=True)
+            plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, True, [])
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
             since = argument("float8", first / w.SECOND + _EPOCH)
@@ -672,19 +685,6 @@ class Sources:
         if needs.quotes:
             self.quotes = _events(row, "quote", _QUOTES)
 
-    def together(self, grid: Times) -> Iterator[Times]:
-        """Places of grid times that may be computed at once: those whose events are as they stand
-        today, and each of the others for itself.
-        """
-        needs, width = self.family.needs, self.family.grid
-        odd = np.zeros(len(grid), dtype=bool)
-        if needs.quotes:
-            odd |= self.quotes.unsettled(grid, needs.quotes * width)
-        if not odd.all():
-            yield np.flatnonzero(~odd)
-        for place in np.flatnonzero(odd):
-            yield np.array([place])
-
     def inputs(self, grid: Times) -> Inputs:
         """Windows for some of the grid times."""
         needs, width = self.family.needs, self.family.grid
@@ -711,11 +711,15 @@ class Sources:
             ]
             parts["open_interest"] = np.stack(either, axis=1)
         if needs.quotes:
-            parts["quote_ts"], parts["quotes"] = (
-                self.quotes.known(int(grid[0]), needs.quotes * width)
-                if len(grid) == 1
-                else self.quotes.settled()
-            )
+            age = needs.quotes * width
+            if len(grid) == 1:
+                parts["quote_ts"], parts["quotes"] = self.quotes.known(int(grid[0]), age)
+            else:
+                parts["quote_ts"], parts["quotes"] = self.quotes.settled()
+                parts["quotes_then"] = {
+                    row: self.quotes.known(int(grid[row]), age)
+                    for row in np.flatnonzero(self.quotes.unsettled(grid, age)).tolist()
+                }
         return Inputs(grid, **parts)
 
     def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:
