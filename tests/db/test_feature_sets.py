@@ -643,6 +643,15 @@ def test_rows_of_one_time_have_their_order(market: Conn, kind: str) -> None:
         assert found == {want}
 
 
+def test_a_set_of_very_many_features_has_a_vector(market: Conn) -> None:
+    features = ", ".join(f"price + {i} as x{i}" for i in range(1500))
+    create(market, "wide", f"select ts, {features} from market.trades", "10 minutes")
+    found = live(market, 120, "wide")
+    assert len(found) == 1500
+    assert found[-1] == pytest.approx(found[0] + 1499)
+    market.execute("select feature.drop_set('wide')")
+
+
 def test_a_day_of_a_select_is_utc_s_whoever_asks(market: Conn) -> None:
     query = (
         "select ts, extract(hour from ts) as h, extract(epoch from ts::date::timestamptz) as d,"
