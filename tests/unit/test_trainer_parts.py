@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from alphaplus.trainer import calibrate, metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.baselines import last_known
-from alphaplus.trainer.data import Fold, Matrix
+from alphaplus.trainer.data import Fold, Matrix, instant, moment
 from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
 from alphaplus.trainer.train import Inputs, inputs, purged, train, walk_forward
@@ -396,3 +397,15 @@ def test_no_pickle_in_the_house() -> None:
     for folder in ("trainer", "plpython", "loaders"):
         for path in (root / folder).rglob("*.py"):
             assert not bad.search(path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-01T05:30:00.25+05:30", "2025-12-31T19:00:00.25-05:00",
+        "2026-01-01 00:00:00.250000+00",
+    ],
+)  # fmt: skip
+def test_a_time_is_read_in_the_zone_it_is_written_in(text: str) -> None:
+    """jsonb writes timestamps in the session's zone."""
+    assert moment(instant(text)) == dt.datetime(2026, 1, 1, microsecond=250_000, tzinfo=dt.UTC)

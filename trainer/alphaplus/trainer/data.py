@@ -80,6 +80,13 @@ def moment(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(at))
 
 
+def instant(text: str) -> int:
+    """µs since 1970 of a time as PostgreSQL writes it, in whatever zone."""
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+        microseconds=1
+    )
+
+
 def read_matrix(
     connect: Callable[[], psycopg.Connection[Any]],
     job_id: int,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from alphaplus.trainer import baselines, calibrate, metrics, search, spec
 from alphaplus.trainer.artifacts import raw_scores
-from alphaplus.trainer.data import Array, Fold, Matrix, Times, moment
+from alphaplus.trainer.data import Array, Fold, Matrix, Times, instant, moment
 from alphaplus.trainer.models import estimator
 from alphaplus.trainer.models.base import (
     Checkpoints,
@@ -525,9 +525,7 @@ def compare(
         return known | {"method": "none", "reason": "it has other features"}
     y = rows.y[found.rows]
     ours_at = _keys(rows, found.rows)
-    last = np.datetime64(champion["train_to"][:26].split("+")[0].replace(" ", "T"), "us").astype(
-        np.int64
-    )
+    last = instant(champion["train_to"])
     # The champion may read longer sequences, or single rows.
     length = int(champion["spec"]["inputs"].get("length", 1))
     theirs_rows = inputs(matrix, length, round(job["grid"] * 1e6))
