@@ -534,7 +534,7 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
 def test_the_documentation_s_examples_run(market: Conn) -> None:
     text = (lifecycle.ROOT / "docs" / "features.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         market.execute(block)
     row = market.execute(
@@ -589,6 +589,12 @@ TIED = {
         " order by u.ts desc limit 1) as p from market.trades t",
         (103,),
     ),
+    "of_one_size": (
+        "select t.ts, (select u.price from market.trades u where u.ts <= t.ts"
+        " order by u.size desc limit 1) as p, (select price from market.trades u"
+        " where u.ts <= t.ts order by size limit 1) as q from market.trades t",
+        (103, 99),
+    ),
     "passed_on": (
         "with r as (select ts, price as p from market.trades), s as (select * from r where p > 0)"
         " select s.ts, s.p, lag(s.p) over (order by s.ts) as q, s.p > 5 as b from s",
@@ -635,6 +641,15 @@ def test_rows_of_one_time_have_their_order(market: Conn, kind: str) -> None:
             market.execute("delete from market.trades where symbol = 'TIEUSDT'")
             market.execute("set local session_replication_role = origin")
         assert found == {want}
+
+
+def test_a_set_of_very_many_features_has_a_vector(market: Conn) -> None:
+    features = ", ".join(f"price + {i} as x{i}" for i in range(1500))
+    create(market, "wide", f"select ts, {features} from market.trades", "10 minutes")
+    found = live(market, 120, "wide")
+    assert len(found) == 1500
+    assert found[-1] == pytest.approx(found[0] + 1499)
+    market.execute("select feature.drop_set('wide')")
 
 
 def test_a_day_of_a_select_is_utc_s_whoever_asks(market: Conn) -> None:

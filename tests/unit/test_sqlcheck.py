@@ -45,7 +45,11 @@ CLEAN = [
     "select symbol, ts, rank() over (partition by ts order by ts) as r" + BARS,
     "SELECT Symbol, TS, Close AS c FROM Market.Candles_1m",
     "select known_at as ts, price as p from market.trades",
-    "select distinct on (symbol, ts) symbol, ts, price as p from market.trades",
+    "select distinct on (symbol, ts) symbol, ts, price as p from market.trades"
+    " order by symbol, ts, price",
+    "select t.ts, (array_agg(t.price order by t.size desc))[1] as p from market.trades t group by t.ts",
+    "select t.ts, exists (select 1 from market.trades u where u.ts < t.ts limit 1)::int as p"
+    " from market.trades t",
     "select max(ts) as ts, sum(size) as s from market.trades"
     " group by date_trunc('minute', ts) + '60 seconds'::interval",
     "with b as (select public.time_bucket('1 hour', ts) + interval '60 min' as closed, sum(size) as s"
@@ -457,6 +461,13 @@ WRITES = [
     ("select pg_temp.abs(price) from market.trades", "pg_temp"),
     ("select nosuch(price) from market.trades", "not known"),
     ("selec 1", ""),
+    (
+        "select t.ts, (select u.price from market.trades u where u.ts <= t.ts limit 1) as p"
+        " from market.trades t",
+        "LIMIT without ORDER BY",
+    ),
+    ("select distinct on (ts) ts, price as p from market.trades", "DISTINCT ON without"),
+    ("select ts, (array_agg(price))[1] as p from market.trades group by ts", "array_agg without"),
     ("", "0 statements"),
 ]
 

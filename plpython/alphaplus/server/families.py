@@ -113,6 +113,8 @@ class Inputs:
     # times; look at no others.
     quote_ts: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     quotes: dict[str, Floats] = field(default_factory=dict)
+    # Times and quotes of the rows that saw them otherwise than they stand.
+    quotes_then: dict[int, tuple[Times, dict[str, Floats]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,10 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         sources = Sources(plpy, cache, family, symbol, int(part[0]), int(part[-1]), len(part) == 1)
         for begin in range(0, len(part), CHUNK):
             rows = part[begin : begin + CHUNK]
-            for chosen in sources.together(rows):
-                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                    values = compute(sources.inputs(rows[chosen]))
-                values[~np.isfinite(values)] = np.nan
-                out[at + begin + chosen] = values
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = compute(sources.inputs(rows))
+            values[~np.isfinite(values)] = np.nan
+            out[at + begin : at + begin + len(rows)] = values
         at = stop
         if family.needs.quotes:
             # A read costs a few milliseconds at least: as much at once as memory has room for.
@@ -336,14 +337,19 @@ def _plain_bars(
     columns = [row[name] for name in names]
     if any(len(column) != ts.nbytes for column in columns):
         return None  # nulls
-    place = (ts - start) // width
     if (ts % width).any():
         return None
-    if (known > np.maximum(since, ts + width)).any() or (place[1:] <= place[:-1]).any():
-        # Late, several versions, or in no order. Of trades that is all that there is to know.
+    order = None
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
+        order = np.argsort(ts, kind="stable")
+    ordered = ts if order is None else ts[order]
+    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+        # Late, or several versions. Of trades that is all that there is to know.
         if row["source"] != _TRADED or not flows:
             return None
         return _of_trades(row, ts, known.astype(np.int64), start, end)
+    ts = ordered
+    place = (ts - start) // width
     source = row["source"]
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
@@ -357,6 +363,8 @@ def _plain_bars(
             if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
                 return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
+    if order is not None:
+        values = values[:, order]
     if len(ts) == size:
         channels = values.astype(np.float64)
     else:
@@ -677,19 +685,6 @@ class Sources:
         if needs.quotes:
             self.quotes = _events(row, "quote", _QUOTES)
 
-    def together(self, grid: Times) -> Iterator[Times]:
-        """Places of grid times that may be computed at once: those whose events are as they stand
-        today, and each of the others for itself.
-        """
-        needs, width = self.family.needs, self.family.grid
-        odd = np.zeros(len(grid), dtype=bool)
-        if needs.quotes:
-            odd |= self.quotes.unsettled(grid, needs.quotes * width)
-        if not odd.all():
-            yield np.flatnonzero(~odd)
-        for place in np.flatnonzero(odd):
-            yield np.array([place])
-
     def inputs(self, grid: Times) -> Inputs:
         """Windows for some of the grid times."""
         needs, width = self.family.needs, self.family.grid
@@ -716,11 +711,15 @@ class Sources:
             ]
             parts["open_interest"] = np.stack(either, axis=1)
         if needs.quotes:
-            parts["quote_ts"], parts["quotes"] = (
-                self.quotes.known(int(grid[0]), needs.quotes * width)
-                if len(grid) == 1
-                else self.quotes.settled()
-            )
+            age = needs.quotes * width
+            if len(grid) == 1:
+                parts["quote_ts"], parts["quotes"] = self.quotes.known(int(grid[0]), age)
+            else:
+                parts["quote_ts"], parts["quotes"] = self.quotes.settled()
+                parts["quotes_then"] = {
+                    row: self.quotes.known(int(grid[row]), age)
+                    for row in np.flatnonzero(self.quotes.unsettled(grid, age)).tolist()
+                }
         return Inputs(grid, **parts)
 
     def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:

@@ -542,19 +542,19 @@ def vpin(volume: Floats, buy_volume: Floats, buckets: int = VPIN_BUCKETS) -> Flo
 
 def _interpolated(x: Floats, known: Floats, values: Floats) -> Floats:
     """numpy.interp row by row, to the last bit: for x between the first and the last known."""
-    low = np.zeros(x.shape, dtype=np.int64)
-    step = 1 << (known.shape[1] - 1).bit_length()
     last = known.shape[1] - 1
+    across = np.ascontiguousarray(x.T)
+    count = np.zeros(across.shape, dtype=np.min_scalar_type(last))
+    for of_place in np.ascontiguousarray(known.T)[1:]:
+        count += of_place <= across
+    low = count.T.astype(np.int64)  # the last place that is not above x
     base = (np.arange(len(x)) * known.shape[1])[:, None]
-    flat = known.ravel()
-    while step := step // 2:  # the last place that is not above x
-        further = np.minimum(low + step, last)
-        low = np.where(flat[base + further] <= x, further, low)
     place = base + np.minimum(low, last - 1)
-    here = values.ravel()[place]
+    flat, flat_values = known.ravel(), values.ravel()
+    here, start = flat_values.take(place), flat.take(place)
     with np.errstate(divide="ignore", invalid="ignore"):
-        slope = (values.ravel()[place + 1] - here) / (flat[place + 1] - flat[place])
-    between = slope * (x - flat[place]) + here
+        slope = (flat_values.take(place + 1) - here) / (flat.take(place + 1) - start)
+    between = slope * (x - start) + here
     return np.where(low == last, values[:, -1:], between)
 
 

@@ -202,6 +202,9 @@ def compute(inputs: Inputs) -> Floats:
     out["order_clusters"] = np.where(known, large / total, np.nan)
     out["resilience"] = np.where(known, _resilience(inputs.book["depth"]), np.nan)
     out["order_flow_imbalance"] = _order_flow(inputs.grid, inputs.quote_ts, inputs.quotes)
+    for seen, (ts, quotes) in inputs.quotes_then.items():
+        one = slice(seen, seen + 1)
+        out["order_flow_imbalance"][one] = _order_flow(inputs.grid[one], ts, quotes)
     part = both / total[:, None]
     entropy = -np.where(part > 0, part * np.log(np.where(part > 0, part, 1.0)), 0.0).sum(axis=1)
     out["depth_entropy"] = np.where(known, entropy / np.log((both > 0).sum(axis=1)), np.nan)

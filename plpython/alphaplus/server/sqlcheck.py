@@ -313,6 +313,7 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
         word = "SELECT INTO" if isinstance(node, exp.Into) else "a row lock"
         yield _problem(node.parent or node, f"{word} writes", "Leave it out.")
     yield from _names(tree)
+    yield from _arbitrary(tree)
     if catalogue is None:
         return
     for table in _tables(tree):
@@ -335,6 +336,31 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
             and name not in catalogue.functions
         ):
             yield _problem(function, f"function {name}() is not known", "Check its name.")
+
+
+def _arbitrary(tree: exp.Query) -> Iterator[Problem]:
+    """What hangs on the order in which the server happens to meet rows."""
+    hint = "Say in which order: order by ts desc."
+    for select in tree.find_all(exp.Query):
+        if isinstance(select, exp.Subquery) or select.args.get("order"):
+            continue
+        limited = select.args.get("limit") or select.args.get("offset")
+        distinct = select.args.get("distinct")
+        exists = isinstance(select.parent, exp.Exists)
+        if limited is not None and not exists:
+            yield _problem(limited, "LIMIT without ORDER BY keeps whichever rows come first", hint)
+        if isinstance(distinct, exp.Distinct) and distinct.args.get("on"):
+            yield _problem(
+                distinct, "DISTINCT ON without ORDER BY keeps whichever rows come first", hint
+            )
+    for picked in tree.find_all(exp.Bracket):
+        for array in picked.this.find_all(exp.ArrayAgg):
+            if not isinstance(array.this, exp.Order):
+                yield _problem(
+                    array,
+                    "array_agg without ORDER BY has its elements in no order",
+                    "Say in which order: array_agg(price order by ts).",
+                )
 
 
 def _names(tree: exp.Query) -> Iterator[Problem]:

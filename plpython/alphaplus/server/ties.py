@@ -3,10 +3,11 @@
 ``order by ts`` leaves rows of one time in the order in which a plan happens to meet them. Wherever
 a SELECT of a user's set (see :mod:`alphaplus.server.usersets`) asks for one row after another of a
 table, or of what passes its rows on, the table's key is added behind the time: in ``order by ts
-desc limit 1``, in frames counted in rows, in ``lag`` and its like, in ``array_agg(x order by ts)``
-and ``last(x, ts)``; and the outermost SELECT gives the key along, so that of the newest rows the
-one with the greatest key is the vector. The text is changed only there; what it becomes is parsed
-again and must be what was meant.
+desc limit 1``, behind whatever else the rows of one table are ordered by, in frames counted in
+rows, in ``lag`` and its like, in ``array_agg(x order by ts)`` and ``last(x, ts)``; and the
+outermost SELECT gives the key along, so that of the newest rows the one with the greatest key is
+the vector. The text is changed only there; what it becomes is parsed again and must be what was
+meant.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def keyed(query: str) -> tuple[str, int]:
     for start, end, new in sorted(set(changes.texts), reverse=True):
         text = text[:start] + new + text[end:]
     again = sqlcheck.parse(text)
-    if isinstance(again, sqlcheck.Problem) or again.sql("postgres") != tree.sql("postgres"):
+    if isinstance(again, sqlcheck.Problem):
+        return query, 0
+    if again.sql("postgres", comments=False) != tree.sql("postgres", comments=False):
         return query, 0
     return text, count
 
@@ -203,6 +206,23 @@ def _timed(
     return keys.get(named[0], ()) if len(named) == 1 else ()
 
 
+def _listed(
+    column: exp.Expr | None, scope: Scope, keys: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """What tells the rows of one table apart, where they are ordered by something else."""
+    if not isinstance(column, exp.Column) or "end" not in column.this.meta:
+        return ()
+    (alias, (_, source)), *others = scope.selected_sources.items() or [("", (None, None))]
+    table = _name_of(source)
+    if others or table not in KEYS or column.name == "ts":
+        return ()
+    return (f"{exp.to_identifier(alias, quoted=True).sql('postgres')}.ts", *keys[alias])
+
+
+def _name_of(source: object) -> str:
+    return sqlcheck._name(source) if isinstance(source, exp.Table) else ""
+
+
 def _orders(
     scope: Scope,
     keys: Mapping[str, tuple[str, ...]],
@@ -217,8 +237,10 @@ def _orders(
         if order.find_ancestor(exp.Select) is not select or id(order) in changes.done:
             continue
         ordered = order.expressions[-1]
-        mine = _timed(ordered.this, scope, keys, times)
         holder = order.parent
+        mine = _timed(ordered.this, scope, keys, times)
+        if not mine and holder is select:
+            mine = _listed(ordered.this, scope, keys)
         if not mine or isinstance(holder, exp.WithinGroup):
             continue
         in_aggregate = isinstance(holder, exp.AggFunc)

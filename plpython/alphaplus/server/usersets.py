@@ -29,6 +29,7 @@ TABLES = (
     "open_interest",
 )  # fmt: skip
 PREFIX = "select:"
+WIDE = 100  # features by which ties are decided one by one
 AT_ONCE = 2000  # grid times in one statement
 _NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 # Read what a set has no business with, or outside its tables, without being volatile.
@@ -89,7 +90,9 @@ def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> 
         )
     query, keys = ties.keyed(query)
     newest = [f"u.{ties.OUTPUT.format(i)} desc" for i in range(1, keys + 1)]
-    newest += [f"u.{quote(name)} desc nulls last" for name in features]
+    # A statement has at most 1664 columns: of a wide set the array decides, if need be.
+    newest += [f"u.{quote(name)} desc nulls last" for name in features[:WIDE]]
+    newest += ["v desc"] if len(features) > WIDE else []
     names = ", ".join(f"u.{quote(name)}::float8" for name in features)
     return (
         "select _alphaplus.seconds, q.v from (select s as seconds, to_timestamp(s) as t,"

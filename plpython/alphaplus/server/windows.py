@@ -248,11 +248,13 @@ class Series:
         """Sums of a channel over the windows of :meth:`windows`, (n, ...): of whole numbers, which
         give the same sum in any order. What is not known counts nothing."""
         values = self.final[name]
-        running = np.zeros((len(values) + 1, *values.shape[1:]))
-        np.cumsum(np.nan_to_num(values), axis=0, out=running[1:])
         last = (grid - self.start) // self.width
         low, high = (np.clip(x, 0, len(values)) for x in (last - width, last))
-        out: Floats = running[high] - running[low]
+        first, end = low.min(initial=len(values)), high.max(initial=0)
+        part = values[first:end]
+        running = np.zeros((len(part) + 1, *values.shape[1:]))
+        np.cumsum(np.where(np.isnan(part), 0.0, part), axis=0, out=running[1:])
+        out: Floats = running[high - first] - running[low - first]
         if len(self.odd.index):
             state, row, _ = self._replaced(grid, last, width)
             change = np.nan_to_num(self.odd.values[name]) - np.nan_to_num(values[self.odd.index])
@@ -449,8 +451,7 @@ class Events:
     def unsettled(self, grid: Times, window: int) -> npt.NDArray[np.bool_]:
         """Which grid times saw the events of [t - window, t) otherwise than they stand today.
 
-        The other times may be computed together, from :meth:`settled`; these each from
-        :meth:`known`.
+        The other times look at :meth:`settled`, these each at :meth:`known`.
         """
         late = (self.expires == NEVER) & (self.usable > -(-(self.ts + 1) // MINUTE) * MINUTE)
         gone = self.expires != NEVER
@@ -470,17 +471,14 @@ class Events:
 
     def settled(self) -> tuple[Times, dict[str, Floats]]:
         """Times and values of the events as they stand today."""
-        return self._chosen(self.expires == NEVER)
+        chosen = self.expires == NEVER
+        if chosen.all():
+            return self.ts, dict(self.values)
+        return self.ts[chosen], {name: value[chosen] for name, value in self.values.items()}
 
     def known(self, t: int, window: int) -> tuple[Times, dict[str, Floats]]:
         """Times and values of the events of [t - window, t) as known at t."""
         low, high = np.searchsorted(self.ts, [t - window, t])
         part = slice(low, high)
-        chosen = np.zeros(len(self.ts), dtype=bool)
-        chosen[part] = (self.usable[part] <= t) & (self.expires[part] > t)
-        return self._chosen(chosen)
-
-    def _chosen(self, chosen: npt.NDArray[np.bool_]) -> tuple[Times, dict[str, Floats]]:
-        if chosen.all():
-            return self.ts, dict(self.values)
-        return self.ts[chosen], {name: value[chosen] for name, value in self.values.items()}
+        chosen = (self.usable[part] <= t) & (self.expires[part] > t)
+        return self.ts[part][chosen], {n: value[part][chosen] for n, value in self.values.items()}
