@@ -330,9 +330,7 @@ begin
     for v_set in
         select s.set_id, s.name, s.version, s.grid
         from feature.sets s
-        where exists (
-            select from ml.models m where m.feature_set = s.name and m.feature_version = s.version
-        )
+        where s.set_id in (select u.set_id from ml.sets_in_use u)
         order by s.set_id
     loop
         v_symbols := '{}';
@@ -381,4 +379,4 @@ begin
 end
 $$;
 comment on procedure feature.refresh() is
-'Store the vectors of every feature set that a model uses, for every symbol with bars, from where they end to the newest closed bar; and again where rows that arrived late can have changed them. Commits as it goes; meant for the clock.';
+'Store the vectors of every feature set that a model is trained or served with, for every symbol with bars, from where they end to the newest closed bar; and again where rows that arrived late can have changed them. Commits as it goes; meant for the clock.';

@@ -70,10 +70,10 @@ begin
             pg_catalog.date_part('epoch', s.grid) as step, m.symbol
         from feature.sets s
         join feature.watermarks m on m.set_id = s.set_id
-        where (s.set_id = v_set_id or feature_set is null and exists (
-                select from ml.models x
-                where x.feature_set = s.name and x.feature_version = s.version
-            ))
+        where (
+                s.set_id = v_set_id
+                or feature_set is null and s.set_id in (select u.set_id from ml.sets_in_use u)
+            )
             and (symbols is null or m.symbol = any (v_some))
         order by s.set_id, m.symbol
     loop
@@ -83,4 +83,4 @@ begin
 end
 $$;
 comment on procedure feature.pack(text, text [], integer) is
-'Keep the stored vectors of a set (null: of every set that a model uses) and some symbols (null: all) once more as blocks of numbers, which feature.matrix and the training sets read many times as fast as rows, for about as much room again. Only what is not packed yet is read; a block goes with the first change to one of its vectors, so packing is never needed for right answers. Commits as it goes; meant for the clock. Errors: AP101, AP102 symbol, AP202 unknown feature set.';
+'Keep the stored vectors of a set (null: of every set that a model is trained or served with) and some symbols (null: all) once more as blocks of numbers, which feature.matrix and the training sets read many times as fast as rows, for about as much room again. Only what is not packed yet is read; a block goes with the first change to one of its vectors, so packing is never needed for right answers. Commits as it goes; meant for the clock. Errors: AP101, AP102 symbol, AP202 unknown feature set.';

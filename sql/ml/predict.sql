@@ -287,7 +287,6 @@ declare
     v_score record;
     v_until timestamptz;
     v_most interval;
-    v_vector double precision [];
     v_policies text [];
     v_policy text;
     v_why text;
@@ -326,8 +325,6 @@ begin
             )
         end;
     end if;
-    v_vector := feature.vector(v_model.feature_set, canonical, feature_as_of, v_model.feature_version);
-    features := v_vector;
     regime := ml._regime(canonical, feature_as_of);
     version_id := ml.champion(v_model.model, canonical, regime);
     is_fallback := version_id is null;
@@ -336,14 +333,21 @@ begin
     while version_id is not null loop
         select
             v.symbol, v.regime, v.as_of + v.expires_after as expires_at,
-            (v.spec #>> '{inputs,length}')::integer as length
+            (v.spec #>> '{inputs,length}')::integer as length, s.name, s.version, s.set_id, s.grid
         into strict v_version
-        from ml.model_versions v where v.version_id = _predict.version_id;
+        from ml.model_versions v
+        join feature.sets s on s.name = v.feature_set and s.version = v.feature_version
+        where v.version_id = _predict.version_id;
         v_policy := 'flag';
-        features := v_vector;
-        if v_version.length is not null then
+        -- The set that it was trained on, whatever the model's next version is to be trained on.
+        feature_as_of := public.time_bucket(v_version.grid, asked_as_of);
+        if v_version.length is null then
+            features := feature.vector(
+                v_version.name, canonical, feature_as_of, v_version.version
+            );
+        else
             features := ml._sequence(
-                v_model.set_id, canonical, feature_as_of, v_model.grid, v_version.length
+                v_version.set_id, canonical, feature_as_of, v_version.grid, v_version.length
             );
             if features is null then
                 v_why := format('a gap in the last %s vectors', v_version.length);
@@ -399,7 +403,10 @@ begin
         end;
     end loop;
     if version_id is null then
-        features := v_vector;
+        feature_as_of := public.time_bucket(v_model.grid, asked_as_of);
+        features := feature.vector(
+            v_model.feature_set, canonical, feature_as_of, v_model.feature_version
+        );
         partition_used := 'base rate';
         reason := coalesce(reason, 'no promoted version');
         prediction := ml._base_rate(v_model.label, canonical, v_model.grid, feature_as_of);

@@ -50,15 +50,9 @@ rows 1000
 as $$
 #variable_conflict use_column
 declare
-    v_set_id integer;
-    v_grid interval;
     v_problem record;
 begin
-    select s.set_id, s.grid into v_set_id, v_grid
-    from ml.models m
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-    where m.model = $1;
-    if not found then
+    if not exists (select from ml.models m where m.model = $1) then
         perform ml._no_champion($1, null);
     end if;
     select c.reason, c.hint into v_problem from ml._check_query(coalesce($2, '')) c limit 1;
@@ -75,9 +69,12 @@ begin
             where isfinite(g.ts)
         ),
         served as materialized (
-            select a.symbol, v.version_id, (v.spec #>> '{inputs,length}')::integer as length
+            select
+                a.symbol, v.version_id, (v.spec #>> '{inputs,length}')::integer as length,
+                s.set_id, s.grid
             from (select distinct symbol from asked) a
             join ml.model_versions v on v.version_id = ml.champion($1, a.symbol)
+            join feature.sets s on s.name = v.feature_set and s.version = v.feature_version
         ),
         -- By the thousand: one call of the library for all, of bounded memory.
         parts as materialized (
@@ -90,15 +87,18 @@ begin
                     row_number() over () / 4096 as part
                 from asked q
                 join served s on s.symbol = q.symbol and s.length is null
-                join feature.vectors v on v.set_id = $2 and v.symbol = q.symbol and v.ts = q.ts
+                join feature.vectors v
+                    on v.set_id = s.set_id and v.symbol = q.symbol and v.ts = q.ts
             ) p
             group by p.version_id, p.part
         ),
         sequences as materialized (
-            select s.version_id, s.symbol, array_agg(extract(epoch from q.ts)::float8) as times
+            select
+                s.version_id, s.symbol, s.set_id, s.grid,
+                array_agg(extract(epoch from q.ts)::float8) as times
             from asked q
             join served s on s.symbol = q.symbol and s.length is not null
-            group by s.version_id, s.symbol
+            group by s.version_id, s.symbol, s.set_id, s.grid
         )
         select u.symbol, u.ts, u.score, p.version_id
         from parts p
@@ -107,10 +107,10 @@ begin
         select e.symbol, to_timestamp(n.seconds), n.prediction, e.version_id
         from sequences e
         cross join lateral ml.score_sequences(
-            e.version_id, $2, e.symbol, e.times, extract(epoch from $3)::float8
+            e.version_id, e.set_id, e.symbol, e.times, extract(epoch from e.grid)::float8
         ) n
         $q$, rtrim($2, E'; \n\t')
-    ) using $1, v_set_id, v_grid;
+    ) using $1;
 end
 $$;
 comment on function ml.predict_many(text, text) is
@@ -132,8 +132,8 @@ begin
     select v.version_id, s.set_id, s.grid, (v.spec #>> '{inputs,length}')::integer as length
     into v_version
     from ml.models m
-    join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
     join ml.model_versions v on v.version_id = ml.champion(m.model, v_symbol)
+    join feature.sets s on s.name = v.feature_set and s.version = v.feature_version
     where m.model = $1;
     if not found then
         perform ml._no_champion($1, v_symbol);

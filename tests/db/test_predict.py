@@ -118,6 +118,52 @@ def test_single_stored_many_and_batch_agree(
         assert not live.is_fallback and not live.expired
 
 
+def test_a_version_is_served_with_the_set_it_was_trained_on(
+    db: Conn, booster: lightgbm.Booster, data: tuple[Array, Array, Array]
+) -> None:
+    """Whatever set the model's next version is to be trained on."""
+    w.install(db)
+    x = data[2][:50]
+    w.store(db, x)
+    old = w.register(db, booster, promote=True)
+    queries = (
+        "select ts, prediction, version_id from ml.predict_many('fixed',"
+        " 'select v.symbol, v.ts from feature.vectors v') order by ts",
+        "select ts, prediction, version_id from ml.predict_history('fixed', 'AAA', '-infinity',"
+        " 'infinity') order by ts",
+        "select p.* from generate_series(0, 49) i, lateral ml.predict_stored('fixed', 'AAA',"
+        f" '{w.START}'::timestamptz + i * interval '1 minute') p order by i",
+        "select prediction, version_id, feature_as_of, reason from ml.predict('fixed', 'AAA',"
+        f" '{at(7)}')",
+        f"select * from ml.explain('fixed', 'AAA', '{at(7)}')",
+    )
+    before = [db.execute(query).fetchall() for query in queries]  # type: ignore[arg-type]
+    assert len(before[0]) == 50 and before[3][0][1] == old
+    db.execute(
+        "insert into feature.sets (name, version, features, definition, kind, lookback, sha256)"
+        " select name, 2, features, definition, kind, lookback, sha256('two') from feature.sets"
+        " where name = 'fixed'"
+    )
+    db.execute(
+        "insert into feature.vectors (set_id, symbol, ts, values)"
+        " select s.set_id, v.symbol, v.ts, array(select -x from unnest(v.values) x)"
+        " from feature.vectors v, feature.sets s where s.name = 'fixed' and s.version = 2"
+    )
+    db.execute("update ml.models set feature_version = 2 where model = 'fixed'")
+    query = queries[0].replace("select v.symbol", "select distinct v.symbol")
+    assert db.execute(query).fetchall() == before[0]  # type: ignore[arg-type]
+    for query, found in list(zip(queries, before, strict=True))[1:]:
+        assert db.execute(query).fetchall() == found, query  # type: ignore[arg-type]
+    # Both are kept up to date until the new one serves.
+    sets = "select version from ml.sets_in_use where name = 'fixed' order by version"
+    assert [row[0] for row in db.execute(sets)] == [1, 2]
+    new = w.register(db, booster, promote=True)
+    served = one(db, "select version_id from ml.predict('fixed', 'AAA', %s)", at(7))
+    assert served == new
+    history = db.execute(queries[1]).fetchall()  # type: ignore[arg-type]
+    np.testing.assert_allclose([row[1] for row in history], booster.predict(-x), rtol=1e-15)
+
+
 def test_null_and_nan_are_missing_values(
     world: Conn, version: int, booster: lightgbm.Booster, data: tuple[Array, Array, Array]
 ) -> None:
