@@ -262,7 +262,8 @@ begin
 end
 $$;
 
--- Where nothing has been superseded only the newest value known at "to", a whole minute, can count.
+-- Where nothing has been superseded only the newest value known at "to", a whole minute, can count;
+-- there it does not matter whether usable is rounded up to a minute.
 create or replace function feature._funding_live(symbol text, "from" timestamptz, "to" timestamptz)
 returns table (ts bytea, usable bytea, expires bytea, rate bytea)
 language plpgsql stable parallel safe
@@ -287,9 +288,7 @@ begin
     limit 1;
     if found then
         ts := timestamptz_send(v_last.ts);
-        usable := timestamptz_send(
-            market.usable_at(interval '1 minute', v_last.ts, v_last.known_at)
-        );
+        usable := timestamptz_send(greatest(v_last.ts, v_last.known_at));
         expires := timestamptz_send('infinity');
         rate := feature._send(
             v_last.rate
@@ -330,9 +329,8 @@ begin
         exit when not found;
         -- Ordered by time: what is found second comes first.
         ts := timestamptz_send(v_last.ts) || coalesce(ts, '');
-        usable := timestamptz_send(
-            market.usable_at(interval '1 minute', v_last.ts, v_last.known_at)
-        ) || coalesce(usable, '');
+        usable := timestamptz_send(greatest(v_last.ts, v_last.known_at))
+            || coalesce(usable, '');
         expires := timestamptz_send('infinity') || coalesce(expires, '');
         open_interest := feature._send(v_last.open_interest) || coalesce(open_interest, '');
         value := feature._send(v_last.value) || coalesce(value, '');

@@ -21,6 +21,7 @@ returns table (
 -- Planned for the values at hand: that leaves all chunks out but those asked for.
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set timezone = 'UTC' -- a day of timeframe is 24 hours
 as $$
 #variable_conflict use_column
 begin

@@ -212,6 +212,7 @@ returns timestamptz
 language plpgsql stable parallel safe
 -- Planned for the values at hand, or each chunk would be looked at.
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set timezone = 'UTC' -- a day of timeframe or grid is 24 hours
 as $$
 declare
     v_trades timestamptz;

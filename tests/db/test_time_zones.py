@@ -40,6 +40,25 @@ def market(db_module: Conn) -> Iterator[Conn]:
             " + interval '48 hours', '1 hour') with ordinality as g (t, i)) x",
             (day, day),
         )
+    # Days as a venue gives them, loaded in a session where some have 23 or 25 hours.
+    instrument(conn, "VENUSDT")
+    conn.execute("set timezone = 'Europe/Berlin'")
+    for day in DAYS:
+        conn.execute(
+            "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+            " volume) select 'VENUSDT', interval '1 day', t, t + interval '24 hours', p, p + 1, p - 1,"
+            " p + 0.5, 100 + 7 * p from (select t, 50 + 5 * sin(i) as p from generate_series("
+            "%s::timestamptz - interval '960 hours', %s::timestamptz + interval '48 hours',"
+            " interval '24 hours') with ordinality as g (t, i)) x",
+            (day, day),
+        )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute(
+            "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+            " volume) values ('VENUSDT', '1 day', '2023-03-26 00:00Z', '2023-03-26 23:00Z', 1, 1, 1,"
+            " 1, 1)"
+        )
+    conn.execute("reset timezone")
     conn.execute("call market.refresh_aggregates()")
     conn.execute(
         "select feature.create_set('daily', $$select (public.time_bucket('1 day', ts)"
@@ -80,6 +99,16 @@ def answers(conn: Conn) -> dict[str, Any]:
             ask(f"select * from feature.{name}(%s, %s)", "DAYUSDT", hours[2])
             ask(f"select * from feature.{name}_history(%s, %s, %s)", "DAYUSDT", *week)
             ask("select feature.vector(%s, %s, %s)", name, "DAYUSDT", week[1])
+        for hours_on in (-1, 0, 23, 23.5, 24, 25, 47.5, 48):
+            moment = day + dt.timedelta(hours=hours_on)
+            ask("select * from feature.factors_1d('VENUSDT', %s)", moment)
+            ask("select * from feature.technical('VENUSDT', %s, '1 day')", moment)
+        ask("select * from feature.technical_1h('VENUSDT', %s)", hours[2])
+        ask(
+            "select * from feature.audit_lookahead('factors_1d', 'VENUSDT', %s, %s, 20)",
+            day - dt.timedelta(days=3),
+            day + dt.timedelta(days=2),
+        )
         for timeframe in ("5 minutes", "1 hour", "1 day"):
             at_ = ("DAYUSDT", day + dt.timedelta(hours=26), timeframe)
             whole = (
