@@ -339,7 +339,8 @@ begin
     while version_id is not null loop
         select
             v.symbol, v.regime, v.as_of + v.expires_after as expires_at,
-            (v.spec #>> '{inputs,length}')::integer as length, s.name, s.version, s.set_id, s.grid
+            (v.spec #>> '{inputs,length}')::integer as length, s.name, s.version, s.set_id, s.grid,
+            feature._retired(s) as retired
         into strict v_version
         from ml.model_versions v
         join feature.sets s on s.name = v.feature_set and s.version = v.feature_version
@@ -348,20 +349,39 @@ begin
         -- The set that it was trained on, whatever the model's next version is to be trained on.
         feature_as_of := public.time_bucket(v_version.grid, asked_as_of);
         vector_set := v_version.set_id;
-        if v_version.length is null then
-            features := case
-                when vector_set = given_set then given_features
-                else feature.vector(v_version.name, canonical, feature_as_of, v_version.version)
-            end;
-        else
+        if v_version.length is not null then
             vector_set := null;
-            features := ml._sequence(
-                v_version.set_id, canonical, feature_as_of, v_version.grid, v_version.length
+            features := case
+                when v_version.retired then ml._stored_sequence(
+                    v_version.set_id, canonical, feature_as_of, v_version.grid, v_version.length
+                )
+                else ml._sequence(
+                    v_version.set_id, canonical, feature_as_of, v_version.grid, v_version.length
+                )
+            end;
+        elsif vector_set = given_set then
+            features := given_features;
+        elsif v_version.retired then
+            features := (
+                select v.values
+                from feature.vectors v
+                where v.set_id = v_version.set_id and v.symbol = canonical
+                    and v.ts = feature_as_of
             );
-            if features is null then
-                v_why := format('a gap in the last %s vectors', v_version.length);
-                v_policy := 'fallback';
-            end if;
+        else
+            features := feature.vector(
+                v_version.name, canonical, feature_as_of, v_version.version
+            );
+        end if;
+        if features is null then
+            v_why := case
+                when v_version.retired then format(
+                    'version %s of feature set %s is no longer computed',
+                    v_version.version, v_version.name
+                )
+                else format('a gap in the last %s vectors', v_version.length)
+            end;
+            v_policy := 'fallback';
         end if;
         if v_policy <> 'fallback' then
             expired := coalesce(asked_as_of > v_version.expires_at, false);

@@ -625,14 +625,17 @@ select
     s.version
 from feature.sets as s
 where
-    exists (
-        select from ml.models as m
-        where m.feature_set = s.name and m.feature_version = s.version
-    )
-    or exists (
-        select from ml.aliases as a
-        inner join ml.model_versions as v on a.version_id = v.version_id
-        where v.feature_set = s.name and v.feature_version = s.version
+    not feature._retired(s)
+    and (
+        exists (
+            select from ml.models as m
+            where m.feature_set = s.name and m.feature_version = s.version
+        )
+        or exists (
+            select from ml.aliases as a
+            inner join ml.model_versions as v on a.version_id = v.version_id
+            where v.feature_set = s.name and v.feature_version = s.version
+        )
     );
 comment on view ml.sets_in_use is
-'The feature sets whose vectors are kept up to date: those that a model''s next version is to be trained on, and those of versions that have an alias, which are served with the set they were trained on.';
+'The feature sets whose vectors are kept up to date: those that a model''s next version is to be trained on, and those of versions that have an alias, which are served with the set they were trained on; less those that only an older release computed.';

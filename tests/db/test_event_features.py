@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests.db import serving
 from tests.db.market_data import at, fill, instrument
 from tests.db.test_features import history, live
 
@@ -208,7 +209,7 @@ def test_refresh_stores_the_newest_bar_of_all_symbols(db: Conn) -> None:
         fill(db, symbol, 260, seed=seed + 1, per_minute=5.0)
     db.execute("call market.refresh_aggregates()")
     db.execute(
-        "update ml.models set feature_set = 'order_book', feature_version = 1"
+        "update ml.models set feature_set = 'order_book', feature_version = 2"
         " where model = 'liquidation_5m'"
     )
     db.execute("call feature.refresh()")
@@ -257,3 +258,59 @@ def test_bars_without_volume_give_nulls_not_zeros(db: Conn) -> None:
         known = {name: value for name, value in found.items() if np.isfinite(value)}
         # a price that does not move has no volatility, and no spread that its range would show
         assert known == dict.fromkeys(flat, 0.0), family
+
+
+def test_a_version_that_is_no_longer_computed(db: Conn) -> None:
+    """After an upgrade: what was stored is served, the rest says so; the next training is on what
+    this release computes."""
+    fill(db, SYMBOL, 260, seed=1, per_minute=5.0)
+    db.execute("call market.refresh_aggregates()")
+    now, later = at(240), at(241)
+    db.execute("call feature.materialise('order_book', %s, %s, %s)", (SYMBOL, now, later))
+    old = serving.one(
+        db,
+        "insert into feature.sets"
+        " (name, version, features, definition, kind, grid, lookback, sha256, description)"
+        " select name, 1, features, definition, kind, grid, lookback, sha256('1'), 'of old'"
+        " from feature.sets where name = 'order_book' returning set_id",
+    )
+    for table in ("vectors", "watermarks"):
+        db.execute(f"update feature.{table} set set_id = %s", (old,))
+    db.execute("select feature._sync()")  # as migrate does
+    sets = db.execute(
+        "select version, feature._retired(s) from feature.sets s where name = 'order_book'"
+        " order by version"
+    ).fetchall()
+    assert sets == [(1, True), (2, False)]
+    one = serving.one
+    names = one(db, "select features from feature.sets where name = 'order_book' and version = 2")
+    db.execute(
+        "insert into ml.models (model, label, feature_set, feature_version)"
+        " values ('old', 'direction_5m', 'order_book', 1)"
+    )
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1000, len(names)))
+    version = serving.register(
+        db, serving.train(x, (x[:, 0] > 0).astype(float), 5), "old", features=names, promote=True
+    )
+    db.execute("select feature._sync()")
+    assert one(db, "select feature_version from ml.models where model = 'old'") == 2
+    ask = "select * from ml.predict('old', %s, %s)"
+    stored = serving.named(db, ask, SYMBOL, now)
+    assert (stored.version_id, stored.is_fallback, stored.reason) == (version, False, None)
+    other = serving.named(db, ask, SYMBOL, later)
+    assert (other.version_id, other.is_fallback, other.partition_used) == (None, True, "base rate")
+    assert other.reason == "version 1 of feature set order_book is no longer computed"
+    assert one(db, "select feature.vector('order_book', %s, %s, 1)", SYMBOL, now) is not None
+    with pytest.raises(psycopg.Error) as refused:
+        db.execute("select feature.vector('order_book', %s, %s, 1)", (SYMBOL, later))
+    assert refused.value.sqlstate == "AP214" and refused.value.diag.message_hint
+    db.execute("call feature.refresh()")  # leaves it alone
+    assert one(db, "select count(*) from ml.sets_in_use where name = 'order_book'") == 1
+    counts = dict(
+        db.execute(
+            "select s.version, count(*) from feature.vectors v join feature.sets s using (set_id)"
+            " where s.name = 'order_book' group by 1"
+        ).fetchall()
+    )
+    assert counts[1] == 1 and counts[2] > 200

@@ -69,7 +69,7 @@ def history(
 def test_the_family_is_a_set_with_its_formulas(market: Conn) -> None:
     row = market.execute(
         "select cardinality(features), lookback > interval '0' from feature.sets"
-        " where name = 'liquidation' and version = 1"
+        " where name = 'liquidation' and version = 2"
     ).fetchone()
     assert row == (25, True)
     missing = market.execute(
@@ -250,7 +250,7 @@ def test_what_becomes_known_later_changes_nothing_before(
 def model(conn: Conn, label: str = "direction_15m") -> None:
     conn.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
-        " values (%s, %s, 'liquidation', 1) on conflict (model) do update"
+        " values (%s, %s, 'liquidation', 2) on conflict (model) do update"
         " set feature_set = excluded.feature_set, feature_version = excluded.feature_version",
         (label, label),
     )

@@ -172,13 +172,25 @@ def get(name: str) -> Family:
 
 
 def find(plpy: Any, cache: dict[str, Any], definition: str) -> Family:
-    """The family of a name, or the user's set behind ``select:<set_id>``; kept in the cache."""
+    """The family of a name, or the user's set behind ``select:<set_id>``; kept in the cache.
+
+    Raises (SQLSTATE AP214): ``name@version``, a version that an older release computed.
+    """
     known: dict[str, Family] = cache.setdefault("alphaplus.families", {})
     if definition not in known:
         if definition.startswith("select:"):
             from alphaplus.server import usersets
 
             known[definition] = usersets.family(plpy, definition)
+        elif "@" in definition:
+            name, version = definition.split("@")
+            plpy.error(
+                f"version {version} of feature set {name} is no longer computed",
+                sqlstate="AP214",
+                detail=f"This release computes version {get(name).version} of it.",
+                hint="Vectors that were stored can still be read. Train models anew: call"
+                " ml.retrain(model, symbol)",
+            )
         else:
             known[definition] = get(definition)
     return known[definition]

@@ -271,7 +271,7 @@ def _nan_median(values: Floats) -> Floats:
 
 FAMILY = Family(
     name="liquidation",
-    version=1,
+    version=2,
     revision="2",
     description="Order flow, book, volume, liquidations, funding: for forced-liquidation models.",
     features=FEATURES,

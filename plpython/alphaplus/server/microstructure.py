@@ -643,7 +643,7 @@ def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:
 
 FAMILY = Family(
     name="microstructure",
-    version=1,
+    version=2,
     revision="2",
     description="Microstructure: spreads, price impact, flow toxicity, efficiency, trade arrivals.",
     features=FEATURES,

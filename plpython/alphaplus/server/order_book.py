@@ -293,7 +293,7 @@ def _impact(price: Floats, notional: Floats, order: Floats) -> Floats:
 
 FAMILY = Family(
     name="order_book",
-    version=1,
+    version=2,
     revision="2",
     description="Spread, shape, imbalance, walls, resilience and flow of the order book.",
     features=FEATURES,

@@ -131,12 +131,14 @@ def _sync_family(plpy: Any, family: families.Family) -> None:
             " (name, version, features, definition, kind, grid, lookback, sha256, description)"
             " values ($1, $2, $3, $1, 'builtin', make_interval(secs => $4),"
             " make_interval(secs => $5), $6, $7) on conflict (name, version) do update"
-            " set features = excluded.features, grid = excluded.grid, lookback = excluded.lookback,"
-            " sha256 = excluded.sha256, description = excluded.description",
+            " set features = excluded.features, definition = excluded.definition,"
+            " grid = excluded.grid, lookback = excluded.lookback, sha256 = excluded.sha256,"
+            " description = excluded.description",
             ["text", "int4", "text[]", "float8", "float8", "bytea", "text"],
         ),
         values,
     )
+    _retire(plpy, family)
     plpy.execute(
         plpy.prepare(
             "delete from feature.definitions where feature_set = $1 and feature_version = $2",
@@ -153,6 +155,29 @@ def _sync_family(plpy: Any, family: families.Family) -> None:
     for position, feature in enumerate(family.features, 1):
         plpy.execute(plan, [family.name, family.version, feature.name, position, *feature[1:]])
     _create_functions(plpy, family)
+
+
+def _retire(plpy: Any, family: families.Family) -> None:
+    """Other versions of a family are not computed by this code, which :func:`families.find` says;
+    what is next trained on one is to be trained on this."""
+    which = [family.name, family.version]
+    plpy.execute(
+        plpy.prepare(
+            "update feature.sets s set definition = s.name || '@' || s.version"
+            " where s.name = $1 and s.version <> $2 and s.kind = 'builtin'"
+            " and s.definition <> s.name || '@' || s.version",
+            ["text", "int4"],
+        ),
+        which,
+    )
+    plpy.execute(
+        plpy.prepare(
+            "update ml.models m set feature_version = $2"
+            " where m.feature_set = $1 and m.feature_version <> $2",
+            ["text", "int4"],
+        ),
+        which,
+    )
 
 
 def _create_functions(plpy: Any, family: families.Family) -> None:
