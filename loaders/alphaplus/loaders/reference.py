@@ -39,7 +39,7 @@ _FEATURES = """
 select d.feature_set, d.feature_version, d.position, d.feature, d.unit, d.formula, d.source
 from feature.definitions d
 join feature.sets s on s.name = d.feature_set and s.version = d.feature_version
-where s.kind = 'builtin'
+where s.kind = 'builtin' and not feature._retired(s)
 order by d.feature_set, d.feature_version, d.position
 """
 _SETTINGS = "select name, value::text, description from ops.settings order by name"
