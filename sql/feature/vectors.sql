@@ -164,7 +164,7 @@ begin
 end
 $$;
 comment on function feature.vector(text, text, timestamptz, integer) is
-'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 an infinite time.';
+'The vector of a feature set (default: its newest version) for a symbol as known at the last grid time not after as_of (default: now), in the order of feature.sets.features, NaN where not knowable. The stored one where there is one, computed otherwise. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 an infinite time, AP214 a version that only an older release computed, at a time of which no vector is stored.';
 
 create or replace function feature.vector(
     feature_sets text [], symbol text, as_of timestamptz default null

@@ -25,7 +25,6 @@ Times = npt.NDArray[np.int64]
 
 ROWS = 400_000  # rows wished for at one read
 _FIRST_SPAN = 360 * w.MINUTE
-_EPOCH = 946_684_800
 
 _CLOCKS = [("ts", ">i8"), ("known", ">i8"), ("superseded", ">i8")]
 TRADE = np.dtype([*_CLOCKS, ("price", ">f8"), ("size", ">f8")])
@@ -83,7 +82,7 @@ def _read(
             f"select rows from {function}($1, to_timestamp($2), to_timestamp($3))",
             ["text", "float8", "float8"],
         )
-    span = [start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH]
+    span = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
     return np.frombuffer(plpy.execute(plan, [symbol, *span])[0]["rows"] or b"", dtype=layout)
 
 

@@ -329,11 +329,11 @@ def _plain_bars(
         return plpy.execute(plans[query], [symbol, *values])
 
     times = ("float8", "float8")
-    ends = start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH
+    ends = start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH
     if width > w.MINUTE and (not longer or longer[-1][0] > start):
         begin = min(start, end - _LONGER)
         query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
-        longer.append((begin, ask(query, times, begin / w.SECOND + _EPOCH, ends[1])[0]["some"]))
+        longer.append((begin, ask(query, times, begin / w.SECOND + w.EPOCH, ends[1])[0]["some"]))
     found = ask(
         f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
         (*times, "bool"),
@@ -372,7 +372,7 @@ def _plain_bars(
             holes = [(holes[0][0], holes[-1][1])]
         quiet = "select feature._no_trades($1, to_timestamp($2), to_timestamp($3)) as quiet"
         for hole in holes:
-            if not ask(quiet, times, *(t / w.SECOND + _EPOCH for t in hole))[0]["quiet"]:
+            if not ask(quiet, times, *(t / w.SECOND + w.EPOCH for t in hole))[0]["quiet"]:
                 return None
     values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
     if order is not None:
@@ -465,7 +465,7 @@ def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], gr
         " to_timestamp($3), to_timestamp($4)) b",
         ["text[]", "float8", "float8", "float8"],
     )
-    ends = [start / w.SECOND + _EPOCH, end / w.SECOND + _EPOCH]
+    ends = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
     found = {
         row["symbol"]: _loaded(row, width)
         for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends])
@@ -498,7 +498,7 @@ def _bar_versions(
             " to_timestamp($3), to_timestamp($4), to_timestamp($5)) b",
             ["text", "float8", "float8", "float8", "float8"],
         )
-    moments = [None if t is None else t / w.SECOND + _EPOCH for t in (start, end, since)]
+    moments = [None if t is None else t / w.SECOND + w.EPOCH for t in (start, end, since)]
     row = plpy.execute(plans[function], [symbol, width / w.SECOND, *moments])[0]
     return _unpacked(row["rows"])
 
@@ -586,8 +586,8 @@ class Sources:
         def span(buckets: int) -> str:
             opens = max(first - buckets * grid, min(int(cache.get("alphaplus.floor", first)), last))
             opens = first - buckets * grid if "alphaplus.floor" not in cache else opens
-            begin = argument("float8", opens / w.SECOND + _EPOCH)
-            stop = argument("float8", last / w.SECOND + _EPOCH)
+            begin = argument("float8", opens / w.SECOND + w.EPOCH)
+            stop = argument("float8", last / w.SECOND + w.EPOCH)
             return f"to_timestamp({begin}), to_timestamp({stop})"
 
         def add(alias: str, function: str, names: tuple[str, ...], call: str) -> None:
@@ -603,7 +603,7 @@ class Sources:
             plain = _plain_bars(plpy, cache, symbol, grid, (begin, last), first, True, [])
         if needs.bars and plain is None:
             width = argument("float8", grid / w.SECOND)
-            since = argument("float8", first / w.SECOND + _EPOCH)
+            since = argument("float8", first / w.SECOND + w.EPOCH)
             call = f"$1, make_interval(secs => {width}), {span(needs.bars)}, to_timestamp({since})"
             add("bars", f"_bars{suffix}", ("rows",), call)
         if needs.book:
@@ -612,7 +612,7 @@ class Sources:
         if needs.liquidations:
             names = (*version, "long_notional", "short_notional", "event_count")
             add("liq", f"_liquidations{suffix}", names, f"$1, {span(needs.liquidations)}")
-            stop = argument("float8", last / w.SECOND + _EPOCH)
+            stop = argument("float8", last / w.SECOND + w.EPOCH)
             cover = f"feature._liquidation_cover{suffix}($1, to_timestamp({stop}))"
             columns.append(f"{cover} as covered")
         step = ("ts", "usable", "expires")
@@ -623,7 +623,7 @@ class Sources:
             names = (*step, "open_interest", "value")
             call = f"$1, {span(back)}"
             if live:
-                before = (last - needs.open_interest_before * grid) / w.SECOND + _EPOCH
+                before = (last - needs.open_interest_before * grid) / w.SECOND + w.EPOCH
                 call += f", to_timestamp({argument('float8', before)})"
             add("oi", f"_open_interest{suffix}", names, call)
         event = ("ts", "usable", "expires")
@@ -745,10 +745,6 @@ class Sources:
             steps.values,
         )
         return moved.at(grid, age)
-
-
-# Seconds between 1970 and 2000: PostgreSQL's to_timestamp counts from the former.
-_EPOCH = 946_684_800
 
 
 def _events(row: Any, alias: str, names: tuple[str, ...]) -> w.Events:

@@ -159,7 +159,7 @@ def _unknowable(
 
 
 def _ends(first: int, last: int) -> list[float]:
-    return [t / w.SECOND + families._EPOCH for t in (first, last)]
+    return [t / w.SECOND + w.EPOCH for t in (first, last)]
 
 
 def matrix(

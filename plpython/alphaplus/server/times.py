@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-SECOND = 1_000_000
+from alphaplus.server.windows import SECOND
 
 
 def moments(plpy: Any, *seconds: float | None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, labels, noise, stored
+from alphaplus.server import labels, noise, stored
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -180,7 +180,7 @@ def training_table(
         grid, ends = np.zeros((2, 0), dtype=np.int64)
         target, features = np.zeros(0), np.zeros((0, k))
     # PostgreSQL's users count from 1970
-    epoch = families._EPOCH * w.SECOND
+    epoch = w.EPOCH * w.SECOND
     return Table(grid + epoch, ends + epoch, target, numbers, features)
 
 

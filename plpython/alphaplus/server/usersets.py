@@ -132,9 +132,9 @@ def values(
         )
     out = np.full((len(grid), len(chosen.features)), np.nan)
     back = (chosen.lookback if lookback is None else lookback) / w.SECOND
-    stop = None if until is None else until / w.SECOND + families._EPOCH
+    stop = None if until is None else until / w.SECOND + w.EPOCH
     for begin in range(0, len(grid), AT_ONCE):
-        seconds = (grid[begin : begin + AT_ONCE] / w.SECOND + families._EPOCH).tolist()
+        seconds = (grid[begin : begin + AT_ONCE] / w.SECOND + w.EPOCH).tolist()
         where = {second: begin + i for i, second in enumerate(seconds)}
         for row in plpy.execute(plan, [chosen.set_id, symbol, seconds, back, stop]):
             out[where[row["seconds_at"]]] = [np.nan if x is None else x for x in row["vector"]]

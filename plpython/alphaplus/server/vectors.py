@@ -13,7 +13,6 @@ from alphaplus.server import windows as w
 
 PIECE = 4 << 20  # bytes that are copied at once
 DIRECT = 512  # vectors of one chunk that are worth a COPY of their own
-_EPOCH = 946_684_800  # seconds from 1970 to 2000
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
@@ -43,7 +42,7 @@ def live_many(
             "select feature._stored($1, $2, to_timestamp($3)) as vector", ["int4", "text", "float8"]
         )
     parts: list[list[float] | None] = [
-        plpy.execute(plan, [set_id, symbol, time + families._EPOCH])[0]["vector"]
+        plpy.execute(plan, [set_id, symbol, time + w.EPOCH])[0]["vector"]
         for set_id, time in zip(set_ids or (), seconds or (), strict=True)
     ]
     asked = [
@@ -433,7 +432,7 @@ def _chunk(plpy: Any, cache: dict[str, Any], time: int) -> Any:
             " and c.range_start <= to_timestamp($1) and c.range_end > to_timestamp($1)",
             ["float8"],
         )
-    found = plpy.execute(plans["chunk"], [time / w.SECOND + _EPOCH])
+    found = plpy.execute(plans["chunk"], [time / w.SECOND + w.EPOCH])
     return found[0] if len(found) else None
 
 
@@ -460,7 +459,7 @@ def _unpack(
             " and b.ts_from < to_timestamp($4) and b.ts_to > to_timestamp($3)",
             ["int4", "text", "float8", "float8"],
         )
-    plpy.execute(plans["unpack"], [set_id, symbol, *(t / w.SECOND + _EPOCH for t in span)])
+    plpy.execute(plans["unpack"], [set_id, symbol, *(t / w.SECOND + w.EPOCH for t in span)])
 
 
 def _copy(plpy: Any, handle: int, chunk: str | None = None) -> None:

@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
 SECOND = 1_000_000
+EPOCH = 946_684_800  # seconds from 1970, from which to_timestamp counts, to 2000
 MINUTE = 60 * SECOND
 NEVER = np.iinfo(np.int64).max
 HOW = ("sum", "min", "max", "first", "last")
