@@ -236,6 +236,31 @@ def test_marks_do_not_pile_up(market: Connection) -> None:
     assert marks(market) == 0
 
 
+def test_a_large_load_is_aggregated_in_the_order_of_time(market: Connection) -> None:
+    """Else the minutes of a live window would lie on a page each."""
+    apache_only(market)
+    symbol = trade()["symbol"]
+    market.execute(
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " select %s, t, 'load' || m, t, 1, 1, 'buy' from generate_series(1, 3000) m,"
+        " lateral (select %s + m * interval '1 minute' as t) x order by md5(m::text)",
+        (symbol, BASE + timedelta(days=40)),
+    )
+
+    def lie(table: str) -> list[Any]:
+        query = f"select bucket from market.{table} where symbol = %s and bucket > %s order by ctid"
+        found = market.execute(query, (symbol, BASE + timedelta(days=39))).fetchall()
+        return [bucket for (bucket,) in found]
+
+    marked = lie("_trades_1m_marks")
+    assert len(marked) == 3000 and marked == sorted(marked)
+    market.execute("call market.refresh_aggregates()")
+    written = lie("_trades_1m_rows")
+    assert len(written) == 3000 and written == sorted(written)
+    market.execute("delete from market.trades where trade_id like 'load%'")
+    market.execute("call market.refresh_aggregates()")
+
+
 def test_truncation_empties_the_aggregates(market: Connection) -> None:
     rows.insert(market, "trades", trade(trade_id="1"))
     market.execute("call market.refresh_aggregates()")
