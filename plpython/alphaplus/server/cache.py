@@ -78,6 +78,15 @@ class ModelCache:
         self._models[version_id] = model
         self.size += model.size
 
+    def resize(self, version_id: int, size: int) -> None:
+        """A model has become larger: drop others, least recently used first, until all fit."""
+        model = self._models[version_id]
+        self.size += size - model.size
+        model.size = size
+        while len(self._models) > 1 and self.size > self.limit:
+            self.drop(next(iter(self._models)))
+            self.evictions += 1
+
     def drop(self, version_id: int) -> None:
         """Forget a model and give its memory back."""
         model = self._models.pop(version_id, None)
