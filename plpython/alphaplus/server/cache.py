@@ -94,6 +94,6 @@ class ModelCache:
             self.size -= model.size
             model.close()
 
-    def status(self) -> list[tuple[int, int]]:
-        """(version id, bytes), least recently used first."""
-        return [(version_id, model.size) for version_id, model in self._models.items()]
+    def status(self) -> list[tuple[int, Any]]:
+        """(version id, model), least recently used first."""
+        return list(self._models.items())

@@ -22,9 +22,12 @@ SHARED = "base/pgsql_tmp"
 
 
 class Model:
-    """A loaded version: its artifact, how to read its answer, and what it says of trust."""
+    """A loaded version: its artifact, how to read its answer, and what it says of trust.
 
-    def __init__(self, row: Any, limit: int) -> None:
+    ``share``: most bytes of the packed models that all backends share; None: keep an own copy.
+    """
+
+    def __init__(self, row: Any, share: int | None) -> None:
         artifact: bytes = row["artifact"]
         self.version_id = int(row["version_id"])
         self.task: str = row["task"]
@@ -35,7 +38,7 @@ class Model:
         before = allocated()
         if self.format == "lightgbm":
             try:
-                self.booster = trees.shared(artifact, row["digest"], SHARED, limit)
+                self.booster = trees.shared(artifact, row["digest"], SHARED, share)
             except trees.UnsupportedError:
                 self.booster = Booster(artifact)
         else:
@@ -44,9 +47,7 @@ class Model:
             self.booster = Session(artifact, self.spec)
         self.shared = isinstance(self.booster, trees.Trees)
         # What is mapped; what the allocator handed out; or its own bytes where that does not tell.
-        self.size = (
-            self.booster.size if self.shared else max(allocated() - before, len(artifact))
-        )
+        self.size = self.booster.size if self.shared else max(allocated() - before, len(artifact))
         self.explainer: Booster | None = None if self.shared else self.booster
         if self.booster.features != len(self.features):
             raise BoosterError(
@@ -166,9 +167,12 @@ def _value(spec: dict[str, Any]) -> Any:
 
 
 def _setting(plpy: Any, name: str, fallback: int) -> int:
+    """A setting that is a number, or true or false."""
     rows = plpy.execute(
         plpy.prepare(
-            "select (value #>> '{}')::bigint as value from ops.settings where name = $1", ["text"]
+            "select (case value when 'true' then '1' when 'false' then '0' else value end"
+            " #>> '{}')::bigint as value from ops.settings where name = $1",
+            ["text"],
         ),
         [name],
     )
@@ -199,7 +203,8 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
     try:
         if len(row["artifact"]) > limit:
             raise ValueError(f"it has {len(row['artifact'])} bytes, the limit is {limit}")
-        model = Model(row, kept.limit)
+        most = _setting(plpy, "ml.shared_bytes", 2**30)
+        model = Model(row, most if _setting(plpy, "ml.share_models", 1) else None)
     except (BoosterError, ValueError, KeyError, ImportError) as error:
         plpy.error(
             f"the artifact of model version {version_id} cannot be read",
@@ -449,12 +454,13 @@ def status(plpy: Any, cache: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "version_id": version_id,
-            "bytes": size,
+            "bytes": model.size,
+            "shared": model.shared,
             "total_bytes": kept.size,
             "limit_bytes": kept.limit,
             "hits": kept.hits,
             "misses": kept.misses,
             "evictions": kept.evictions,
         }
-        for version_id, size in kept.status()
+        for version_id, model in kept.status()
     ]

@@ -1,5 +1,5 @@
 /* Boosted trees over memory that all backends share: the raw scores of a LightGBM model, bit-equal
- * to the library's.
+ * to the library's. A module for Python (stable ABI, 3.11 and later): alphaplus_trees.Trees(path).
  *
  * The library keeps every backend's trees on that backend's own heap, spread over a dozen arrays a
  * tree. Here a model is one read-only file that backends map (trees.py writes it), a node is twelve
@@ -8,15 +8,22 @@
  * walk: the row is laid out once for each way of treating them (see fill), and a node names the
  * place that it looks at.
  *
- * cc -O2 -shared -fPIC -o libalphaplus_trees.so trees.c
+ * Compiled by docker/compile.sh.
  *
- * Nothing here allocates, and no walk leaves the file: alphaplus_trees_check looks at every index
- * before the first one.
+ * No walk leaves the file: check looks at every index before the first one.
  */
 
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <fcntl.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define FORMAT 1
 #define LANES 8
@@ -30,6 +37,7 @@ typedef struct {
     char magic[8]; /* "AP-TREES" */
     uint32_t format, features, trees, nodes;
     uint8_t ways[8]; /* 1 where the row is laid out that way */
+    uint64_t checksum; /* trees.py looks at it */
 } header;
 
 typedef struct {
@@ -50,10 +58,8 @@ static const node *nodes_of(const header *model) {
     return (const node *)(trees_of(model) + model->trees);
 }
 
-int alphaplus_trees_format(void) { return FORMAT; }
-
 /* 0: a model of this format that fills `size` bytes and whose walks stay inside it. */
-int alphaplus_trees_check(const header *model, uint64_t size) {
+static int check(const header *model, uint64_t size) {
     if (size < sizeof(header) || memcmp(model->magic, "AP-TREES", 8) || model->format != FORMAT)
         return 1;
     if (size != sizeof(header) + model->trees * (uint64_t)sizeof(tree)
@@ -62,7 +68,7 @@ int alphaplus_trees_check(const header *model, uint64_t size) {
     uint64_t places = 1;
     for (int way = 0; way < WAYS; way++)
         places += model->ways[way] ? model->features : 0;
-    if (places > MOST_PLACES)
+    if (places > MOST_PLACES || model->features > MOST_PLACES)
         return 1;
     const tree *trees = trees_of(model);
     const node *nodes = nodes_of(model);
@@ -112,7 +118,7 @@ static inline const node *step(const node *at, const double *places) {
 }
 
 /* Raw scores of `rows` rows of `features` values; trees are added up in their order. */
-void alphaplus_trees_score(const header *model, const double *row, int64_t rows, double *out) {
+static void score(const header *model, const double *row, int64_t rows, double *out) {
     const tree *trees = trees_of(model);
     const node *nodes = nodes_of(model);
     double places[MOST_PLACES];
@@ -148,4 +154,157 @@ void alphaplus_trees_score(const header *model, const double *row, int64_t rows,
         }
         out[r] = sum;
     }
+}
+
+typedef struct {
+    PyObject_HEAD
+    const header *model; /* null when it is closed */
+    uint64_t size;
+} Trees;
+
+static PyObject *trees_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"path", NULL};
+    PyObject *path;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&", names, PyUnicode_FSConverter, &path))
+        return NULL;
+    int file = open(PyBytes_AsString(path), O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AsString(path));
+        Py_DECREF(path);
+        return NULL;
+    }
+    Py_DECREF(path);
+    struct stat info;
+    void *model = MAP_FAILED;
+    if (fstat(file, &info) == 0 && info.st_size > 0)
+        model = mmap(NULL, info.st_size, PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    if (model == MAP_FAILED || check(model, info.st_size)) {
+        if (model != MAP_FAILED)
+            munmap(model, info.st_size);
+        PyErr_SetString(PyExc_ValueError, "not a file of packed trees");
+        return NULL;
+    }
+    Trees *self = (Trees *)PyType_GenericAlloc(type, 0);
+    if (!self) {
+        munmap(model, info.st_size);
+        return NULL;
+    }
+    self->model = model;
+    self->size = info.st_size;
+    return (PyObject *)self;
+}
+
+static PyObject *trees_close(PyObject *object, PyObject *Py_UNUSED(none)) {
+    Trees *self = (Trees *)object;
+    if (self->model)
+        munmap((void *)self->model, self->size);
+    self->model = NULL;
+    Py_RETURN_NONE;
+}
+
+static void trees_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(trees_close(object, NULL));
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static const header *opened(PyObject *object) {
+    const header *model = ((Trees *)object)->model;
+    if (!model)
+        PyErr_SetString(PyExc_ValueError, "the model is closed");
+    return model;
+}
+
+static PyObject *trees_raw(PyObject *object, PyObject *row) {
+    const header *model = opened(object);
+    double values[MOST_PLACES], out;
+    if (!model)
+        return NULL;
+    if (!PyList_Check(row) || PyList_Size(row) != model->features) {
+        PyErr_SetString(PyExc_ValueError, "not a list of as many values as the model has features");
+        return NULL;
+    }
+    for (uint32_t i = 0; i < model->features; i++) {
+        PyObject *value = PyList_GetItem(row, i);
+        values[i] = value == Py_None ? NAN : PyFloat_AsDouble(value);
+        if (values[i] == -1.0 && PyErr_Occurred())
+            return NULL;
+    }
+    score(model, values, 1, &out);
+    return PyFloat_FromDouble(out);
+}
+
+static PyObject *trees_fill(PyObject *object, PyObject *args) {
+    const header *model = opened(object);
+    Py_buffer rows, out;
+    if (!model || !PyArg_ParseTuple(args, "y*w*", &rows, &out))
+        return NULL;
+    Py_ssize_t width = model->features * sizeof(double), n = out.len / sizeof(double);
+    int fits = out.len % sizeof(double) == 0 && rows.len == n * width;
+    if (fits)
+        score(model, rows.buf, n, out.buf);
+    else
+        PyErr_SetString(PyExc_ValueError, "rows and out do not fit the model and each other");
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    if (!fits)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *trees_features(PyObject *object, void *Py_UNUSED(closure)) {
+    const header *model = opened(object);
+    return model ? PyLong_FromUnsignedLong(model->features) : NULL;
+}
+
+static PyObject *trees_size(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(((Trees *)object)->size);
+}
+
+static PyMethodDef methods[] = {
+    {"raw", trees_raw, METH_O,
+     "Raw score of one row, a list of floats; None or NaN: missing. ValueError: another number."},
+    {"fill", trees_fill, METH_VARARGS,
+     "Raw scores of rows of doubles (a buffer) into out (another): raw of each row."},
+    {"close", trees_close, METH_NOARGS, "Unmap it."},
+    {0},
+};
+
+static PyGetSetDef attributes[] = {
+    {"features", trees_features, NULL, "Values in a row.", NULL},
+    {"size", trees_size, NULL, "Bytes mapped, shared by all processes.", NULL},
+    {0},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, trees_new},
+    {Py_tp_dealloc, trees_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, attributes},
+    {Py_tp_doc, "Packed trees of a file, mapped. ValueError: it does not hold such."},
+    {0},
+};
+
+static PyType_Spec spec = {
+    "alphaplus_trees.Trees", sizeof(Trees), 0, Py_TPFLAGS_DEFAULT, slots,
+};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "alphaplus_trees",
+    .m_doc = "Scores of packed boosted trees (trees.py).",
+    .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit_alphaplus_trees(void) {
+    PyObject *made = PyModule_Create(&module), *type = PyType_FromSpec(&spec);
+    if (!made || !type || PyModule_AddObjectRef(made, "Trees", type) < 0
+        || PyModule_AddIntConstant(made, "FORMAT", FORMAT) < 0) {
+        Py_XDECREF(made);
+        made = NULL;
+    }
+    Py_XDECREF(type);
+    return made;
 }

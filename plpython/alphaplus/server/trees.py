@@ -11,46 +11,31 @@ and a server without the compiled walk take the library (``booster.py``).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import mmap
 import os
 import struct
-import sys
-from collections.abc import Sequence
+import zlib
 from typing import Any
 
 FORMAT = 1
 PLAIN, NAN_AS_ZERO, NAN_LEFT, ZERO_RIGHT, ZERO_LEFT, WAYS = range(6)
 _MAGIC = b"AP-TREES"
 _HEADER = struct.Struct("=8s4I8s")
+_CHECKSUM = struct.Struct("=Q")  # CRC-32 of all but itself, after the header
 _TREE = struct.Struct("=2I")
 _NODE = struct.Struct("=d2H")
 _MOST_PLACES = 16384
 # What PostgreSQL itself deletes at its start, and leaves out of base backups.
 _PREFIX = "pgsql_tmp_alphaplus_trees_"
 
-_library: ctypes.CDLL | bool | None = None
+try:
+    import alphaplus_trees as walk
+except ImportError:
+    walk = None  # a server without it takes the library
 
 
 class UnsupportedError(Exception):
     """A model that the packed form does not hold, or a server without the compiled walk."""
-
-
-def library() -> ctypes.CDLL | None:
-    """The compiled walk, where the server has one of this format."""
-    global _library  # noqa: PLW0603
-    if _library is None:
-        _library = False
-        for folder in sys.path:
-            path = os.path.join(folder, "libalphaplus_trees.so")  # noqa: PTH118
-            if os.path.exists(path):  # noqa: PTH110  (importing pathlib takes 5 ms)
-                found = ctypes.CDLL(path)
-                if found.alphaplus_trees_format() == FORMAT:
-                    found.alphaplus_trees_score.restype = None
-                    _library = found
-                break
-    return _library or None
 
 
 def pack(text: bytes) -> bytes:
@@ -71,7 +56,9 @@ def _pack(text: str) -> bytes:
     if head["num_tree_per_iteration"] != "1":
         raise UnsupportedError("several outputs a row")
     features = int(head["max_feature_idx"]) + 1
-    parsed = [_tree(dict(line.split("=", 1) for line in b.splitlines()[1:] if line)) for b in blocks[1:]]
+    parsed = [
+        _tree(dict(line.split("=", 1) for line in b.splitlines()[1:] if line)) for b in blocks[1:]
+    ]
     used = sorted({way for nodes, _ in parsed for _, _, way, _ in nodes if way is not None})
     start = {way: 1 + i * features for i, way in enumerate(used)}
     if 1 + len(used) * features > _MOST_PLACES:
@@ -86,7 +73,8 @@ def _pack(text: str) -> bytes:
         first += len(nodes)
     ways = bytes(way in start for way in range(8))
     header = _HEADER.pack(_MAGIC, FORMAT, features, len(trees), first, ways)
-    return b"".join((header, *trees, *body))
+    rest = b"".join((*trees, *body))
+    return header + _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(header))) + rest
 
 
 Node = tuple[float, int, int | None, int]
@@ -136,86 +124,47 @@ def _way(kind: int) -> int:
 
 
 class Trees:
-    """One model, mapped. ``raw(row)`` is the raw score of one row, NaN or None for missing values;
-    ``size`` the bytes that all backends share."""
+    """One model, mapped. ``raw(row)`` is the raw score of one row, a list of ``features`` numbers,
+    NaN or None for missing values (ValueError: another number of them); ``size`` the bytes that
+    all backends share.
+
+    Raises:
+        ValueError: the file does not hold packed trees, or they are damaged.
+    """
 
     def __init__(self, path: str) -> None:
-        walk = library()
-        if walk is None:
-            raise UnsupportedError("no compiled walk of this format")
-        file = os.open(path, os.O_RDONLY)
-        try:
-            # Copy on write, and never written: its pages are the file's own. (ctypes takes the
-            # address of writable memory only.)
-            self._map = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
-        finally:
-            os.close(file)
-        self.size = len(self._map)
-        self._model = (ctypes.c_char * self.size).from_buffer(self._map)
-        if walk.alphaplus_trees_check(self._model, ctypes.c_uint64(self.size)):
-            self.close()
-            raise ValueError(f"{path} does not hold packed trees")
-        self.features = self.width = int(_HEADER.unpack_from(self._map)[2])
-        self._pack = struct.Struct(f"{self.features}d").pack_into
-        self._row = (ctypes.c_double * self.features)()
-        self._out = (ctypes.c_double * 1)()
-        self._score = walk.alphaplus_trees_score
-        # Made once: what one call passes is always the same.
-        self._arguments = (
-            ctypes.byref(self._model),
-            ctypes.byref(self._row),
-            ctypes.c_int64(1),
-            ctypes.byref(self._out),
-        )
-
-    def raw(self, row: Sequence[float | None]) -> float:
-        """Raw score of one row of ``features`` values.
-
-        Raises:
-            ValueError: another number of values.
-        """
-        try:
-            self._pack(self._row, 0, *row)
-        except (struct.error, TypeError):
-            if len(row) != self.features:
-                raise ValueError("another number of values") from None
-            self._row[:] = [math.nan if value is None else value for value in row]
-        self._score(*self._arguments)
-        return self._out[0]
+        with open(path, "rb") as file:  # noqa: PTH123
+            head, kept, rest = file.read(_HEADER.size), file.read(_CHECKSUM.size), file.read()
+        if kept != _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(head))):
+            raise ValueError(f"{path} is damaged")
+        self._walk = walk.Trees(path)
+        self.features = self.width = int(self._walk.features)
+        self.size = int(self._walk.size)
+        self.raw = self._walk.raw
+        self.close = self._walk.close
 
     def many(self, rows: Any) -> Any:
-        """Raw scores (n,) of the rows of a C-contiguous float64 array (n, features); one call, the
-        same numbers as ``raw`` of each."""
+        """Raw scores (n,) of the rows of a C-contiguous float64 array (n, features): the same
+        numbers as ``raw`` of each."""
         import numpy as np
 
         out = np.empty(len(rows))
-        self._score(
-            ctypes.byref(self._model),
-            ctypes.c_void_p(rows.ctypes.data),
-            ctypes.c_int64(len(rows)),
-            ctypes.c_void_p(out.ctypes.data),
-        )
+        self._walk.fill(rows, out)
         return out
 
-    def close(self) -> None:
-        """Unmap it."""
-        self._arguments = ()  # type: ignore[assignment]  # they hold the address
-        del self._model
-        self._map.close()
 
-
-def shared(text: bytes, digest: str, folder: str, limit: int) -> Trees:
+def shared(text: bytes, digest: str, folder: str, limit: int | None) -> Trees:
     """The model of a text, mapped from the file that ``folder`` keeps for its ``digest`` (SHA-256
     in hex), which is written when it is not there.
 
-    What no backend has asked for longest is deleted when the files together pass ``limit`` bytes:
-    who has it mapped keeps it.
+    What no backend has loaded for longest is deleted when the files together pass ``limit`` bytes
+    (who has it mapped keeps it); None: nothing is to be shared.
 
     Raises:
         UnsupportedError: the packed form does not hold this model, or nothing can be shared here.
     """
-    if library() is None:
-        raise UnsupportedError("no compiled walk of this format")
+    if walk is None or walk.FORMAT != FORMAT or limit is None:
+        raise UnsupportedError("no compiled walk of this format, or not to be shared")
     path = f"{folder}/{_PREFIX}{FORMAT}.{digest}"
     try:
         with contextlib.suppress(FileNotFoundError, ValueError):
