@@ -29,7 +29,7 @@ _MOST_PLACES = 16384
 _PREFIX = "pgsql_tmp_alphaplus_trees_"
 
 try:
-    import alphaplus_trees as walk
+    import alphaplus_trees as walk  # type: ignore[import-not-found]  # compiled with the server
 except ImportError:
     walk = None  # a server without it takes the library
 
