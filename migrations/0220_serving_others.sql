@@ -14,16 +14,20 @@ create or replace function ml._keep_serving() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_model text;
+    v_gone boolean := tg_op <> 'INSERT' and old.alias = 'champion' and old.regime is null;
+    v_comes boolean := tg_op <> 'DELETE' and new.alias = 'champion' and new.regime is null;
+    v_model text := case tg_op when 'DELETE' then old.model else new.model end;
 begin
-    v_model := case tg_op when 'DELETE' then old.model else new.model end;
+    if not (v_gone or v_comes) then
+        return null;
+    end if;
     -- One change of a model's champions at a time, whatever its symbol (an update, not a lock: under
     -- a snapshot of the whole transaction the later one has to fail).
     update ml.models m set model = m.model where m.model = v_model;
-    if tg_op <> 'INSERT' and old.alias = 'champion' and old.regime is null then
+    if v_gone then
         delete from ml.serving s where s.model = old.model and s.symbol is not distinct from old.symbol;
     end if;
-    if tg_op <> 'DELETE' and new.alias = 'champion' and new.regime is null then
+    if v_comes then
         insert into ml.serving (model, symbol, set_id, version_id)
         select new.model, new.symbol, s.set_id, v.version_id
         from ml.model_versions v
