@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 def elements(raw: bytes, kind: str) -> Any:
@@ -29,3 +30,12 @@ def rows(raw: bytes, width: int) -> Any:
     if len(raw) % row.itemsize or (found["length"] != width).any() or found["nulls"].any():
         raise ValueError(f"not all of the arrays hold {width} values without nulls")
     return found["elements"]["value"]
+
+
+def known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """(n,) which rows of (n, k) hold a number: most show one in the first column."""
+    found: npt.NDArray[np.bool_] = np.isfinite(values[:, 0])
+    others = np.flatnonzero(~found)
+    if len(others) and values.shape[1] > 1:
+        found[others] = np.isfinite(values[others, 1:]).any(axis=1)
+    return found

@@ -133,7 +133,11 @@ def _fill(
         missing &= ~_unknowable(plpy, spec, symbol, times, oldest, newest)
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
-        out[missing] = families.matrix(plpy, cache, family, symbol, times[missing])
+        whole = bool(missing.all())
+        computed = families.matrix(
+            plpy, cache, family, symbol, times if whole else times[missing]
+        )
+        out[slice(None) if whole else missing] = computed
 
 
 def _unknowable(
@@ -174,8 +178,7 @@ def matrix(
     spec = json.loads(text)
     times = grid(span[0], span[1], round(spec["step"] * w.SECOND))
     cache.setdefault("alphaplus.plans", {})
-    local = dict(cache)
-    # Many symbols are read at once: a query over years of chunks is mostly planning.
+    # Many symbols are asked for at once: a query over years of chunks is mostly planning.
     most = _most(spec["k"])
     batch = max(1, min(200, most // max(1, len(times))))
     for begin in range(0, len(symbols) if len(times) else 0, batch):
@@ -183,9 +186,8 @@ def matrix(
         whole = _whole(plpy, spec, some, times)
         bare = [symbol for symbol in some if symbol not in whole and len(times) <= most]
         rows = _rows_of_many(plpy, spec, bare, times)
-        families.prefetch(
-            plpy, local, spec["definition"], [s for s in bare if s not in rows], times
-        )
+        computed = [symbol for symbol in bare if symbol not in rows]
+        local = families.ahead(plpy, cache, spec["definition"], computed, times)
         for symbol in some:
             if symbol not in bare:
                 blocks = whole.get(symbol, [])
@@ -249,7 +251,7 @@ def _with_blocks(
 def _known(
     symbol: str, times: Times, values: Floats
 ) -> Iterator[tuple[str, float, int, bytes, bytes]]:
-    known = np.isfinite(values).any(axis=1)
+    known = arrays.known(values)
     if not known.all():
         times, values = times[known], values[known]
     if len(times):
