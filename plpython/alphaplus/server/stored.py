@@ -27,8 +27,8 @@ READ_BYTES = 96 << 20  # of stored rows, at once
 
 # In no order: sorting the few that need it here takes a tenth of the time.
 _ROWS = (
-    "select {symbol} array_send(array_agg(v.ts)) as ts,"
-    " string_agg(array_send(v.values), ''::bytea) as vectors"
+    "select {symbol} string_agg(feature._bytes(array[feature._bits(v.ts)], 21), ''::bytea) as ts,"
+    " string_agg(feature._bytes(v.values, 1), ''::bytea) as vectors"
     " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
     " and v.ts between to_timestamp($3) and to_timestamp($4)"
 )
@@ -97,8 +97,8 @@ def _rows(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[
 def _piece(row: Any, spec: Any) -> Iterator[Piece]:
     if row["ts"] is None:
         return
-    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
-    values = arrays.rows(row["vectors"], spec["k"])
+    ts = np.frombuffer(row["ts"], "<i8")
+    values = arrays.vectors(row["vectors"], spec["k"])
     if (np.diff(ts) < 0).any():
         order = np.argsort(ts)
         ts, values = ts[order], values[order]
