@@ -1,4 +1,4 @@
-"""float8[] and timestamptz[] into numpy, from ``array_send``'s bytes or those they have in memory."""
+"""float8[] and timestamptz[] into numpy, from ``array_send``'s bytes or their own."""
 
 from __future__ import annotations
 

@@ -483,8 +483,9 @@ class Ahead:
                 self._read |= {row["symbol"]: row for row in self._cursor.fetch(4)}
             self._asked.discard(symbol)
             row = self._read.pop(symbol, None)
-            self._newest = symbol, (
-                _loaded(row["rows"], self.width) if row and row["bare"] else None
+            self._newest = (
+                symbol,
+                (_loaded(row["rows"], self.width) if row and row["bare"] else None),
             )
         bars = self._newest[1]
         # It has bars of that one length only.
@@ -519,7 +520,7 @@ def _bar_versions(
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
     ahead: Ahead | None = cache.get("alphaplus.bars")
-    found = ahead and ahead.versions(symbol, width, start, end)
+    found = None if ahead is None else ahead.versions(symbol, width, start, end)
     if found is not None:
         return found
     # A plan for all values saves planning; for a long stretch it pays to plan for the stretch.

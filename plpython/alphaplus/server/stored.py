@@ -134,9 +134,7 @@ def _fill(
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
         whole = bool(missing.all())
-        computed = families.matrix(
-            plpy, cache, family, symbol, times if whole else times[missing]
-        )
+        computed = families.matrix(plpy, cache, family, symbol, times if whole else times[missing])
         out[slice(None) if whole else missing] = computed
 
 

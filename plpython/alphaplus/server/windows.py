@@ -108,7 +108,8 @@ class Odd:
         return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
 
 
-_NEVER_ODD = Odd(*(np.zeros(0, dtype=np.int64) for _ in range(3)), {})
+_NONE: Times = np.zeros(0, dtype=np.int64)
+_NEVER_ODD = Odd(_NONE, _NONE, _NONE, {})
 
 
 class Series:
@@ -324,7 +325,7 @@ def _each_once(versions: Versions, position: Times, size: int, start: int, width
     if not len(position):
         return True
     return bool(
-        0 <= position[0]
+        position[0] >= 0
         and position[-1] < size
         and (position[1:] > position[:-1]).all()
         and (versions.usable <= start + (position + 1) * width).all()
