@@ -115,7 +115,7 @@ LEAKS = [
     (
         "select symbol, ts, pg_catalog.lead(close) over (partition by symbol order by ts) f" + BARS,
         "LEAD",
-        36,
+        20,
     ),
     ("select symbol, ts, pg_catalog.ntile(4) over (order by ts) as z" + BARS, "ranks", None),
     ("select symbol, ts, pg_catalog.lag(close, -1) over (order by ts) z" + BARS, "negative", None),
@@ -443,7 +443,97 @@ LEAKS = [
     ("select ts, " + "(" * 300 + "close" + ")" * 300 + " as f" + BARS, "nested", None),
 ]
 
+# A row may bear its own time and, beside it, the end of the hour that it lies in.
+HOURS = (
+    "with b as (select ts, date_trunc('hour', ts) + interval '1 hour' as e, price"
+    " from market.trades) select b.ts, {} as f from b{}"
+)
+LEAKS += [
+    (HOURS.format("max(b.price) over (partition by b.e)", ""), "whole sample", None),
+    (HOURS.format("max(b.price) over (order by b.e)", ""), "ascending", None),
+    (HOURS.format("u.price", " join market.trades u on u.ts <= b.e"), "as-of bound", None),
+    (
+        HOURS.replace("price from", "price, ts as o from").format(
+            "o", " join market.trades u on u.ts <= b.ts join market.trades v on v.ts <= b.e"
+        ),
+        "as-of bound",
+        None,
+    ),
+    (
+        "select distinct on (date_trunc('hour', ts) + interval '1 hour') ts, price as f"
+        " from market.trades order by date_trunc('hour', ts) + interval '1 hour', price desc",
+        "not by time",
+        None,
+    ),
+    (
+        "with b as (select ts - interval '1 hour' as known_at, price as p from market.trades)"
+        " select b.known_at as ts, b.p from b",
+        "ts may lie before",
+        None,
+    ),
+    (
+        "select u.known_at as ts, t.price as p from market.trades t"
+        " join market.trades u on u.ts <= t.ts",
+        "ts may lie before",
+        8,
+    ),
+    (
+        "select c.ts + c.timeframe as ts, t.price as f from market.candles c join market.trades t"
+        " on t.ts <= c.ts + interval '1 hour' where c.timeframe = '1 minute'",
+        "as-of bound",
+        None,
+    ),
+    (
+        "with b as (select ts, ts + interval '1 day' as e from market.candles"
+        " where timeframe = '1 minute') select b.ts, t.price as f from b join market.trades t"
+        " on t.ts <= b.e",
+        "as-of bound",
+        None,
+    ),
+    (
+        "select date_trunc('day', ts, 'Europe/Berlin') + interval '1 day' as ts, max(price) as f"
+        " from market.trades group by 1",
+        "ts may lie before",
+        8,
+    ),
+    (
+        "select public.time_bucket('1 day', ts, 'Europe/Berlin') + interval '1 day' as ts,"
+        " max(price) as f from market.trades group by 1",
+        "ts may lie before",
+        None,
+    ),
+    ("select date_trunc('hour', ts) as ts, price as f from market.trades", "ts may lie before", 8),
+    ("select ts, max(close) over (order by ts) as f from market.candles", "several lengths", 12),
+    ("select ts, max(close) as f from market.candles group by ts", "several lengths", None),
+    (
+        "with u as (select ts, close as v from market.candles where timeframe = '1 hour' union all"
+        " select ts, price from market.trades) select ts, max(v) over (order by ts) as f from u",
+        "several lengths",
+        None,
+    ),
+    ("select ts,\n 1 + extract(epoch from localtimestamp) as f" + BARS, "run", 25),
+    ("select ts, extract(epoch from pg_catalog.now()) as f" + BARS, "run", 31),
+]
+CLEAN += [
+    "select ts, max(close) over (order by ts) as f from market.candles where timeframe = '1 minute'",
+    "select ts, max(close) over (partition by timeframe order by ts) as f from market.candles",
+    "with b as (select ts + timeframe as e, close from market.candles)"
+    " select e as ts, max(close) over (order by e) as f from b",
+    "select ts, timeframe, max(close) as f from market.candles group by ts, timeframe",
+    "with b as (select known_at, ts, price from market.trades)"
+    " select b.known_at as ts, max(b.price) over (order by b.ts) as f from b",
+    "with b as (select ts, ts + timeframe as e, close from market.candles) select b.e as ts,"
+    " u.price as f from b join market.trades u on u.ts <= b.e",
+    HOURS.format("max(b.price) over (partition by b.e order by b.ts)", ""),
+    "with b as (select date_trunc('hour', ts) + interval '1 hour' as e, max(price) as p"
+    " from market.trades group by 1) select e as ts, lag(p) over (order by e) as f from b",
+    "with c0 as (select ts, close from market.candles_1m)"
+    + "".join(f", c{i} as (select ts, close from c{i - 1})" for i in range(1, 40))
+    + " select ts, close as f from c39",
+]
+
 WRITES = [
+    ("select ts, unnest((select array_agg(x) from ops.settings)) as f from market.trades", "place"),
     ("delete from market.trades", "DELETE"),
     ("select 1; drop table market.trades", "2 statements"),
     ("with d as (delete from market.trades returning *) select * from d", "DELETE"),

@@ -71,12 +71,13 @@ FAMILY = families.Family(
         for name, formula, unit, bars in FACTORS
     ),
     needs=families.Needs(bars=WARMUP + BLOCK),
-    series=lambda read, times: technical.series_matrix(
+    series=lambda read, times, keep: technical.series_matrix(
         read,
         times,
         technical.Stretch(technical.DAY, WARMUP, BLOCK, max_age=1),
         compute,
         len(FACTORS),
+        keep=keep,
     ),
     grid=technical.DAY,
 )

@@ -12,18 +12,21 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server import carried
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 # Reads bars of a length that open in [start, end), all in microseconds: read(length, start, end).
 Reader = Callable[[int, int, int], w.Series]
+# The run of a symbol that is kept for a calculation, see alphaplus.server.carried: keep(which).
+Keep = Callable[[Hashable], carried.Run]
 
 # family name -> module that holds it as FAMILY, or several as FAMILIES
 MODULES: dict[str, str] = {
@@ -138,8 +141,9 @@ class Family:
     # of Inputs.book, of one number a bucket; and for how many buckets the levels are then needed.
     of_book: Callable[[dict[str, Floats]], dict[str, Floats]] | None = None
     levels_of: int | None = None
-    # For indicators that remember: given a reader of bars instead of windows, for ascending times.
-    series: Callable[[Reader, Times], Floats] | None = None
+    # For indicators that remember: given a reader of bars instead of windows, for ascending times;
+    # and for a single one where its runs are kept, if they are.
+    series: Callable[[Reader, Times, Keep | None], Floats] | None = None
     # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
     rows: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
 
@@ -205,7 +209,8 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         return values
     if family.series is not None:
         since = int(grid[0]) if len(grid) else None
-        values = family.series(reader(plpy, cache, symbol, since, flows=False), grid)
+        keep = keeper(cache, symbol) if len(grid) == 1 else None
+        values = family.series(reader(plpy, cache, symbol, since, flows=False), grid, keep)
         infinite = np.isinf(values)
         if infinite.any():
             values[infinite] = np.nan
@@ -265,6 +270,12 @@ def reader(
         return _read_bars(plpy, cache, symbol, width, (start, end), since)
 
     return read
+
+
+def keeper(cache: dict[str, Any], symbol: str) -> Keep | None:
+    """Where a symbol's runs of single times are kept; None in a backend that keeps none."""
+    memory: carried.Memory | None = cache.get("alphaplus.runs")
+    return None if memory is None else lambda which: memory.run(symbol, which)
 
 
 @dataclass

@@ -12,9 +12,12 @@ truncated data. The linter refuses what it cannot show to be safe.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import sqlglot
 from sqlglot import exp
@@ -23,6 +26,8 @@ from sqlglot.lineage import lineage as _sqlglot_lineage
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
 from sqlglot.tokenizer_core import TokenType
+
+_Answer = TypeVar("_Answer")
 
 _CLOCKS = {
     "now",
@@ -73,6 +78,7 @@ _SECONDS = {
 _WHOLE_PARTITION = (exp.CumeDist, exp.PercentRank, exp.Ntile)
 _TABLE_FUNCTIONS = {"unnest", "generate_series", "exploding_generate_series"}
 _TIME_TYPE = re.compile(r"time|date|ts(tz)?(multi)?range", re.IGNORECASE)
+_TIMES_AND_SPANS = re.compile(r"interval|timestamp|date", re.IGNORECASE)
 # Their value is of the type of (one of) their arguments.
 _LIKE_ARGUMENT = (
     exp.Max, exp.Min, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead, exp.FirstValue,
@@ -174,7 +180,20 @@ def parse(query: str) -> exp.Query | Problem:
         return Problem(
             f"{tree.key.upper()} where a SELECT is expected", "Only a read-only SELECT is taken."
         )
+    _place_words(tree, query)
     return normalize_identifiers(tree, dialect="postgres")
+
+
+def _place_words(tree: exp.Query, query: str) -> None:
+    """Where ``current_date`` and its like stand: sqlglot keeps no place of words without (…)."""
+    tokens = sqlglot.tokenize(query, read="postgres")
+    for node in tree.dfs():
+        if isinstance(node, (*_CLOCK_NODES, *_WHO_NODES)) and not node.meta:
+            word = node.sql_name().lower()
+            at = next((t for t in tokens if t.text.lower() == word), None)
+            if at is not None:
+                tokens.remove(at)
+                node.meta.update(line=at.line, col=at.col, start=at.start, end=at.end)
 
 
 def read_only(query: str, catalogue: Catalogue | None = None) -> list[Problem]:
@@ -222,7 +241,9 @@ def _unqualified(tree: exp.Query) -> exp.Query:
             and isinstance(node.expression, exp.Anonymous)
         ):
             call = node.expression
-            return exp.func(call.name.lower(), *call.expressions, dialect="postgres")
+            made = exp.func(call.name.lower(), *call.expressions, dialect="postgres")
+            made.meta.update(node.this.meta)
+            return made
         return node
 
     found = tree.transform(plain)
@@ -281,7 +302,10 @@ def _name(table: exp.Table) -> str:
 
 
 def _position(node: exp.Expr) -> tuple[int, int]:
-    """Line and column (from 1) of the first token below ``node`` that carries one."""
+    """Line and column (from 1) of the first token below ``node`` that carries one.
+
+    What carries none stands where what is around it begins.
+    """
     best: tuple[int, int, int] | None = None
     for part in node.walk():
         meta = part.meta
@@ -290,6 +314,8 @@ def _position(node: exp.Expr) -> tuple[int, int]:
             here = (meta["start"], meta["line"], max(1, meta["col"] - width))
             if best is None or here < best:
                 best = here
+    if best is None and node.parent is not None:
+        return _position(node.parent)
     return (best[1], best[2]) if best else (1, 1)
 
 
@@ -314,6 +340,7 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
         yield _problem(node.parent or node, f"{word} writes", "Leave it out.")
     yield from _names(tree)
     yield from _arbitrary(tree)
+    yield from _unseen(tree)
     if catalogue is None:
         return
     for table in _tables(tree):
@@ -336,6 +363,18 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
             and name not in catalogue.functions
         ):
             yield _problem(function, f"function {name}() is not known", "Check its name.")
+
+
+def _unseen(tree: exp.Query) -> Iterator[Problem]:
+    """Subqueries in places that sqlglot does not look into, so what they read is not known."""
+    seen = {id(scope.expression) for scope in traverse_scope(tree)}
+    for select in tree.find_all(exp.Select, exp.SetOperation):
+        if id(select) not in seen:
+            yield _problem(
+                select,
+                "a subquery in this place cannot be checked",
+                "Put it into FROM, or write it as a WITH query.",
+            )
 
 
 def _arbitrary(tree: exp.Query) -> Iterator[Problem]:
@@ -580,29 +619,69 @@ def _holds_rows(scope: Scope, catalogue: Catalogue) -> bool:
     )
 
 
-def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
-    """For each source of the scope the columns that say when its rows happened."""
-    names: dict[str, set[str]] = {}
+def _once(
+    ask: Callable[[Scope, Catalogue], _Answer],
+) -> Callable[[Scope, Catalogue], _Answer]:
+    """Asked once of each scope: what reads a WITH query asks it, and so on down."""
+    answers: weakref.WeakKeyDictionary[Scope, _Answer] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(ask)
+    def answer(scope: Scope, catalogue: Catalogue) -> _Answer:
+        if scope not in answers:
+            answers[scope] = ask(scope, catalogue)
+        return answers[scope]
+
+    return answer
+
+
+@dataclass(frozen=True)
+class _Times:
+    """The columns by which a source's rows have happened, and those of them that are no later.
+
+    A row may bear several: its own time, and the end of the hour that it lies in. Rows up to the
+    latter are not known at the former, so nothing may be held to it.
+    """
+
+    names: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+
+
+@_once
+def _source_times(scope: Scope, catalogue: Catalogue) -> dict[str, _Times]:
+    found: dict[str, _Times] = {}
     for alias, source in scope.sources.items():
         if isinstance(source, exp.Table):
             relation = catalogue.relations.get(_name(source))
-            names[alias] = {relation.time} if relation and relation.time else set()
+            names = frozenset({relation.time} if relation and relation.time else ())
+            found[alias] = _Times(names, names)
         else:
-            names[alias] = _exposed_times(source, catalogue)
-    return names
+            found[alias] = _exposed_times(source, catalogue)
+    return found
+
+
+def _time_names(scope: Scope, catalogue: Catalogue) -> dict[str, Collection[str]]:
+    """For each source of the scope the columns by which its rows have happened."""
+    return {alias: its.names for alias, its in _source_times(scope, catalogue).items()}
+
+
+def _own_times(scope: Scope, catalogue: Catalogue) -> dict[str, Collection[str]]:
+    """Those of them to which other rows may be held."""
+    return {alias: its.own for alias, its in _source_times(scope, catalogue).items()}
 
 
 @dataclass(frozen=True)
 class _Bars:
-    """A source whose rows begin at its times: these columns, those of the rows' lengths, and their
-    length in seconds where the query says it.
+    """A source whose rows begin at its times: these columns, those of the rows' lengths, and the
+    longest in seconds where the query says it. ``alike``: all are as long.
     """
 
     names: frozenset[str]
     widths: frozenset[str]
     length: float | None
+    alike: bool
 
 
+@_once
 def _bars(scope: Scope, catalogue: Catalogue) -> dict[str, _Bars]:
     """The sources of a scope whose times are openings (candles, or what gives theirs on)."""
     found: dict[str, _Bars] = {}
@@ -611,15 +690,17 @@ def _bars(scope: Scope, catalogue: Catalogue) -> dict[str, _Bars]:
             relation = catalogue.relations.get(_name(source))
             if relation is None or relation.time is None or relation.width is None:
                 continue
-            bars = _Bars(frozenset({relation.time}), frozenset({relation.width}), None)
+            bars = _Bars(frozenset({relation.time}), frozenset({relation.width}), None, alike=False)
         else:
             bars = _exposed_bars(source, catalogue)
         if bars.names:
-            length = _length(scope, alias, bars.widths) or bars.length
-            found[alias] = _Bars(bars.names, bars.widths, length)
+            said = _length(scope, alias, bars.widths)
+            alike = bars.alike or said is not None
+            found[alias] = _Bars(bars.names, bars.widths, said or bars.length, alike)
     return found
 
 
+@_once
 def _exposed_bars(scope: Scope, catalogue: Catalogue) -> _Bars:
     if scope.set_operation_scopes:
         outputs = _outputs(scope)
@@ -629,14 +710,17 @@ def _exposed_bars(scope: Scope, catalogue: Catalogue) -> _Bars:
             for part, bars in zip(scope.set_operation_scopes, parts, strict=True)
             for own in (bars.names, bars.widths)
         ]
-        lengths = {bars.length for bars in parts if bars.names}
+        lengths = {bars.length if bars.names else 0.0 for bars in parts}
         openings = frozenset(name for own in named[0::2] for name in own)
-        alike = frozenset.intersection(*map(frozenset, named[1::2]))
-        return _Bars(openings, alike, lengths.pop() if len(lengths) == 1 else None)
+        widths_of_all = frozenset.intersection(*map(frozenset, named[1::2]))
+        known = [length for length in lengths if length is not None]
+        longest = max(known) if len(known) == len(lengths) else None
+        alike = len(lengths) == 1 and all(bars.alike for bars in parts)
+        return _Bars(openings, widths_of_all, longest, alike)
     inner, given = _bars(scope, catalogue), _row_times(scope, catalogue)
     bars = next((inner[alias] for alias in given if alias in inner), None)
     if bars is None or not isinstance(scope.expression, exp.Select):
-        return _Bars(frozenset(), frozenset(), None)
+        return _Bars(frozenset(), frozenset(), None, alike=False)
     names: set[str] = set()
     widths: set[str] = set()
     for projection in scope.expression.selects:
@@ -651,7 +735,7 @@ def _exposed_bars(scope: Scope, catalogue: Catalogue) -> _Bars:
                 names.add(projection.alias_or_name)
             elif value.name in bars.widths:
                 widths.add(projection.alias_or_name)
-    return _Bars(frozenset(names), frozenset(widths), bars.length)
+    return _Bars(frozenset(names), frozenset(widths), bars.length, bars.alike)
 
 
 def _length(scope: Scope, alias: str, widths: Collection[str]) -> float | None:
@@ -670,8 +754,13 @@ def _length(scope: Scope, alias: str, widths: Collection[str]) -> float | None:
     return None
 
 
-def _closing(node: exp.Expr | None, bars: Mapping[str, _Bars]) -> str | None:
-    """The source at the close of whose rows ``ts + timeframe`` lies, if it is that."""
+def _closing(
+    node: exp.Expr | None, bars: Mapping[str, _Bars], *, exactly: bool = False
+) -> str | None:
+    """The source by the close of whose rows ``ts + timeframe`` lies, if it is that.
+
+    ``exactly``: not after it.
+    """
     while isinstance(node, exp.Paren):
         node = node.this
     if not isinstance(node, exp.Add):
@@ -688,7 +777,11 @@ def _closing(node: exp.Expr | None, bars: Mapping[str, _Bars]) -> str | None:
                         and width.name in its.widths
                         and width.table in ("", alias)
                     )
-                    or (its.length is not None and (_span(width) or 0.0) >= its.length)
+                    or (
+                        its.length is not None
+                        and (_span(width) or 0.0) >= its.length
+                        and not (exactly and (_span(width) != its.length or not its.alike))
+                    )
                 )
             ):
                 return alias
@@ -700,33 +793,42 @@ def _outputs(scope: Scope) -> list[str]:
     return tree.named_selects if isinstance(tree, exp.Query) else []
 
 
-def _exposed_times(scope: Scope, catalogue: Catalogue) -> set[str]:
+@_once
+def _exposed_times(scope: Scope, catalogue: Catalogue) -> _Times:
     if scope.set_operation_scopes:
         first, *rest = scope.set_operation_scopes
-        names = _outputs(first)
-        exposed = _exposed_times(first, catalogue)
+        outputs = _outputs(first)
+        given = _exposed_times(first, catalogue)
+        names, own = set(given.names), set(given.own)
         for part in rest:
-            own = _exposed_times(part, catalogue)
-            pairs = zip(names, _outputs(part), strict=False)
-            exposed &= {name for name, here in pairs if here in own}
-        return exposed
-    inner = _row_times(scope, catalogue)
-    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in inner}
-    exposed = set()
+            here = _exposed_times(part, catalogue)
+            pairs = list(zip(outputs, _outputs(part), strict=False))
+            names &= {name for name, inside in pairs if inside in here.names}
+            own &= {name for name, inside in pairs if inside in here.own}
+        return _Times(frozenset(names), frozenset(own))
     if not isinstance(scope.expression, exp.Select):
-        return exposed
+        return _Times()
+    inner = _row_times(scope, catalogue)
+    inner_own = {alias: _own_times(scope, catalogue)[alias] for alias in inner}
+    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in inner}
+    names, own = set(), set()
     for projection in scope.expression.selects:
         value = projection.unalias()
         if isinstance(projection, exp.Star) or (
             isinstance(value, exp.Column) and isinstance(value.this, exp.Star)
         ):
-            exposed |= set().union(*inner.values())
+            if not isinstance(value, exp.Column) or value.table in ("", *inner):
+                names |= set().union(*inner.values())
+                own |= set().union(*inner_own.values())
         elif _bare_time(value, inner) or _closed_bucket(value, inner) or _closing(value, bars):
-            exposed.add(projection.alias_or_name)
-    return exposed
+            names.add(projection.alias_or_name)
+            if _bare_time(value, inner_own) or _closing(value, bars, exactly=True):
+                own.add(projection.alias_or_name)
+    return _Times(frozenset(names), frozenset(own or (names if len(names) == 1 else ())))
 
 
-def _row_times(scope: Scope, catalogue: Catalogue) -> dict[str, set[str]]:
+@_once
+def _row_times(scope: Scope, catalogue: Catalogue) -> dict[str, Collection[str]]:
     """The time columns of the relation that gives a SELECT its rows: the first that has any."""
     times = _time_names(scope, catalogue)
     timed = [alias for alias in scope.selected_sources if times.get(alias)]
@@ -762,9 +864,8 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
             value = value.this  # the last row of its group
         while isinstance(value, exp.Paren):
             value = value.this
-        known = isinstance(value, exp.Column) and value.name == "known_at"
-        start = _truncation(value)  # the groups are looked at for that
-        if not (_bare_time(value, times) or _closed_bucket(value, times) or known or start):
+        known = isinstance(value, exp.Column) and _is_known_at(value, scope, catalogue)
+        if not (_bare_time(value, times) or _closed_bucket(value, times) or known):
             first = next(iter(times), "the first relation")
             yield _problem(
                 projection,
@@ -772,6 +873,35 @@ def _labels(scope: Scope, catalogue: Catalogue, place: int | None = None) -> Ite
                 f"Give {first}'s own time, or the end of its bucket:"
                 " time_bucket(w, ts) + w - interval '1 microsecond'.",
             )
+
+
+def _is_known_at(column: exp.Column, scope: Scope, catalogue: Catalogue) -> bool:
+    """Is it when the row that gives a SELECT its rows became known?"""
+    if scope.set_operation_scopes:
+        outputs = _outputs(scope)
+        place = outputs.index(column.name) if column.name in outputs else len(outputs)
+        return all(
+            place < len(_outputs(part))
+            and _is_known_at(exp.column(_outputs(part)[place]), part, catalogue)
+            for part in scope.set_operation_scopes
+        )
+    rows = next(iter(_row_times(scope, catalogue)), None)
+    if rows is None or column.table not in ("", rows):
+        return False
+    if not column.table and len(scope.selected_sources) > 1:
+        return False  # it may be another's
+    source = scope.sources[rows]
+    if isinstance(source, exp.Table):
+        return column.name == "known_at"
+    if source.set_operation_scopes:
+        return _is_known_at(exp.column(column.name), source, catalogue)
+    if not isinstance(source.expression, exp.Select):
+        return False
+    for projection in source.expression.selects:
+        value = projection.unalias()
+        if projection.alias_or_name == column.name:
+            return isinstance(value, exp.Column) and _is_known_at(value, source, catalogue)
+    return False
 
 
 def _span(node: exp.Expr | None) -> float | None:
@@ -790,11 +920,11 @@ def _span(node: exp.Expr | None) -> float | None:
     return sum(float(n) * (_SECONDS.get(u) or _SECONDS[u[0]]) for n, u in parts)
 
 
-def _bare_time(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
+def _bare_time(node: exp.Expr | None, times: Mapping[str, Collection[str]]) -> bool:
     if not isinstance(node, exp.Column):
         return False
     if node.table:
-        return node.name in times.get(node.table, set())
+        return node.name in times.get(node.table, ())
     return any(node.name in names for names in times.values())
 
 
@@ -806,7 +936,18 @@ def _truncation(node: exp.Expr | None) -> bool:
     )
 
 
-def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool:
+def _in_zone(start: exp.Expr) -> bool:
+    """Are the buckets those of a time zone? A day of 25 hours ends after ``start + '1 day'``."""
+    if isinstance(start, exp.Anonymous):
+        return any(
+            not isinstance(part, (exp.Interval, exp.Cast))
+            or not _TIMES_AND_SPANS.search(part.sql(dialect="postgres"))
+            for part in start.expressions[2:]
+        )
+    return bool(start.args.get("zone"))
+
+
+def _closed_bucket(node: exp.Expr | None, times: Mapping[str, Collection[str]]) -> bool:
     """``time_bucket(w, ts) + w``: the end of a bucket, by which all its rows have happened.
 
     Or the last microsecond in it.
@@ -818,6 +959,8 @@ def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool
     if not isinstance(node, exp.Add) or not _truncation(node.this):
         return False
     start = node.this.expression if isinstance(node.this, exp.Dot) else node.this
+    if _in_zone(start):
+        return False
     of = start.expressions[1:2] if isinstance(start, exp.Anonymous) else [start.this]
     if isinstance(start, exp.DateBin):
         of = [start.expression]
@@ -837,7 +980,9 @@ def _closed_bucket(node: exp.Expr | None, times: Mapping[str, set[str]]) -> bool
 
 
 def _windows(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
-    times = _row_times(scope, catalogue)
+    rows = _row_times(scope, catalogue)
+    times = {alias: its for alias, its in _own_times(scope, catalogue).items() if alias in rows}
+    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in rows}
     select = scope.expression
     named = {
         window.name: window
@@ -851,13 +996,47 @@ def _windows(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
             function = function.this
         spec = named.get(window.alias, window) if window.args.get("alias") else window
         yield from _window(function, window, spec, times)
+        keys = [key.this for key in getattr(spec.args.get("order"), "expressions", [])[:1]]
+        partition = spec.args.get("partition_by") or []
+        if _of_many_lengths([*keys, *partition], partition, bars):
+            yield _many_lengths(window, bars)
+
+
+def _of_many_lengths(
+    times: Iterable[exp.Expr], apart: Iterable[exp.Expr], bars: Mapping[str, _Bars]
+) -> bool:
+    """Are bars of several lengths put together by when they open? The longer are known later."""
+
+    def one_of(node: exp.Expr, names: Collection[str], alias: str) -> bool:
+        return isinstance(node, exp.Column) and node.name in names and node.table in ("", alias)
+
+    return any(
+        not its.alike
+        and any(
+            one_of(column, its.names, alias)
+            for key in times
+            for column in key.find_all(exp.Column)
+            if not _closing(key, {alias: its})
+        )
+        and not any(one_of(key, its.widths, alias) for key in apart)
+        for alias, its in bars.items()
+    )
+
+
+def _many_lengths(node: exp.Expr, bars: Mapping[str, _Bars]) -> Problem:
+    width = next((name for its in bars.values() for name in its.widths), "their length")
+    return _problem(
+        node,
+        "candles of several lengths are put together by when they open, but the longer close later",
+        f"Take one length ({width} = '1 minute'), keep them apart by {width}, or use their close.",
+    )
 
 
 def _window(
     function: exp.Expr,
     at: exp.Window,
     spec: exp.Expr,
-    times: Mapping[str, set[str]],
+    times: Mapping[str, Collection[str]],
 ) -> Iterator[Problem]:
     if isinstance(function, exp.Lead):
         yield _problem(at, "LEAD reads a later row", "Use LAG, or make it a label.")
@@ -885,7 +1064,7 @@ def _window(
             yield _problem(
                 at,
                 "a window without ORDER BY sees the whole sample, later rows too",
-                "Add ORDER BY the time column; the frame then ends at the row.",
+                "Add ORDER BY the row's own time; the frame then ends at the row.",
             )
         return
     first = order.expressions[0]
@@ -893,7 +1072,7 @@ def _window(
         yield _problem(
             at,
             "the window is not ordered by ascending time, so its frame may hold later rows",
-            "Order the window by the relation's time column, ascending.",
+            "Order the window by the row's own time, ascending: not by the end of its bucket.",
         )
     if frame is not None and (
         str(frame.args.get("end_side") or "").upper() == "FOLLOWING"
@@ -934,8 +1113,8 @@ def _conditions(scope: Scope) -> Iterator[tuple[exp.Expr, str | None]]:
 def _bounded_by(
     condition: exp.Expr,
     alias: str,
-    own: set[str],
-    others: Mapping[str, set[str]],
+    own: Collection[str],
+    others: Mapping[str, Collection[str]],
     bars: Mapping[str, _Bars],
     alike: Collection[str] = (),
 ) -> bool:
@@ -967,7 +1146,7 @@ def _bounded_by(
             early, between = early.this, span
         if isinstance(late, exp.Sub) and (span := _span(late.expression)) is not None:
             late, between = late.this, between + span
-        until = _closing(late, theirs)
+        until = _closing(late, theirs, exactly=True)
         if until is not None:
             late = _opening(late, theirs[until])
         if not (
@@ -986,7 +1165,7 @@ def _bounded_by(
         if other is not None and late.name in other.names:
             if late.table in alike:
                 return True
-            room += other.length or 0.0
+            room += (other.length or 0.0) if other.alike else 0.0
         if closed or (length is not None and room >= length):
             return True
     return False
@@ -1010,11 +1189,12 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
                     lateral.parent, f"{name}() as a table cannot be checked", "Join a relation."
                 )
     timed = [alias for alias in scope.sources if times[alias] and alias in scope.selected_sources]
-    outer: dict[str, set[str]] = {}
+    own = _own_times(scope, catalogue)
+    outer: dict[str, Collection[str]] = {}
     bars: dict[str, _Bars] = {}
     parent = scope.parent
     while parent is not None:
-        outer.update(_time_names(parent, catalogue))
+        outer.update(_own_times(parent, catalogue))
         bars.update(_bars(parent, catalogue))
         parent = parent.parent
     own_bars = _bars(scope, catalogue)
@@ -1022,9 +1202,9 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
     nested = _is_nested(scope)
     # In a plain SELECT the first relation gives the rows, the others must not run ahead of it.
     hidden = scope.selected_sources if nested else {}
-    settled = {alias: own for alias, own in outer.items() if alias not in hidden}
+    settled = {alias: its for alias, its in outer.items() if alias not in hidden}
     if not nested:
-        settled = {alias: times[alias] for alias in timed[:1]}
+        settled = {alias: own[alias] for alias in timed[:1]}
     need = timed if nested else timed[1:]
     conditions = list(_conditions(scope))
 
@@ -1036,7 +1216,7 @@ def _sources(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         )
 
     while reached := [a for a in need if a not in settled and bounded(a, bars)]:
-        settled.update((alias, times[alias]) for alias in reached)
+        settled.update((alias, own[alias]) for alias in reached)
     for alias, (at, source) in scope.selected_sources.items():
         if alias in need and alias not in settled and alias in bars and bounded(alias, {}):
             width = next(iter(bars[alias].widths), "its length")
@@ -1132,7 +1312,15 @@ def _groups(scope: Scope, catalogue: Catalogue) -> Iterator[Problem]:
         elif isinstance(key, exp.Column) and not key.table and key.name in aliases:
             key = aliases[key.name]
         keys.append(key.unalias())
-    if any(_bare_time(key, times) or _closed_bucket(key, times) for key in keys):
+    own = _own_times(scope, catalogue)
+    by_time = [
+        key for key in keys if _bare_time(key, own) or (on is None and _closed_bucket(key, times))
+    ]
+    rows = _row_times(scope, catalogue)
+    bars = {alias: its for alias, its in _bars(scope, catalogue).items() if alias in rows}
+    if by_time:
+        if _of_many_lengths(by_time, keys, bars):
+            yield _many_lengths(group or select, bars)
         return
     truncated = [key for key in keys if _truncation(key)]
     if not truncated:

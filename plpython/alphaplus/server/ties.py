@@ -12,7 +12,7 @@ meant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import sqlglot
@@ -193,7 +193,7 @@ def _timed(
     column: exp.Expr | None,
     scope: Scope,
     keys: Mapping[str, tuple[str, ...]],
-    times: Mapping[str, set[str]],
+    times: Mapping[str, Collection[str]],
 ) -> tuple[str, ...]:
     """The keys of the source whose time a column is; none where it is no such time."""
     if not isinstance(column, exp.Column) or "end" not in column.this.meta:
@@ -226,7 +226,7 @@ def _name_of(source: object) -> str:
 def _orders(
     scope: Scope,
     keys: Mapping[str, tuple[str, ...]],
-    times: Mapping[str, set[str]],
+    times: Mapping[str, Collection[str]],
     changes: _Changes,
 ) -> None:
     select = scope.expression
