@@ -45,6 +45,7 @@ begin
                 v_inputs, feature_count
             using errcode = 'AP412';
         end if;
+        perform ml._check_lightgbm(artifact);
     elsif format = 'onnx' then
         -- ModelProto's first field is ir_version, a varint.
         if get_byte(artifact, 0) <> 8 then
@@ -58,7 +59,7 @@ begin
 end
 $$;
 comment on function ml._check_artifact(bytea, text, integer) is
-'Refuses what is no LightGBM text model (of that many features) or ONNX: AP411, AP412.';
+'Refuses what is no sound LightGBM text model (of that many features) or ONNX: AP411, AP412.';
 
 create or replace function ml._register(
     model text,
