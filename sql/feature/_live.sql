@@ -21,10 +21,10 @@ $$;
 -- Nothing of the stretch was ever superseded, and all bars are of one source, as
 -- market.candle_versions numbers it: 0 loaded at this length, 1 made from loaded minutes, 2 made
 -- from trades. Whether each was known in time, and what is missing, is for the caller to see.
--- Without flows only prices and volume: the rest takes as long again. loaded: whether there may be
--- bars loaded at this length at all.
+-- flows: from when on loaded bars tell more than prices and volume, which takes as long again
+-- (null: never). loaded: whether there may be bars loaded at this length at all.
 create or replace function feature._candles_1m_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, flows boolean
+    symbol text, "from" timestamptz, "to" timestamptz, flows timestamptz
 )
 returns table (
     source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
@@ -99,7 +99,7 @@ begin
     if $4 then
         return query
             select l.source, l.ts, l.known, l.open, l.high, l.low, l.close, l.volume
-            from feature._bars_loaded($1, interval %2$L, $2, $3, false) l;
+            from feature._bars_loaded($1, interval %2$L, $2, $3, null) l;
         if found then
             return;
         end if;
@@ -124,7 +124,7 @@ $do$;
 
 -- Planned for the values at hand: that leaves all chunks out but those asked for.
 create or replace function feature._bars_loaded(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, flows boolean
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, flows timestamptz
 )
 returns table (
     source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
@@ -136,7 +136,7 @@ rows 1
 as $$
 #variable_conflict use_column
 begin
-    if not $5 then
+    if $5 is null then
         return query
             select
                 0, string_agg(timestamptz_send(c.ts), ''::bytea),
@@ -159,11 +159,12 @@ begin
             -- As feature._bars has them.
             string_agg(float8send(coalesce(
                 c.quote_volume, c.volume * (c.high + c.low + c.close) / 3, 'NaN'
-            )), ''::bytea),
-            string_agg(float8send(coalesce(c.taker_buy_volume, 'NaN')), ''::bytea),
+            )), ''::bytea) filter (where c.ts >= $5),
+            string_agg(float8send(coalesce(c.taker_buy_volume, 'NaN')), ''::bytea)
+                filter (where c.ts >= $5),
             string_agg(float8send(coalesce(
                 c.taker_buy_volume * coalesce(c.quote_volume / nullif(c.volume, 0), c.close), 'NaN'
-            )), ''::bytea)
+            )), ''::bytea) filter (where c.ts >= $5)
         from market.candles c
         where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
         having count(*) > 0;
@@ -338,44 +339,6 @@ begin
         v_end := $4 + interval '1 microsecond';
     end loop;
     return next;
-end
-$$;
-
-create or replace function feature._quotes_live(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    ts bytea, usable bytea, expires bytea, bid bytea, bid_size bytea, ask bytea, ask_size bytea
-)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.order_book_snapshots_history h
-        where h.symbol = $1 and h.ts >= $2 and h.ts < $3
-    ) then
-        return query select q.* from feature._quotes($1, $2, $3) q;
-        return;
-    end if;
-    return query
-        select
-            string_agg(timestamptz_send(v.ts), ''::bytea),
-            -- Not rounded up to a minute: at whole minutes that is the same.
-            string_agg(timestamptz_send(greatest(v.known_at, v.ts)), ''::bytea),
-            string_agg('\x7fffffffffffffff'::bytea, ''::bytea),
-            string_agg(float8send(case when v.bid < v.ask then v.bid else 'NaN' end), ''::bytea),
-            string_agg(float8send(coalesce(v.bid_size, 'NaN')), ''::bytea),
-            string_agg(float8send(case when v.bid < v.ask then v.ask else 'NaN' end), ''::bytea),
-            string_agg(float8send(coalesce(v.ask_size, 'NaN')), ''::bytea)
-        from (
-            select
-                s.ts, s.known_at, s.bid_prices[1] as bid, s.bid_sizes[1] as bid_size,
-                s.ask_prices[1] as ask, s.ask_sizes[1] as ask_size
-            from market.order_book_snapshots s
-            where s.symbol = $1 and s.ts >= $2 and s.ts < $3
-            order by s.ts, s.sequence
-        ) v;
 end
 $$;
 
