@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -292,6 +292,36 @@ def test_a_late_bar_counts_from_when_it_was_known(market: Connection) -> None:
     assert close_like(2003)[1] == pytest.approx(100 * (bars[2002] / bars[1999] - 1), rel=1e-9)
     assert close_like(2008)[1] == pytest.approx(100 * (bars[2007] / bars[2006] - 1), rel=1e-9)
     assert close_like(2010)[0] == pytest.approx(bars[2009] - bars[1999], rel=1e-9)
+
+
+def test_a_session_that_asks_minute_by_minute_says_what_a_new_one_says(
+    market: Connection, connect_as: Callable[[str, str], Connection]
+) -> None:
+    market.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+        " values ('KEPT', 'test', 'KEPT', 'KEPT', 'USD')"
+    )
+    put(market, "KEPT", MINUTE, candles(7, 1500), START)
+    ask = "select feature.vector(array['technical_1m', 'patterns_1m', 'technical_1h'], 'KEPT', %s)"
+    bar = "where symbol = 'KEPT' and timeframe = '1 minute' and ts = %(ts)s"
+    change = {
+        # As it might have been from the first: a bar that was missing.
+        4: "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close,"
+        " volume) values ('KEPT', '1 minute', %(ts)s, %(ts)s + interval '1 minute', 99, 99, 99, 99,"
+        " 1)",
+        7: f"update market.candles set volume = volume + 1 {bar}",
+        10: f"delete from market.candles {bar}",
+    }
+    for step in range(13):
+        if step in change:
+            ts = START + (700 if step == 4 else 1000 + step) * MINUTE
+            market.execute(change[step], {"ts": ts})  # type: ignore[arg-type]
+        market.execute("call market.refresh_aggregates()")
+        new = connect_as("postgres", market.info.dbname)
+        t = START + (1390 + step) * MINUTE
+        kept, fresh = (np.array(c.execute(ask, (t,)).fetchone()) for c in (market, new))
+        np.testing.assert_array_equal(kept, fresh, err_msg=str(step))
+        new.close()
 
 
 def test_little_data_and_wrong_questions(market: Connection) -> None:

@@ -129,6 +129,7 @@ def test_search_path_is_pinned_or_there_is_a_reason() -> None:
         for f in FUNCTIONS
         if not f.pinned
         and not f.standard_body  # its names are bound when it is created
+        and f.language != "internal"  # it names nothing
         and not re.search(r"(?i)search_path|inline|commit", f.before)
         and not (f.is_procedure and re.search(r"(?i)\bcommit;|\bcall \w+\.\w+", f.body))
         and not (

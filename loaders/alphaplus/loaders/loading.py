@@ -8,7 +8,15 @@ from typing import Any
 import psycopg
 from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.load import KINDS, Loader, LoadRunning, Options, Report, TooManyBad
+from alphaplus.loaders.load import (
+    KINDS,
+    DamagedFile,
+    Loader,
+    LoadRunning,
+    Options,
+    Report,
+    TooManyBad,
+)
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -53,8 +61,9 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
             except TooManyBad as error:
                 console.print(f"alphaplus load: {error}")
                 status = status or TOO_MANY_BAD
-            except (UnknownFormat, LoadRunning) as error:
-                console.print(f"alphaplus load: {error}")
+            except (UnknownFormat, LoadRunning, DamagedFile) as error:
+                shown = "".join(c if c.isprintable() else "·" for c in str(error))
+                console.print(f"alphaplus load: {shown}", markup=False)
                 status = FAILED
         if refresh and reports:
             conn.execute("call market.refresh_aggregates()")

@@ -312,7 +312,7 @@ def _series_changes(
             return _bar_series(width, start, end, int(grid[0]), int(grid[-1]), change)
 
         with np.errstate(all="ignore"):
-            return family.series(read, grid)  # type: ignore[misc]
+            return family.series(read, grid, None)  # type: ignore[misc]
 
     plain = run(None)
     return [(sources, _differs(plain, run(name))) for name, sources in _BAR.items()]

@@ -103,29 +103,31 @@ PATTERNS: tuple[Pattern, ...] = (
 )
 NAMES = tuple(pattern.name for pattern in PATTERNS)
 _CALLS = tuple((pattern.name.upper(), pattern.warmup - 1) for pattern in PATTERNS)
+_FIRST = np.array([first for _, first in _CALLS])
 
 
 def compute(bars: technical.Bars, last: bool = False) -> Floats:
     """All patterns at every bar, (bars, 61), or at the ``last`` one alone, (1, 61): NaN until a
     pattern has the bars it needs."""
-    count = len(bars.close)
-    out = np.full((len(PATTERNS), min(count, 1) if last else count), np.nan)
+    count = bars.count
+    talib, prices = bars.ta, (bars.open, bars.high, bars.low, bars.close)
+    if last and count:
+        row = np.array([[getattr(talib, function)(*prices)[-1] for function, _ in _CALLS]]) / 100
+        row[:, count <= _FIRST] = np.nan
+        return row
+    out = np.full((len(PATTERNS), count), np.nan)
     if count:
-        talib, prices = bars.ta, (bars.open, bars.high, bars.low, bars.close)
         for row, (function, first) in zip(out, _CALLS, strict=True):
-            found = getattr(talib, function)(*prices)
-            if not last:
-                np.divide(found[first:], 100, out=row[first:])
-            elif first < count:
-                row[0] = found[-1] / 100
+            np.divide(getattr(talib, function)(*prices)[first:], 100, out=row[first:])
     return out.T
 
 
-def evaluate(read: families.Reader, grid: w.Times, width: int) -> Floats:
+def evaluate(
+    read: families.Reader, grid: w.Times, width: int, keep: families.Keep | None = None
+) -> Floats:
     """All patterns at each ascending grid time, of bars of a width in microseconds."""
-    return technical.series_matrix(
-        read, grid, technical.Stretch(width, WARMUP, BLOCK), compute, len(PATTERNS)
-    )
+    stretch = technical.Stretch(width, WARMUP, BLOCK)
+    return technical.series_matrix(read, grid, stretch, compute, len(PATTERNS), keep=keep)
 
 
 def rows(
@@ -174,5 +176,5 @@ FAMILY = families.Family(
         for pattern in PATTERNS
     ),
     needs=families.Needs(bars=WARMUP + BLOCK),
-    series=lambda read, times: evaluate(read, times, w.MINUTE),
+    series=lambda read, times, keep: evaluate(read, times, w.MINUTE, keep),
 )

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, times
+from alphaplus.server import carried, families, times
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Reader = families.Reader
+Keep = families.Keep
 # compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
 Compute = Callable[["Bars", bool], Floats]
 
@@ -71,20 +72,40 @@ class Calculation(NamedTuple):
     call: Callable[[Bars], tuple[Floats, ...]]
 
 
+@lru_cache(maxsize=1)
+def _talib() -> Any:
+    from talib import _ta_lib
+
+    return _ta_lib
+
+
 @dataclass(frozen=True)
 class Bars:
-    """Bars without holes, oldest first."""
+    """Bars without holes, oldest first.
+
+    ``ta``: TA-Lib's C functions, without the wrappers that look for pandas. ``before``: how many
+    bars there are before these, which only the functions of ``ta`` have seen: a calculation may
+    look by itself at the last :data:`alphaplus.server.carried.TAIL` bars at most.
+    """
 
     open: Floats
     high: Floats
     low: Floats
     close: Floats
     volume: Floats
+    before: int = 0
+    ta: Any = field(default_factory=_talib)
 
-    @cached_property
-    def ta(self) -> Any:
-        """TA-Lib's C functions, without the wrappers that look for pandas."""
-        return _talib()
+    @classmethod
+    def of(cls, channels: Mapping[str, Floats], before: int = 0, ta: Any = None) -> Bars:
+        """Bars of :data:`CHANNELS`."""
+        open_, high, low, close, volume = (channels[name] for name in CHANNELS)
+        return cls(open_, high, low, close, volume, before, ta or _talib())
+
+    @property
+    def count(self) -> int:
+        """How many there are, those before included."""
+        return self.before + len(self.close)
 
     @cached_property
     def typical(self) -> Floats:
@@ -97,17 +118,28 @@ class Bars:
         return np.diff(np.log(self.close), prepend=np.log(self.close[:1]))
 
     @cached_property
+    def log_range(self) -> Floats:
+        """ln(high / low)."""
+        return np.log(self.high / self.low)
+
+    @cached_property
+    def log_body(self) -> Floats:
+        """ln(close / open)."""
+        return np.log(self.close / self.open)
+
+    @cached_property
+    def rogers_satchell(self) -> Floats:
+        """ln(h/o) ln(h/c) + ln(l/o) ln(l/c)."""
+        high, low = np.log(self.high / self.open), np.log(self.low / self.open)
+        close = self.log_body
+        terms: Floats = high * (high - close) + low * (low - close)
+        return terms
+
+    @cached_property
     def volume_20(self) -> Floats:
         """Mean volume of 20 bars."""
         mean: Floats = self.ta.SMA(self.volume, 20)
         return mean
-
-
-@lru_cache(maxsize=1)
-def _talib() -> Any:
-    from talib import _ta_lib
-
-    return _ta_lib
 
 
 def recursive(alpha: float, first: int, stages: int = 1) -> int:
@@ -203,7 +235,7 @@ def _positive(x: Floats) -> Floats:
 
 
 def _parkinson(b: Bars) -> Floats:
-    squares = np.log(b.high / b.low) ** 2
+    squares = b.log_range**2
     value: Floats = np.sqrt(_floor(b.ta.SMA(squares, 20)) / (4 * math.log(2)))
     return value
 
@@ -213,30 +245,20 @@ def _floor(x: Floats) -> Floats:
 
 
 def _garman_klass(b: Bars) -> Floats:
-    terms = (
-        0.5 * np.log(b.high / b.low) ** 2 - (2 * math.log(2) - 1) * np.log(b.close / b.open) ** 2
-    )
+    terms = 0.5 * b.log_range**2 - (2 * math.log(2) - 1) * b.log_body**2
     value: Floats = np.sqrt(_floor(b.ta.SMA(terms, 20)))
     return value
-
-
-def _rogers_satchell_terms(b: Bars) -> Floats:
-    high, low = np.log(b.high / b.open), np.log(b.low / b.open)
-    close = np.log(b.close / b.open)
-    terms: Floats = high * (high - close) + low * (low - close)
-    return terms
 
 
 def _yang_zhang(b: Bars) -> Floats:
     n = 20
     k = 0.34 / (1.34 + (n + 1) / (n - 1))
     overnight = np.log(b.open / np.concatenate([b.open[:1], b.close[:-1]]))
-    inside = np.log(b.close / b.open)
     sample = n / (n - 1)
     variance = (
         sample * b.ta.VAR(overnight, n, 1.0)
-        + k * sample * b.ta.VAR(inside, n, 1.0)
-        + (1 - k) * b.ta.SMA(_rogers_satchell_terms(b), n)
+        + k * sample * b.ta.VAR(b.log_body, n, 1.0)
+        + (1 - k) * b.ta.SMA(b.rogers_satchell, n)
     )
     value: Floats = np.sqrt(_floor(variance))
     return value
@@ -254,8 +276,7 @@ def _volume_z(b: Bars) -> Floats:
 
 def _autocorrelation(b: Bars, lag: int) -> Floats:
     value = np.full_like(b.close, np.nan)
-    if len(value) > lag + 60:
-        value[lag:] = b.ta.CORREL(b.returns[lag:], b.returns[:-lag], 60)
+    value[lag:] = b.ta.CORREL(b.returns[lag:], b.returns[:-lag], 60)
     return value
 
 
@@ -269,8 +290,7 @@ def _hurst(b: Bars) -> Floats:
     price = np.log(b.close)
     rows = np.full((len(lags), len(price)), np.nan)
     for row, lag in zip(rows, lags, strict=True):
-        if len(price) > lag + 128:
-            row[lag:] = b.ta.SMA((price[lag:] - price[:-lag]) ** 2, 128)
+        row[lag:] = b.ta.SMA((price[lag:] - price[:-lag]) ** 2, 128)
     x = np.log(lags) - np.mean(np.log(lags))
     slope: Floats = (x[:, None] * np.log(_positive(rows))).sum(axis=0) / (x @ x)
     return slope / 2
@@ -464,7 +484,7 @@ _add("volatility", _garman_klass,
      ("garman_klass_20", "pure", "fraction a bar",
       "sqrt(mean(ln(high/low)^2 / 2 - (2 ln 2 - 1) ln(close/open)^2)), 20 bars"),
      source="Garman and Klass 1980", warmup=20)
-_add("volatility", lambda b: np.sqrt(_floor(b.ta.SMA(_rogers_satchell_terms(b), 20))),
+_add("volatility", lambda b: np.sqrt(_floor(b.ta.SMA(b.rogers_satchell, 20))),
      ("rogers_satchell_20", "pure", "fraction a bar",
       "sqrt(mean(ln(h/o) ln(h/c) + ln(l/o) ln(l/c))), 20 bars"),
      source="Rogers and Satchell 1991", warmup=20)
@@ -591,7 +611,7 @@ class Plan:
     def compute(self, bars: Bars, last: bool = False) -> Floats:
         """All outputs at every bar, (bars, outputs), or at the ``last`` one alone, (1, outputs);
         NaN until an output has its warm-up."""
-        count = len(bars.close)
+        count = bars.count
         out = np.full((len(self.names), min(count, 1) if last else count), np.nan)
         if count == 0:
             return out.T
@@ -612,16 +632,21 @@ def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> No
     """Make these rows of ``out``, as many bars as it has up to the last, relative."""
     size = out.shape[1]
     close = bars.close[-size:]
+    if kind in ("volume", "force"):
+        unit = _positive(bars.volume_20[-size:])
+        if kind == "force":
+            unit = close * unit
+    else:
+        unit = close
+    if size == 1:  # all at once
+        rows = out[columns] / unit
+        out[columns] = rows - 1 if kind == "price" else rows
+        return
     for column in columns:
         row = out[column]
+        row /= unit
         if kind == "price":
-            row /= close
             row -= 1
-        elif kind == "delta":
-            row /= close
-        else:
-            volume = _positive(bars.volume_20[-size:])
-            row /= volume if kind == "volume" else close * volume
 
 
 class Stretch(NamedTuple):
@@ -641,11 +666,13 @@ def series_matrix(
     compute: Compute,
     columns: int,
     out: Floats | None = None,
+    keep: Keep | None = None,
 ) -> Floats:
     """``compute`` at each ascending grid time, over the bars known by then: (n, columns).
 
     The heart of what is defined at the top of this module: bars of one length, block by block.
-    ``out``: where to write them.
+    ``out``: where to write them. ``keep``: where the run of a single time is kept, so that the
+    next one carries it on; for a ``compute`` that looks back as :class:`Bars` says.
     """
     if out is None:
         out = np.empty((len(grid), columns))
@@ -673,11 +700,16 @@ def series_matrix(
                 continue
             odd = series.odd.between(first, last, grid[rows_])
             alone = high - low == 1 and len(odd) == 0
-            run = _Run(bars, (first, last), compute, max_age, alone)
+            kept = keep((width, compute)) if keep and alone else None
+            run = _Run(bars, (first, last), compute, max_age, alone, kept)
             run.at(closed[rows_], closed[rows_], out[rows_])
             if len(odd):
                 _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
     return out
+
+
+def _of_channels(compute: Compute) -> carried.Compute:
+    return lambda bars, before, ta: compute(Bars.of(bars, before, ta), True)
 
 
 class _Dense:
@@ -693,7 +725,7 @@ class _Dense:
 
 class _Run:
     """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
-    no bar's row but the last one's will be asked for."""
+    no bar's row but the last one's will be asked for, which ``kept`` may carry on to."""
 
     def __init__(
         self,
@@ -702,13 +734,17 @@ class _Run:
         compute: Compute,
         max_age: int,
         alone: bool,
+        kept: carried.Run | None = None,
     ) -> None:
         self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
         begin, end = dense.count[places[0]], dense.count[places[1]]
         self.begin, self.values = begin, None
         if end > begin:
             bars = {name: x[begin:end] for name, x in dense.bars.items()}
-            self.values = compute(Bars(**bars), alone)
+            if kept is None:
+                self.values = compute(Bars.of(bars), alone)
+            else:
+                self.values = kept.last(bars, _of_channels(compute), _talib())
             self.begin = end - len(self.values)  # bars before the first row
 
     def at(self, closed: Times, until: Times, out: Floats) -> None:
@@ -723,7 +759,7 @@ class _Run:
         if rows[-1] - rows[0] == len(rows) - 1 and there.all():
             out[:] = self.values[rows[0] : rows[-1] + 1]
         else:
-            out[:] = self.values[np.maximum(rows, 0)]
+            self.values.take(np.maximum(rows, 0), axis=0, out=out, mode="clip")
             out[~there] = np.nan
 
 
@@ -762,14 +798,15 @@ def _as_known(
         then_run.at(then, then, out[here])
 
 
-def evaluate(read: Reader, grid: Times, plans: Sequence[Plan]) -> Floats:
+def evaluate(read: Reader, grid: Times, plans: Sequence[Plan], keep: Keep | None = None) -> Floats:
     """The outputs of several plans side by side, at each ascending grid time."""
     out = np.empty((len(grid), sum(len(plan.names) for plan in plans)))
     at = 0
     for plan in plans:
         columns = len(plan.names)
         stretch = Stretch(plan.width, plan.warmup, plan.block)
-        series_matrix(read, grid, stretch, plan.compute, columns, out[:, at : at + columns])
+        part = out[:, at : at + columns]
+        series_matrix(read, grid, stretch, plan.compute, columns, part, keep)
         at += columns
     return out
 
@@ -833,7 +870,7 @@ def _family(name: str, plans: Sequence[Plan]) -> families.Family:
         ),
         features=_features(plans),
         needs=families.Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
-        series=lambda read, times: evaluate(read, times, plans),
+        series=lambda read, times, keep: evaluate(read, times, plans, keep),
         grid=grid,
     )
 
@@ -858,6 +895,7 @@ def width_of(timeframe: str) -> int:
     }[timeframe]
 
 
+@lru_cache(maxsize=len(TIMEFRAMES))
 def plan_of(timeframe: str) -> Plan:
     """All outputs of one timeframe in their own units."""
     width = width_of(timeframe)
@@ -874,13 +912,16 @@ def rows(
     start, stop = times.moments(plpy, *span)
     plan = plan_of(timeframe)
     grid = np.arange(-(-start // plan.width) * plan.width, stop, plan.width, dtype=np.int64)
-    return _rows(families.reader(plpy, cache, symbol), grid, plan)
+    keep = families.keeper(cache, symbol) if len(grid) == 1 else None
+    return _rows(families.reader(plpy, cache, symbol), grid, plan, keep)
 
 
-def _rows(read: Reader, grid: Times, plan: Plan) -> Iterator[tuple[float, list[float | None]]]:
+def _rows(
+    read: Reader, grid: Times, plan: Plan, keep: Keep | None
+) -> Iterator[tuple[float, list[float | None]]]:
     for begin in range(0, len(grid), READ):
         part = grid[begin : begin + READ]
-        values = evaluate(read, part, [plan])
+        values = evaluate(read, part, [plan], keep)
         for time, row in zip((part / w.SECOND).tolist(), values, strict=True):
             if np.isfinite(row).any() or len(grid) == 1:
                 yield time, [x if math.isfinite(x) else None for x in row.tolist()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import families, times
+from alphaplus.server import arrays, carried, families, times
 from alphaplus.server import windows as w
 
 PIECE = 4 << 20  # bytes that are copied at once
@@ -19,6 +19,7 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 def live(plpy: Any, cache: dict[str, Any], family: str, symbol: str, seconds: float) -> list[float]:
     """The vector of a family at one grid time (seconds since 2000-01-01 UTC); NaN where unknown."""
     grid = np.array(times.moments(plpy, seconds), dtype=np.int64)
+    cache.setdefault("alphaplus.runs", carried.Memory())
     values: list[float] = families.matrix(
         plpy, cache, families.find(plpy, cache, family), symbol, grid
     )[0].tolist()
@@ -48,6 +49,7 @@ def live_many(
     asked = [
         (families.find(plpy, cache, definitions[i]), i) for i, p in enumerate(parts) if p is None
     ]
+    cache.setdefault("alphaplus.runs", carried.Memory())
     # What is read for this call is kept for this call; who reads furthest back reads first.
     flows = any(family.series is None for family, _ in asked)
     local = {**cache, "alphaplus.reads": families.Reads(flows)}
@@ -70,7 +72,7 @@ def _rows(
     parts: Iterator[tuple[families.Times, families.Floats]],
 ) -> Iterator[tuple[float, list[float]]]:
     for grid, values in parts:
-        known = np.isfinite(values).any(axis=1)
+        known = arrays.known(values)
         seconds = grid[known] / w.SECOND
         yield from zip(seconds.tolist(), values[known].tolist(), strict=True)
 
@@ -246,7 +248,7 @@ def store(
     file = _File(set_id, symbol, _now(plpy), len(found.features))
     try:
         for grid, values in families.history(plpy, cache, found, symbol, begin, stop):
-            known = np.isfinite(values).any(axis=1)
+            known = arrays.known(values)
             if not known.all():
                 grid, values = grid[known], values[known]
             if len(grid):
