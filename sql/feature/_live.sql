@@ -359,11 +359,10 @@ begin
     end if;
     return query
         select
-            string_agg(
-                timestamptz_send(v.ts) || timestamptz_send(v.known_at)
-                || '\x7fffffffffffffff'::bytea || float8send(v.price)
-                || float8send(case v.side when 'buy' then v.size else -v.size end), ''::bytea
-            )
+            string_agg(feature._bytes(array[
+                feature._bits(v.ts), feature._bits(v.known_at), feature._bits('infinity'),
+                v.price, case v.side when 'buy' then v.size else -v.size end
+            ], 21), ''::bytea)
         from (
             select t.ts, t.known_at, t.price, t.size, t.side
             from market.trades t
@@ -391,14 +390,12 @@ begin
     end if;
     return query
         select
-            string_agg(
-                timestamptz_send(v.ts) || timestamptz_send(v.known_at)
-                || '\x7fffffffffffffff'::bytea || float8send(coalesce(v.bid_prices[1], 'NaN'))
-                || float8send(coalesce(
-                    case when v.after_gap then -v.bid_sizes[1] else v.bid_sizes[1] end, 'NaN'
-                ))
-                || float8send(coalesce(v.ask_prices[1], 'NaN')) || float8send(coalesce(v.ask_sizes[1], 'NaN')), ''::bytea
-            )
+            string_agg(feature._bytes(array[
+                feature._bits(v.ts), feature._bits(v.known_at), feature._bits('infinity'),
+                coalesce(v.bid_prices[1], 'NaN'),
+                coalesce(case when v.after_gap then -v.bid_sizes[1] else v.bid_sizes[1] end, 'NaN'),
+                coalesce(v.ask_prices[1], 'NaN'), coalesce(v.ask_sizes[1], 'NaN')
+            ], 21), ''::bytea)
         from (
             select
                 b.ts, b.known_at, b.bid_prices, b.bid_sizes, b.ask_prices, b.ask_sizes, b.after_gap

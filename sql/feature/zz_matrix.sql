@@ -9,33 +9,45 @@ as $python$
     return stored.matrix(plpy, GD, spec, symbols, (start, stop))
 $python$;
 
+-- search_path: not pinned, so that it is inlined; every name is qualified. A function that is not
+-- keeps all its rows before the first one leaves, here hundreds of megabytes on disk: inlined, each
+-- stretch leaves for the client when it is made. In order without a sort: the rows come from a
+-- function in the select list one by one, and each looks up its block.
 create or replace function feature.matrix(
     feature_set text, symbols text [], "from" timestamptz, "to" timestamptz,
     version integer default null
 )
 returns table (symbol text, n bigint, ts bytea, vectors bytea)
-language sql stable parallel restricted set search_path = pg_catalog, pg_temp
+language sql stable parallel restricted
 as $$
     -- Blocks that are wanted whole do not pass through Python: here they are not even read.
-    select m.symbol, m.n, coalesce(m.ts, b.ts), coalesce(m.vectors, b.vectors)
+    select (p.m).symbol, (p.m).n, coalesce((p.m).ts, b.ts), coalesce((p.m).vectors, b.vectors)
     from feature._set($1, $5) s
-    cross join lateral feature._matrix(
-        jsonb_build_object(
-            'set_id', s.set_id, 'definition', feature._source(s), 'set_kind', s.kind,
-            'k', cardinality(s.features), 'step', date_part('epoch', s.grid)
-        ),
-        array(
-            select market.resolve(u.name)
-            from unnest(coalesce($2, array(select i.symbol from market.instruments i))) u (name)
-            order by 1
-        ),
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00')
-    ) m
-    left join feature.vector_blocks b
-        on m.ts is null and b.set_id = s.set_id and b.symbol = m.symbol
-            and b.ts_from = to_timestamp(m.seconds + 946684800)
-    order by m.symbol, m.seconds
+    cross join lateral (
+        select
+            feature._matrix(
+                jsonb_build_object(
+                    'set_id', s.set_id, 'definition', feature._source(s), 'set_kind', s.kind,
+                    'k', cardinality(s.features), 'step', date_part('epoch', s.grid)
+                ),
+                array(
+                    select market.resolve(u.name)
+                    from unnest(
+                        coalesce($2, array(select i.symbol from market.instruments i))
+                    ) u (name)
+                    order by 1
+                ),
+                date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
+                date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00')
+            ) as m
+    ) p
+    left join lateral (
+        select v.ts, v.vectors
+        from feature.vector_blocks v
+        where (p.m).ts is null and v.set_id = s.set_id and v.symbol = (p.m).symbol
+            and v.ts_from = to_timestamp((p.m).seconds + 946684800)
+        offset 0
+    ) b on true
 $$;
 comment on function feature.matrix(text, text [], timestamptz, timestamptz, integer) is
 'A feature set for many symbols (null: all) at the grid times in [from, to) at which anything is known, by symbol and time, a row a stretch: n times, ts as n little-endian int8 microseconds since 2000-01-01 UTC, vectors as n by k little-endian float8 row by row, k the number of features, NaN where not knowable. In Python: numpy.frombuffer(vectors, "<f8").reshape(n, -1). Stored vectors are read, those packed by feature.pack many times as fast, the others computed, each as known at its own time. Errors: AP101, AP102 symbol, AP202 unknown feature set.';

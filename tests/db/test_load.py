@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders.load import Loader, LoadRunning, Options, Report, TooManyBad
+from alphaplus.loaders.formats import UnknownFormat
+from alphaplus.loaders.load import DamagedFile, Loader, LoadRunning, Options, Report, TooManyBad
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = {
@@ -185,6 +187,40 @@ def test_gaps_are_marked(db: Conn, tmp_path: Path) -> None:
     assert got == [(5, False), (9, False), (22, True), (25, False)]
 
 
+def test_gaps_of_updates_in_rows(db: Conn, tmp_path: Path) -> None:
+    """Binance's archive of depth updates: a snapshot's rows, then updates that name the last one."""
+
+    def message(ms: int, first: int, last: int, before: int, kind: str, shift: float) -> str:
+        return "".join(
+            f"BTCUSDT,{ms},{first},{last},{side},{kind},{100 + sign * (k + 1) + shift},{k + 1},{before}\n"
+            for side, sign in (("b", -1), ("a", 1))
+            for k in range(6)
+        )
+
+    at = 1_704_067_200_000
+    head = "symbol,timestamp,first_update_id,last_update_id,side,update_type,price,qty,pu\n"
+    text = head + message(at, 100, 100, -1, "snap", 0)
+    text += message(at + 1000, 95, 105, 90, "set", 0)  # begins before and ends after the snapshot
+    text += message(at + 2000, 106, 110, 105, "set", 0)
+    text += message(at + 3000, 120, 130, 115, "set", 0.5)  # 111 to 119 are missing
+    text += message(at + 4000, 131, 140, 130, "set", 0.5)
+    report = load(db, write(tmp_path / "BTCUSDT_depth.csv", text))
+    assert report.counters == {"sequence gaps": 1}
+    assert rows(db, "select expected, received from market.sequence_gaps") == [(110, 115)]
+    books = rows(
+        db,
+        "select sequence, after_gap, cardinality(bid_prices), bid_prices[1]"
+        " from market.order_book_snapshots order by ts",
+    )
+    assert books == [
+        (100, False, 6, 99.0),
+        (105, False, 6, 99.0),
+        (110, False, 6, 99.0),
+        (130, True, 6, 99.5),
+        (140, False, 6, 99.5),
+    ]
+
+
 # --- formats written by hand from the exchanges' documentation -------------------------------------
 
 
@@ -320,6 +356,105 @@ def test_bad_rows_go_to_quarantine(db: Conn, tmp_path: Path) -> None:
     ]
     assert reasons[10:12] == ["crossed book", "unknown side"]
     assert [r.split(":")[0] for r in reasons[12:]] == ["unparsable", "unparsable"]
+
+
+def test_a_row_without_an_id_harms_no_other(db: Conn, tmp_path: Path) -> None:
+    ids = ["9007199254740993000", "9007199254740993001", "", "15", "17"]
+    lines = [f"{i},100,1,100,{1704067200000 + n},true" for n, i in enumerate(ids)]
+    head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
+    report = load(db, write(tmp_path / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
+    assert (report.loaded, report.quarantined) == (4, 1)
+    assert rows(db, "select trade_id from market.trades order by ts") == [(i,) for i in ids if i]
+    head = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
+    lines = [
+        f"binance-futures,{symbol},1588291201099000,1588291201234268,{i},buy,100,1"
+        for symbol, i in (("ETHUSDT", 7), ("", 8), ("SOLUSDT", 9))
+    ]
+    report = load(db, write(tmp_path / "trades.csv", head + "\n".join(lines) + "\n"))
+    assert (report.loaded, report.quarantined) == (2, 1)
+    assert rows(db, "select symbol from market.trades where trade_id in ('7', '9') order by 1") == [
+        ("ETHUSDT",),
+        ("SOLUSDT",),
+    ]
+    assert rows(db, "select line, reason from market.quarantine order by quarantine_id") == [
+        (4, "no id"),
+        (3, "no symbol"),
+    ]
+
+
+def test_liquidations_without_ids_are_told_apart_by_content(db: Conn, tmp_path: Path) -> None:
+    head = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
+    line = "bitmex,XBTUSD,1588291201099000,1588291201234268,,{},{},10\n"
+    text = head + line.format("buy", 100) + line.format("sell", 100) + line.format("buy", 101)
+    path = write(tmp_path / "liquidations.csv", text)
+    assert load(db, path).loaded == 3
+    broken = write(tmp_path / "liquidations_2.csv", text + "x,y\n")
+    again = load(db, broken)
+    assert (again.loaded, again.duplicate, again.quarantined) == (0, 3, 1)
+
+
+def test_numbers_out_of_all_proportion_are_refused(db: Conn, tmp_path: Path) -> None:
+    head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
+    lines = [
+        "1,1e308,1,1,1704067200000,true",
+        "2,1e20,1e20,1,1704067200001,true",
+        "3,1e-200,1e-200,1,1704067200002,true",
+        "4,100,1,1,1704067200003,true",
+    ]
+    load(db, write(tmp_path / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
+    names = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume"
+    bars = [
+        ("55,3,2", None),
+        ("-55,3,2", "negative quote volume"),
+        ("55,-3,2", "negative trade count"),
+        ("55,3,6", "taker buy volume above the volume"),
+        ("some,3,2", "unparsable quote volume"),
+        ("55,1e300,2", "trade count too large"),
+        (",,", None),
+    ]
+    text = "".join(
+        f"{1704067200000 + 60000 * i},1,2,0.5,1.5,5,0,{rest}\n" for i, (rest, _) in enumerate(bars)
+    )
+    load(db, write(tmp_path / "BTCUSDT-1m.csv", f"{names}\n{text}"))
+    assert rows(db, "select reason from market.quarantine order by quarantine_id") == [
+        ("price too large",),
+        ("size too large",),
+        ("size too small",),
+        *[(reason,) for _, reason in bars if reason],
+    ]
+    assert rows(db, "select count(*), count(quote_volume) from market.candles") == [(2, 1)]
+    db.execute("call market.refresh_aggregates()")
+    assert rows(db, "select trade_count from market.trades_1m") == [(1,)]
+
+
+def test_damaged_files_say_so(db: Conn, tmp_path: Path) -> None:
+    text = aggtrades(20_000)
+    packed = gzip.compress(text.encode())
+    half = tmp_path / "BTCUSDT-aggTrades-half.csv.gz"
+    half.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DamagedFile, match=r"damaged .*rows up to there are loaded"):
+        load(db, half, block=1 << 16)
+    assert rows(db, "select count(*) > 0 from market.trades") == [(True,)]
+    whole = tmp_path / "BTCUSDT-aggTrades.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("BTCUSDT-aggTrades.csv", text)
+    cut = tmp_path / "BTCUSDT-aggTrades-cut.zip"
+    cut.write_bytes(whole.read_bytes()[:100_000])
+    parquet = tmp_path / "x.parquet"
+    parquet.write_bytes(b"PAR1garbagePAR1")
+    for path in (cut, parquet):
+        with pytest.raises(DamagedFile, match="damaged"):
+            load(db, path)
+    for name, content in (("a.csv", text.encode("utf-16")), ("b.csv", bytes(range(256)) * 9)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UnknownFormat):
+            load(db, tmp_path / name)
+    part = write(
+        tmp_path / "c.csv", "price,qty,quote_qty,time,is_buyer_maker\n1,1,1,1704067200000,true\n"
+    )
+    with pytest.raises(UnknownFormat, match="has no column 'id'"):
+        load(db, part)
+    assert rows(db, "select distinct status from market.loads") == [("failed",)]
 
 
 def test_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:

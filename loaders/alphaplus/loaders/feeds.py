@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from alphaplus.loaders.formats import Columns, Context, moment, number, sign
+from alphaplus.loaders.formats import Columns, Context, moment, number, sign, text
 from alphaplus.loaders.instruments import Instrument
 from sortedcontainers import SortedDict
 
@@ -344,8 +344,13 @@ class Feed:
 
     def gaps(self) -> list[tuple[Instrument, int, str, int, int]]:
         """Holes in sequence numbers since the last call; times in microseconds since 2000."""
-        found, self._gaps = self._gaps, []
-        return [(i, ts - 946_684_800_000_000, s, e, r) for i, ts, s, e, r in found]
+        return _since_2000(self._gaps)
+
+
+def _since_2000(gaps: list[tuple[Any, ...]]) -> list[tuple[Instrument, int, str, int, int]]:
+    found = [(i, ts - 946_684_800_000_000, s, e, r) for i, ts, s, e, r in gaps]
+    gaps.clear()
+    return found
 
 
 def _side(word: str) -> float:
@@ -389,7 +394,8 @@ class RowBooks:
     Tardis' incremental_book_L2 (a message is what was received at one time; a snapshot message
     starts the book anew) and Binance's depth snapshots as CSV. A message is complete when the next
     one begins, so the last rows of a block wait for the next block. Of the books of one message at
-    most one a snapshot interval becomes a row.
+    most one a snapshot interval becomes a row. Binance numbers its updates: one that does not
+    follow the last is a gap, after which the book starts again and is partial until levels are seen.
     """
 
     def __init__(
@@ -404,9 +410,11 @@ class RowBooks:
         self._key: tuple[Any, ...] | None = None
         self._message: list[tuple[Any, ...]] = []
         self._made: list[tuple[Any, ...]] = []
+        self._gaps: list[tuple[Any, ...]] = []
+        self._whole: set[tuple[str, str]] = set()  # books that a snapshot message gave
         if state:
             self.counters = state["counters"]
-            for exchange, native, bids, asks, last_id, gap, due in state["books"]:
+            for exchange, native, bids, asks, last_id, gap, due, whole in state["books"]:
                 self.books[exchange, native] = Book(
                     SortedDict(bids),
                     SortedDict(asks),
@@ -414,6 +422,8 @@ class RowBooks:
                     gap,
                     due,
                 )
+                if whole:
+                    self._whole.add((exchange, native))
             self._key = tuple(state["key"]) if state["key"] else None
             self._message = [tuple(row) for row in state["message"]]
 
@@ -422,12 +432,13 @@ class RowBooks:
         return {
             "counters": self.counters,
             "books": [
-                [*key, list(b.bids.items()), list(b.asks.items()), b.last_id, b.gap, b.due]
+                [*key, list(b.bids.items()), list(b.asks.items()), b.last_id, b.gap, b.due,
+                 key in self._whole]
                 for key, b in self.books.items()
             ],
             "key": self._key,
             "message": self._message,
-        }
+        }  # fmt: skip
 
     def take(self, frame: pd.DataFrame, lines: Ints) -> dict[int, str]:
         """Rows in; returns, by row, why one is refused."""
@@ -436,12 +447,20 @@ class RowBooks:
         if tardis:
             received = moment(frame["local_timestamp"])
             sequence = np.nan_to_num(received).astype(np.int64)
+            first = before = np.full(len(frame), -1, dtype=np.int64)
             whole = frame["is_snapshot"].astype(str).str.lower().eq("true").to_numpy()
-            venues = frame["exchange"].astype(str).to_numpy()
+            venues = text(frame["exchange"])
         else:
             received = np.full(len(frame), np.nan)
             last_id = number(frame["last_update_id"])
             sequence = np.nan_to_num(last_id).astype(np.int64)
+            first = np.nan_to_num(number(frame["first_update_id"]), nan=-1).astype(np.int64)
+            before = (
+                first - 1
+            )  # spot: the numbers have no holes; a perpetual's updates name the last
+            if "pu" in frame:
+                named = number(frame["pu"])
+                before = np.where(named >= 0, np.nan_to_num(named), before).astype(np.int64)
             whole = frame["update_type"].astype(str).str.lower().eq("snap").to_numpy()
             venues = np.full(len(frame), self.context.venue("binance-futures"), dtype=object)
         side = sign(frame["side"], {"bid", "b", "buy"}, {"ask", "a", "sell"})
@@ -459,11 +478,14 @@ class RowBooks:
             ):
                 for bad in np.flatnonzero(mask):
                     refused.setdefault(int(bad), reason)
-        natives = frame["symbol"].astype(str).to_numpy()
+        natives = text(frame["symbol"])
+        for bad in np.flatnonzero(natives == ""):
+            refused.setdefault(int(bad), "no symbol")
         for i in range(len(frame)):
             if i in refused:
                 continue
-            key = (str(venues[i]), str(natives[i]), int(sequence[i]), bool(whole[i]))
+            key = (str(venues[i]), str(natives[i]), int(sequence[i]), bool(whole[i]),
+                   int(first[i]), int(before[i]))  # fmt: skip
             if key != self._key:
                 self._finish()
                 self._key = key
@@ -478,24 +500,41 @@ class RowBooks:
         rows, self._message = self._message, []
         if not rows or self._key is None:
             return
-        exchange, native, sequence, whole = self._key
-        book = self.books.setdefault((exchange, native), Book(gap=True))
+        exchange, native, sequence, whole, first, before = self._key
+        at = (exchange, native)
+        book = self.books.setdefault(at, Book())
+        ts, received, line = rows[-1][:3]
+        instrument = Instrument.of(exchange, native, self.context.kind)
+        if self.kind == "binance" and not whole and book.last_id >= 0:
+            if sequence <= book.last_id:
+                self._count("repeated updates")
+                return
+            if before != book.last_id and not first <= book.last_id + 1 <= sequence:
+                self._count("sequence gaps")
+                self._gaps.append((instrument, round(ts), "depth", book.last_id, before))
+                book.reset([], [])
+                book.gap = True
+                self._whole.discard(at)
+        if self.kind == "binance":
+            book.last_id = sequence
         bids = [(row[4], row[5]) for row in rows if row[3] > 0]
         asks = [(row[4], row[5]) for row in rows if row[3] < 0]
         if whole:
             book.reset(bids, asks)
+            self._whole.add(at)
         else:
             book.update(bids, asks)
-        ts, received, line = rows[-1][:3]
         if ts < book.due:
             return
-        instrument = Instrument.of(exchange, native, self.context.kind)
         best = book.top(self.levels)
         if not best[0] or not best[2]:
-            self.counters["one-sided books"] = self.counters.get("one-sided books", 0) + 1
+            self._count("one-sided books")
+            return
+        if at not in self._whole and min(len(best[0]), len(best[2])) < min(MIN_LEVELS, self.levels):
+            self._count("partial books")
             return
         if best[0][0] >= best[2][0]:
-            self.counters["crossed books"] = self.counters.get("crossed books", 0) + 1
+            self._count("crossed books")
             return
         book.due = (ts // self.every + 1) * self.every
         in_base = [
@@ -504,7 +543,11 @@ class RowBooks:
             best[2],
             [instrument.base_units(s, p) for p, s in zip(best[2], best[3], strict=True)],
         ]
-        self._made.append((instrument, ts, received, line, sequence, False, *in_base))
+        self._made.append((instrument, ts, received, line, sequence, book.gap, *in_base))
+        book.gap = False
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
 
     def end(self) -> None:
         """No row follows: the last message is complete."""
@@ -520,5 +563,5 @@ class RowBooks:
             yield "order_book", *_columns(rows, values)
 
     def gaps(self) -> list[tuple[Instrument, int, str, int, int]]:
-        """Row files number no messages in a row, so no gap can be seen."""
-        return []
+        """Holes in sequence numbers, as :meth:`Feed.gaps`."""
+        return _since_2000(self._gaps)

@@ -25,6 +25,10 @@ Floats = npt.NDArray[np.float64]
 BOOK_LEVELS = 20
 
 
+# Columns of ids: to be read as text, since as numbers they lose digits beside an empty cell.
+ID_COLUMNS = ("id", "agg_trade_id", "trade_id", "trdMatchID")
+
+
 class UnknownFormat(Exception):
     """No format fits the file; the message says what was seen."""
 
@@ -108,6 +112,13 @@ def number(column: Any) -> Floats:
     return pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(dtype=np.float64)
 
 
+def optional(column: Any) -> Floats:
+    """Floats of a column that may be empty: NaN for an empty cell, infinity for no number."""
+    values = number(column)
+    wrong = np.isnan(values) & pd.Series(column).notna().to_numpy()
+    return np.where(wrong, np.inf, values) if wrong.any() else values
+
+
 def moment(column: Any) -> Floats:
     """Microseconds since 1970 from s, ms, µs or ns (told by their size) or from ISO text."""
     values = number(column)
@@ -136,10 +147,12 @@ _MAKER = ({"false", "0"}, {"true", "1"})
 
 
 def text(column: Any) -> npt.NDArray[np.str_]:
-    """Text of ids, without the .0 that a float column would give."""
+    """Text of ids and names, '' where there is none; without the .0 that a float column gives."""
     series = pd.Series(column)
     if series.dtype.kind == "f" and bool((series.dropna() % 1 == 0).all()):
         series = series.astype("Int64")
+    if series.hasnans:  # as str it would cut all to one character
+        series = series.astype(object).where(series.notna(), "")
     return series.astype(str).to_numpy(dtype=str)
 
 
@@ -150,9 +163,9 @@ def _per_row(
 
     ``exchange`` is a column, or the venue of all rows.
     """
-    natives, which = np.unique(frame[native].astype(str).to_numpy(dtype=str), return_inverse=True)
+    natives, which = np.unique(text(frame[native]), return_inverse=True)
     if exchange in frame:
-        venues, at = np.unique(frame[exchange].astype(str).to_numpy(dtype=str), return_inverse=True)
+        venues, at = np.unique(text(frame[exchange]), return_inverse=True)
     else:
         venues, at = np.array([exchange]), np.zeros(len(frame), dtype=np.int64)
     code = at * len(natives) + which
@@ -203,9 +216,9 @@ def _klines(frame: pd.DataFrame, context: Context) -> Columns:
         ts,
         {
             **{name: number(frame[name]) for name in ("open", "high", "low", "close", "volume")},
-            "quote_volume": number(frame["quote_volume"]),
-            "trade_count": number(frame["count"]),
-            "taker_buy_volume": number(frame["taker_buy_volume"]),
+            "quote_volume": optional(frame["quote_volume"]),
+            "trade_count": optional(frame["count"]),
+            "taker_buy_volume": optional(frame["taker_buy_volume"]),
             "timeframe": np.full(len(ts), _bar_length(context, ts)),
         },
         context.instrument("binance-futures"),
@@ -238,10 +251,10 @@ def _venue_candles(frame: pd.DataFrame, context: Context) -> Columns:
 
 
 def _venue_instruments(frame: pd.DataFrame) -> Any:
-    pairs = list(zip(frame["venue"].astype(str), frame["coin"].astype(str), strict=True))
+    pairs = list(zip(text(frame["venue"]).tolist(), text(frame["coin"]).tolist(), strict=True))
     known = {
         (venue, coin): Instrument(
-            venue, coin + ("USDT" if venue in ("binance", "bybit", "okx") else "USD")
+            venue, coin and coin + ("USDT" if venue in ("binance", "bybit", "okx") else "USD")
         )
         for venue, coin in set(pairs)
     }
@@ -284,10 +297,10 @@ def _named_trades(
     ids: str, price: str, size: str, stamp: str, side: str, native: str, venue: str
 ) -> Reader:
     def read(frame: pd.DataFrame, context: Context) -> Columns:
-        names = frame[native].astype(str)
+        names = pd.Series(text(frame[native]))
         kind = context.kind
         if kind is None and venue == "okx":
-            kind = "perpetual" if names.str.endswith("-SWAP").all() else "spot"
+            kind = "perpetual" if names[names != ""].str.endswith("-SWAP").all() else "spot"
         chosen = _per_row(frame, context.venue(venue), native, kind or "perpetual")
         prices = number(frame[price])
         return Columns(
@@ -318,10 +331,17 @@ def _tardis_trades(frame: pd.DataFrame, context: Context) -> Columns:
     del context
     chosen = _per_row(frame, "exchange", "symbol")
     price = number(frame["price"])
+    ids = text(frame["id"])
+    if (ids == "").any():  # not every venue gives one: its content then tells a row from others
+        content = [
+            np.char.add("-", number(frame[name]).astype(str)) for name in ("price", "amount")
+        ]
+        made = np.char.add(text(frame["side"]), np.char.add(*content))
+        ids = np.where(ids == "", made, ids)
     return _tardis(
         frame,
         {
-            "id": text(frame["id"]),
+            "id": ids,
             "price": price,
             "size": base_units(chosen, number(frame["amount"]), price),
             "sign": sign(frame["side"], *_WORDS),
@@ -400,7 +420,7 @@ def _binance_funding(frame: pd.DataFrame, context: Context) -> Columns:
         np.round(moment(frame["calc_time"]) / 60e6) * 60e6,
         {
             "rate": number(frame["last_funding_rate"]),
-            "interval": number(frame["funding_interval_hours"]) * 3600.0,
+            "interval": optional(frame["funding_interval_hours"]) * 3600.0,
         },
         context.instrument("binance-futures"),
     )
@@ -410,8 +430,8 @@ def _binance_metrics(frame: pd.DataFrame, context: Context) -> Columns:
     return Columns(
         moment(frame["create_time"].astype(str).str.replace(" ", "T")),
         {
-            "open_interest": number(frame["sum_open_interest"]),
-            "value": number(frame["sum_open_interest_value"]),
+            "open_interest": optional(frame["sum_open_interest"]),
+            "value": optional(frame["sum_open_interest_value"]),
         },
         **_per_row(frame, context.venue("binance-futures"), "symbol", "perpetual"),
     )

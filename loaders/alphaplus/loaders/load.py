@@ -16,6 +16,7 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +29,14 @@ import psycopg
 from alphaplus.loaders import feeds, pgcopy
 from alphaplus.loaders.formats import (
     BOOK_LEVELS,
+    ID_COLUMNS,
     Columns,
     Context,
     Format,
     UnknownFormat,
     detect,
     tardis_funding,
+    text,
 )
 from alphaplus.loaders.instruments import Instrument, Register
 from alphaplus.loaders.pgcopy import Interval, Ragged, Text
@@ -46,6 +49,8 @@ BLOCK = 4 * 2**20
 PARQUET_ROWS = 50_000
 EPOCH_2000 = 946_684_800 * 1_000_000
 FUTURE = 60 * 1_000_000  # clocks differ; a minute ahead is not yet the future
+# No price, size or turnover is beyond it, and what is made of such numbers fits a double.
+LARGEST = 1e30
 KINDS = (
     "auto",
     "candles",
@@ -60,6 +65,10 @@ KINDS = (
 
 class TooManyBad(Exception):
     """More rows were refused than the user allows."""
+
+
+class DamagedFile(Exception):
+    """The file cannot be read to its end."""
 
 
 class LoadRunning(Exception):
@@ -174,9 +183,18 @@ class Source:
         """Its bytes, out of zip and gzip."""
         if zipfile.is_zipfile(self.file):
             archive = zipfile.ZipFile(self.file)
-            return archive.open(self.member or _members(archive)[0])
+            members = _members(archive)
+            if not members:
+                raise zipfile.BadZipFile("no file in the archive")
+            try:
+                return archive.open(self.member or members[0])
+            except RuntimeError as error:  # encrypted
+                raise zipfile.BadZipFile(str(error)) from None
         with self.file.open("rb") as probe:
-            packed = probe.read(2) == b"\x1f\x8b"
+            head = probe.read(4)
+        if head == b"PK\x03\x04":
+            raise zipfile.BadZipFile("the end of the archive is missing")
+        packed = head[:2] == b"\x1f\x8b"
         return gzip.open(self.file, "rb") if packed else self.file.open("rb")  # type: ignore[return-value]
 
 
@@ -209,17 +227,25 @@ def blocks_of_lines(stream: IO[bytes], size: int) -> Iterator[list[bytes]]:
 def parse_lines(lines: list[bytes], first: int, names: list[str]) -> Block:
     """CSV lines to a block. Lines with another number of fields are broken, not guessed at."""
     buffer = b"\n".join(lines)
-    try:
-        frame = pd.read_csv(
+
+    def parsed(kinds: Any) -> pd.DataFrame:
+        return pd.read_csv(
             io.BytesIO(buffer),
             header=None,
             names=names,
+            dtype=kinds,
             index_col=False,
             skip_blank_lines=False,
             low_memory=False,
             encoding_errors="replace",
             on_bad_lines="error",
         )
+
+    try:
+        frame = parsed({})
+        ids = {name: str for name in ID_COLUMNS if name in frame and frame[name].dtype.kind == "f"}
+        if ids:
+            frame = parsed(ids)
         short = buffer.count(b",") != (len(names) - 1) * len(lines) or b'"' in buffer
         if not short and len(frame) == len(lines):
             return Block(
@@ -263,6 +289,7 @@ class Loader:
         self.options = options or Options()
         self.register = Register(conn)
         self.progress = progress or (lambda report, share: None)
+        self.begun: list[Report] = []  # of the files of this load, also of one that failed
 
     def load(self, path: Path) -> Report:
         """Load one file; of an archive all members.
@@ -285,6 +312,7 @@ class Loader:
 
     def _load(self, source: Source, digest: bytes) -> Report:
         report = Report(source.name)
+        self.begun.append(report)
         lock = f"alphaplus.load:{source.name}"
         self._lock(lock, source)
         try:
@@ -297,6 +325,12 @@ class Loader:
                     self._parquet(source, load_id, resume, report)
                 else:
                     self._lines(source, load_id, resume, state, report)
+            except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+                self._end(load_id, "failed", str(error) or type(error).__name__)
+                raise DamagedFile(
+                    f"{source.name} is damaged ({error}); {report.read} rows up to there are"
+                    " loaded. Load it again once it is whole"
+                ) from None
             except BaseException as error:
                 status = "failed" if isinstance(error, Exception) else "interrupted"
                 with contextlib.suppress(psycopg.OperationalError):
@@ -377,7 +411,7 @@ class Loader:
         self.conn.execute(
             "update market.loads set status = %s, error = %s, finished_at = clock_timestamp()"
             " where load_id = %s",
-            (status, error, load_id),
+            (status, error and error.replace("\0", "\\0"), load_id),
         )
 
     # --- reading -------------------------------------------------------------------------------
@@ -463,7 +497,10 @@ class Loader:
         import pyarrow.parquet as pq
 
         context = self._context(source)
-        file = pq.ParquetFile(source.file)
+        try:
+            file = pq.ParquetFile(source.file)
+        except ValueError as error:  # pyarrow's own errors are such
+            raise EOFError(str(error)) from None
         kind = None if self.options.kind == "auto" else self.options.kind
         found, _ = detect(file.schema_arrow.names, context, kind)
         report.format, report.kind = found.name, found.kind
@@ -497,7 +534,13 @@ class Loader:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
-            columns = found.read(block.frame, context)
+            try:
+                columns = found.read(block.frame, context)
+            except KeyError as error:
+                raise UnknownFormat(
+                    f"{context.path.name} looks like {found.name}, but has no column {error};"
+                    f" its columns: {', '.join(map(str, block.frame.columns))}"
+                ) from None
             if found.read is tardis_funding:
                 columns = _last_before_paid(columns, block.frame)
                 report.read += len(columns.ts) - len(block.frame)
@@ -515,6 +558,13 @@ class Loader:
         """Good rows into their table; returns the others. ``lines`` and ``raw``: by input row."""
         rows = np.arange(len(columns.ts)) if columns.rows is None else columns.rows
         reasons = check(kind, columns)
+        if columns.instruments is not None:
+            for instrument in set(columns.instruments):
+                if not instrument.native:
+                    for i in np.flatnonzero(columns.instruments == instrument):
+                        reasons[i] = reasons[i] or "no symbol"
+        elif columns.instrument is not None and not columns.instrument.native:
+            reasons = [reason or "no symbol" for reason in reasons]
         bad = np.array([bool(reason) for reason in reasons], dtype=bool)
         refused = [
             (int(lines[rows[i]]), raw(int(rows[i])), reasons[i], "") for i in np.flatnonzero(bad)
@@ -703,8 +753,8 @@ def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:
 
     The last rows of a block stay out unless theirs is past, as the rate may still move.
     """
-    names = frame["exchange"].astype(str) + "|" + frame["symbol"].astype(str)
-    rows = pd.DataFrame({"name": names.to_numpy(), "due": columns.ts})
+    names = np.char.add(np.char.add(text(frame["exchange"]), "|"), text(frame["symbol"]))
+    rows = pd.DataFrame({"name": names, "due": columns.ts})
     following = rows.groupby("name")["due"].shift(-1).to_numpy()
     keep = np.flatnonzero((following > columns.ts) | ~np.isfinite(columns.ts))
     return Columns(
@@ -748,7 +798,7 @@ def check(kind: str, columns: Columns) -> list[str]:
 
     now = time.time() * 1e6
     end = columns.ts + (v["timeframe"] * 1e6 if kind == "candles" else 0.0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         refuse(~np.isfinite(columns.ts) | (columns.ts <= 0), "unparsable time")
         refuse(end > now + FUTURE, "future time")
         if kind == "candles":
@@ -766,12 +816,28 @@ def check(kind: str, columns: Columns) -> list[str]:
             )
             refuse(~np.isfinite(v["volume"]), "unparsable volume")
             refuse(v["volume"] < 0, "negative volume")
+            for name in ("quote_volume", "trade_count", "taker_buy_volume"):
+                if name in v:
+                    refuse(np.isinf(v[name]), f"unparsable {name.replace('_', ' ')}")
+                    refuse(v[name] < 0, f"negative {name.replace('_', ' ')}")
+            if "taker_buy_volume" in v:
+                above = v["taker_buy_volume"] > v["volume"] * (1 + 1e-9)
+                refuse(above, "taker buy volume above the volume")
+            for name in ("high", "volume", "quote_volume", "trade_count"):
+                if name in v:
+                    limit = LARGEST if name != "trade_count" else 1e15
+                    refuse(v[name] > limit, f"{name.replace('_', ' ')} too large")
         elif kind in ("trades", "liquidations"):
             refuse(~np.isfinite(v["price"]), "unparsable price")
             refuse(v["price"] <= 0, "price not positive")
             refuse(~np.isfinite(v["size"]), "unparsable size")
             refuse(v["size"] <= 0, "size not positive")
             refuse(~np.isfinite(v["sign"]), "unknown side")
+            refuse(np.asarray(v["id"]) == "", "no id")
+            refuse(v["price"] > LARGEST, "price too large")
+            turnover = v["price"] * v["size"]
+            refuse((v["size"] > LARGEST) | (turnover > LARGEST), "size too large")
+            refuse(turnover <= 0, "size too small")
         elif kind == "order_book":
             bid, ask = v["bid_prices"][:, 0], v["ask_prices"][:, 0]
             refuse(~np.isfinite(bid) | ~np.isfinite(ask), "one-sided book")
@@ -783,14 +849,20 @@ def check(kind: str, columns: Columns) -> list[str]:
                 refuse((~there[:, :-1] & there[:, 1:]).any(axis=1), "unparsable level")
                 refuse((price <= 0).any(axis=1), "price not positive")
                 refuse((size < 0).any(axis=1), "negative size")
+                refuse((price > LARGEST).any(axis=1), "price too large")
+                refuse((size > LARGEST).any(axis=1), "size too large")
                 refuse((direction * np.diff(price, axis=1) <= 0).any(axis=1), "levels out of order")
         elif kind == "funding":
             refuse(~np.isfinite(v["rate"]), "unparsable rate")
             refuse(np.abs(v["rate"]) > 0.5, "funding rate beyond 50 %")
+            if "interval" in v:
+                refuse(np.isinf(v["interval"]) | (v["interval"] <= 0), "unparsable interval")
         else:
             some = np.zeros(n, dtype=bool)
             for name in ("open_interest", "value"):
                 if name in v:
+                    refuse(np.isinf(v[name]), "unparsable open interest")
+                    refuse(v[name] > LARGEST, "open interest too large")
                     some |= np.isfinite(v[name])
                     refuse(v[name] < 0, "negative open interest")
             refuse(~some, "unparsable open interest")

@@ -8,7 +8,15 @@ from typing import Any
 import psycopg
 from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.load import KINDS, Loader, LoadRunning, Options, Report, TooManyBad
+from alphaplus.loaders.load import (
+    KINDS,
+    DamagedFile,
+    Loader,
+    LoadRunning,
+    Options,
+    Report,
+    TooManyBad,
+)
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -52,9 +60,12 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
                 progress.update(task, completed=1.0)
             except TooManyBad as error:
                 console.print(f"alphaplus load: {error}")
+                reports += [report for report in loader.begun if report.read]
                 status = status or TOO_MANY_BAD
-            except (UnknownFormat, LoadRunning) as error:
-                console.print(f"alphaplus load: {error}")
+            except (UnknownFormat, LoadRunning, DamagedFile) as error:
+                shown = "".join(c if c.isprintable() else "·" for c in str(error))
+                console.print(f"alphaplus load: {shown}", markup=False)
+                reports += [report for report in loader.begun if report.read]
                 status = FAILED
         if refresh and reports:
             conn.execute("call market.refresh_aggregates()")

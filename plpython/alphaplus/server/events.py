@@ -26,9 +26,9 @@ Times = npt.NDArray[np.int64]
 ROWS = 400_000  # rows wished for at one read
 _FIRST_SPAN = 360 * w.MINUTE
 
-_CLOCKS = [("ts", ">i8"), ("known", ">i8"), ("superseded", ">i8")]
-TRADE = np.dtype([*_CLOCKS, ("price", ">f8"), ("size", ">f8")])
-TOP = np.dtype([*_CLOCKS, *((name, ">f8") for name in ("bid", "bid_size", "ask", "ask_size"))])
+_CLOCKS = [("ts", "<i8"), ("known", "<i8"), ("superseded", "<i8")]
+TRADE = np.dtype([*_CLOCKS, ("price", "<f8"), ("size", "<f8")])
+TOP = np.dtype([*_CLOCKS, *((name, "<f8") for name in ("bid", "bid_size", "ask", "ask_size"))])
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,12 @@ def compute(b: technical.Bars, last: bool = False) -> Floats:
         ta.CORREL(close, np.log(b.volume + 1), 20),
         b.volume_20 / (b.volume + 1e-12),
     )
-    values = np.array(columns).T
-    return values[-1:] if last else values
+    if last:
+        return np.array([[column[-1] for column in columns]])
+    values = np.empty((len(close), len(columns)))
+    for place, column in enumerate(columns):
+        values[:, place] = column
+    return values
 
 
 FAMILY = families.Family(

@@ -211,7 +211,9 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
         since = int(grid[0]) if len(grid) else None
         keep = keeper(cache, symbol) if len(grid) == 1 else None
         values = family.series(reader(plpy, cache, symbol, since, flows=False), grid, keep)
-        values[~np.isfinite(values)] = np.nan
+        infinite = np.isinf(values)
+        if infinite.any():
+            values[infinite] = np.nan
         return values
     compute = family.compute
     if compute is None:
@@ -507,29 +509,62 @@ def _read_bars(
     return w.Series(versions, start, end, width)
 
 
-def prefetch(plpy: Any, local: dict[str, Any], name: str, symbols: list[str], grid: Times) -> None:
-    """Read at once, into ``local``, the bars that a family of series will ask for.
+class Ahead:
+    """Bars of one length of many symbols, read one symbol after the other as they are asked for.
 
-    Of the symbols that have nothing but bars loaded at the length of its grid (an hour or more);
-    of the others it asks one by one. ``local`` is no backend's cache: what is in it grows old.
+    Of the symbols that have nothing but bars loaded at that length; of the others there is none.
+    A query for each symbol over years of chunks would be mostly planning.
     """
-    local.pop("alphaplus.bars", None)
-    family = get(name) if name in MODULES else None
-    if family is None or family.series is None or family.grid <= w.MINUTE or not symbols:
-        return
-    width, end = family.grid, int(grid[-1])
-    start = int(grid[0]) - family.needs.lookback * width
-    plan = plpy.prepare(
-        "select b.* from feature._bars_of_many($1, make_interval(secs => $2),"
-        " to_timestamp($3), to_timestamp($4)) b",
-        ["text[]", "float8", "float8", "float8"],
-    )
-    ends = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
-    found = {
-        row["symbol"]: _loaded(row, width)
-        for row in plpy.execute(plan, [symbols, width / w.SECOND, *ends])
-    }
-    local["alphaplus.bars"] = (width, start, end, found)
+
+    def __init__(
+        self, plpy: Any, plans: dict[str, Any], width: int, start: int, end: int, symbols: list[str]
+    ) -> None:
+        self.width, self.start, self.end = width, start, end
+        query = (
+            "select b.* from feature._bars_of_many($1, make_interval(secs => $2),"
+            " to_timestamp($3), to_timestamp($4)) b"
+        )
+        if query not in plans:
+            plans[query] = plpy.prepare(query, ["text[]", "float8", "float8", "float8"])
+        ends = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
+        self._cursor = plpy.cursor(plans[query], [symbols, width / w.SECOND, *ends])
+        self._asked = set(symbols)
+        self._read: dict[str, Any] = {}
+        self._newest: tuple[str | None, w.Versions | None] = None, None
+
+    def versions(self, symbol: str, width: int, start: int, end: int) -> w.Versions | None:
+        """The symbol's bars of a length in at least [start, end); None where they cannot be had
+        here, or not any more."""
+        if start < self.start or end > self.end:
+            return None
+        if symbol != self._newest[0]:
+            while symbol in self._asked and symbol not in self._read:
+                self._read |= {row["symbol"]: row for row in self._cursor.fetch(4)}
+            self._asked.discard(symbol)
+            row = self._read.pop(symbol, None)
+            self._newest = (
+                symbol,
+                (_loaded(row["rows"], self.width) if row and row["bare"] else None),
+            )
+        bars = self._newest[1]
+        # It has bars of that one length only.
+        return bars if bars is None or width == self.width else _unpacked(None)
+
+
+def ahead(
+    plpy: Any, cache: dict[str, Any], family: str, symbols: list[str], grid: Times
+) -> dict[str, Any]:
+    """The cache with bars to be read of these symbols, for a family of series at these times.
+
+    It is to be used for a moment only and is no backend's: what is in it grows old.
+    """
+    found = get(family) if family in MODULES else None
+    if found is None or found.series is None or found.grid <= w.MINUTE or not symbols:
+        return cache
+    start = int(grid[0]) - found.needs.lookback * found.grid
+    plans = cache.setdefault("alphaplus.plans", {})
+    bars = Ahead(plpy, plans, found.grid, start, int(grid[-1]), symbols)
+    return {**cache, "alphaplus.bars": bars}
 
 
 def _bar_versions(
@@ -543,11 +578,10 @@ def _bar_versions(
     start, end = span
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
-    if "alphaplus.bars" in cache:
-        its_width, first, last, found = cache["alphaplus.bars"]
-        if symbol in found and first <= start and end <= last:
-            # It has bars of that one length only.
-            return found[symbol] if width == its_width else _unpacked(None)
+    ahead: Ahead | None = cache.get("alphaplus.bars")
+    found = None if ahead is None else ahead.versions(symbol, width, start, end)
+    if found is not None:
+        return found
     # A plan for all values saves planning; for a long stretch it pays to plan for the stretch.
     function = "_bars_live" if end - start <= SHORT * width else "_bars"
     plans = cache.setdefault("alphaplus.plans", {})
@@ -592,23 +626,25 @@ def _unpacked(rows: bytes | None) -> w.Versions:
     )
 
 
-def _loaded(row: Any, width: int) -> w.Versions:
-    """Versions of bars from a row of ``feature._bars_of_many``: each as it was loaded."""
-    ts, known = w.times(row["ts"]), w.times(row["known_at"])
-    values = {name: w.floats(row[name]) for name in _BARS[:5]}
-    if (np.diff(ts) <= 0).any():
-        order = np.argsort(ts)
-        ts, known = ts[order], known[order]
-        values = {name: value[order] for name, value in values.items()}
-    count = len(ts)
+_LOADED_LAYOUT = np.dtype(
+    [("ts", "<i8"), ("known_at", "<i8"), *((name, "<f8") for name in _BARS[:5])]
+)
+
+
+def _loaded(rows: bytes | None, width: int) -> w.Versions:
+    """Versions of bars from the rows of ``feature._bars_of_many``: each as it was loaded."""
+    found = np.frombuffer(rows or b"", dtype=_LOADED_LAYOUT)
+    if (found["ts"][1:] <= found["ts"][:-1]).any():
+        found = found[np.argsort(found["ts"])]
+    count = len(found)
+    ts = found["ts"].copy()
     # As market.usable_at: closed, and known, in whole minutes.
     closed = ((ts + width - w.MINUTE) // w.MINUTE + 1) * w.MINUTE
-    unknown = np.full(count, np.nan)
     return w.Versions(
         ts,
-        np.maximum(closed, -(-known // w.MINUTE) * w.MINUTE),
+        np.maximum(closed, -(-found["known_at"] // w.MINUTE) * w.MINUTE),
         np.full(count, w.NEVER),
-        {name: values.get(name, unknown) for name in _BARS_HOW},
+        {name: found[name].copy() for name in _BARS[:5]},
         _BARS_HOW,
         ts,
         ts,

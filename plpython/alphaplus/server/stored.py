@@ -27,8 +27,8 @@ READ_BYTES = 96 << 20  # of stored rows, at once
 
 # In no order: sorting the few that need it here takes a tenth of the time.
 _ROWS = (
-    "select {symbol} array_send(array_agg(v.ts)) as ts,"
-    " string_agg(array_send(v.values), ''::bytea) as vectors"
+    "select {symbol} string_agg(feature._bytes(array[feature._bits(v.ts)], 21), ''::bytea) as ts,"
+    " string_agg(feature._bytes(v.values, 1), ''::bytea) as vectors"
     " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
     " and v.ts between to_timestamp($3) and to_timestamp($4)"
 )
@@ -97,8 +97,8 @@ def _rows(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[
 def _piece(row: Any, spec: Any) -> Iterator[Piece]:
     if row["ts"] is None:
         return
-    ts = arrays.elements(row["ts"], ">i8").astype(np.int64)
-    values = arrays.rows(row["vectors"], spec["k"])
+    ts = np.frombuffer(row["ts"], "<i8")
+    values = arrays.vectors(row["vectors"], spec["k"])
     if (np.diff(ts) < 0).any():
         order = np.argsort(ts)
         ts, values = ts[order], values[order]
@@ -133,7 +133,9 @@ def _fill(
         missing &= ~_unknowable(plpy, spec, symbol, times, oldest, newest)
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
-        out[missing] = families.matrix(plpy, cache, family, symbol, times[missing])
+        whole = bool(missing.all())
+        computed = families.matrix(plpy, cache, family, symbol, times if whole else times[missing])
+        out[slice(None) if whole else missing] = computed
 
 
 def _unknowable(
@@ -174,8 +176,7 @@ def matrix(
     spec = json.loads(text)
     times = grid(span[0], span[1], round(spec["step"] * w.SECOND))
     cache.setdefault("alphaplus.plans", {})
-    local = dict(cache)
-    # Many symbols are read at once: a query over years of chunks is mostly planning.
+    # Many symbols are asked for at once: a query over years of chunks is mostly planning.
     most = _most(spec["k"])
     batch = max(1, min(200, most // max(1, len(times))))
     for begin in range(0, len(symbols) if len(times) else 0, batch):
@@ -183,9 +184,8 @@ def matrix(
         whole = _whole(plpy, spec, some, times)
         bare = [symbol for symbol in some if symbol not in whole and len(times) <= most]
         rows = _rows_of_many(plpy, spec, bare, times)
-        families.prefetch(
-            plpy, local, spec["definition"], [s for s in bare if s not in rows], times
-        )
+        computed = [symbol for symbol in bare if symbol not in rows]
+        local = families.ahead(plpy, cache, spec["definition"], computed, times)
         for symbol in some:
             if symbol not in bare:
                 blocks = whole.get(symbol, [])
@@ -249,7 +249,7 @@ def _with_blocks(
 def _known(
     symbol: str, times: Times, values: Floats
 ) -> Iterator[tuple[str, float, int, bytes, bytes]]:
-    known = np.isfinite(values).any(axis=1)
+    known = arrays.known(values)
     if not known.all():
         times, values = times[known], values[known]
     if len(times):

@@ -765,7 +765,7 @@ class _Run:
         if rows[-1] - rows[0] == len(rows) - 1 and there.all():
             out[:] = self.values[rows[0] : rows[-1] + 1]
         else:
-            out[:] = self.values[np.maximum(rows, 0)]
+            self.values.take(np.maximum(rows, 0), axis=0, out=out, mode="clip")
             out[~there] = np.nan
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import carried, families, times
+from alphaplus.server import arrays, carried, families, times
 from alphaplus.server import windows as w
 
 PIECE = 4 << 20  # bytes that are copied at once
@@ -74,7 +74,7 @@ def _rows(
     parts: Iterator[tuple[families.Times, families.Floats]],
 ) -> Iterator[tuple[float, list[float]]]:
     for grid, values in parts:
-        known = np.isfinite(values).any(axis=1)
+        known = arrays.known(values)
         seconds = grid[known] / w.SECOND
         yield from zip(seconds.tolist(), values[known].tolist(), strict=True)
 
@@ -250,7 +250,7 @@ def store(
     file = _File(set_id, symbol, _now(plpy), len(found.features))
     try:
         for grid, values in families.history(plpy, cache, found, symbol, begin, stop):
-            known = np.isfinite(values).any(axis=1)
+            known = arrays.known(values)
             if not known.all():
                 grid, values = grid[known], values[known]
             if len(grid):

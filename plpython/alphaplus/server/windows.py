@@ -108,6 +108,10 @@ class Odd:
         return np.flatnonzero(here & (self.start <= grid[-1]) & (self.end > grid[0]))
 
 
+_NONE: Times = np.zeros(0, dtype=np.int64)
+_NEVER_ODD = Odd(_NONE, _NONE, _NONE, {})
+
+
 class Series:
     """Buckets of one width over [start, end), with what was known of each at any time."""
 
@@ -116,14 +120,20 @@ class Series:
         self.width = width
         size = max(0, (end - start) // width)
         position = (versions.bucket - start) // width
-        if len(position) == size and _each_once(versions, position, start, width):
+        plain = _each_once(versions, position, size, start, width)
+        if plain and len(position) == size:
             self.final: dict[str, Floats] = dict(versions.values)
-            self.odd = self._states(versions, position[:0], position[:0])
+            self.odd = _NEVER_ODD
             return
         self.final = {
             name: np.full((size, *value.shape[1:]), np.nan)
             for name, value in versions.values.items()
         }
+        if plain:
+            for name, value in versions.values.items():
+                self.final[name][position] = value
+            self.odd = _NEVER_ODD
+            return
         inside = (position >= 0) & (position < size)
         rows = np.flatnonzero(inside)
         position = position[rows]
@@ -150,8 +160,7 @@ class Series:
     @classmethod
     def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
         """A series of buckets that were never otherwise than they are."""
-        never = np.zeros(0, dtype=np.int64)
-        return cls.made(start, width, final, Odd(never, never, never, {}))
+        return cls.made(start, width, final, _NEVER_ODD)
 
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
         """Each odd bucket's states over time; the last one is also its final value."""
@@ -310,12 +319,16 @@ def _sliding(values: Floats, first: Times, width: int) -> Floats:
     return view[begin:end].copy() if one_by_one else np.ascontiguousarray(view[first])
 
 
-def _each_once(versions: Versions, position: Times, start: int, width: int) -> bool:
-    """Whether every bucket has one version, there when the bucket closed and never replaced."""
-    closed = start + (position + 1) * width
+def _each_once(versions: Versions, position: Times, size: int, start: int, width: int) -> bool:
+    """Whether the versions are each the only one of its bucket, in order, there when the bucket
+    closed and never replaced."""
+    if not len(position):
+        return True
     return bool(
-        (position == np.arange(len(position))).all()
-        and (versions.usable <= closed).all()
+        position[0] >= 0
+        and position[-1] < size
+        and (position[1:] > position[:-1]).all()
+        and (versions.usable <= start + (position + 1) * width).all()
         and (versions.expires == NEVER).all()
     )
 
