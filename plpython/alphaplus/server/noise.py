@@ -196,8 +196,8 @@ def keep(
     """Which grid times a training set keeps, and how many it does not, in the order of REASONS
     (a time may have several) and in all."""
     reasons = find(plpy, cache, symbol, grid, width, asked(plpy, params)).reasons
-    any_ = reasons.any(axis=1)
-    return ~any_, np.append(reasons.sum(axis=0), any_.sum()).astype(np.int64)
+    kept: Mask = ~np.asarray(reasons.any(axis=1))
+    return kept, np.append(reasons.sum(axis=0), (~kept).sum()).astype(np.int64)
 
 
 Row = tuple[float, list[str], float | None, float | None, float | None, float | None]
