@@ -52,8 +52,8 @@ comment on function ml.warm_versions(bigint []) is
 
 create or replace function ml.cache_status()
 returns table (
-    version_id bigint, bytes bigint, total_bytes bigint, limit_bytes bigint, hits bigint,
-    misses bigint, evictions bigint
+    version_id bigint, bytes bigint, shared boolean, total_bytes bigint, limit_bytes bigint,
+    hits bigint, misses bigint, evictions bigint
 )
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
@@ -62,7 +62,7 @@ as $python$
     return status(plpy, GD)
 $python$;
 comment on function ml.cache_status() is
-'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read whenever a model is loaded; bytes is what the C allocator handed out when the model was loaded.';
+'The models that this backend holds, least recently used first; the limit is the setting ml.cache_bytes, read whenever a model is loaded. shared: the trees are packed in one file that all backends map (bytes: its length), unless the setting ml.share_models is false or the model has what the packed form does not hold (categorical splits, linear leaves); else bytes is what the C allocator handed out when the model was loaded.';
 
 create or replace function ml.warm(model text default null) returns integer
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -118,16 +118,11 @@ language sql stable parallel restricted
 rows 1
 as $$
     -- search_path: not pinned, so that it is inlined into the caller's plan; every name is
-    -- qualified. ml.serving is ml.champion's chain without regimes, in one row.
-    select ml.predict_version(s.version_id, v.values), s.version_id
-    from (
-        select c.set_id, c.version_id
-        from ml.serving c
-        where c.model = $1 and (c.symbol = $2 or c.symbol is null)
-        order by c.symbol
-        limit 1
-    ) s
-    join feature.vectors v on v.set_id = s.set_id and v.symbol = $2 and v.ts = $3
+    -- qualified. ml.serving is ml.champion's chain without regimes: one row serves a symbol.
+    select ml.predict_version(c.version_id, v.values), c.version_id
+    from ml.serving c
+    join feature.vectors v on v.set_id = c.set_id and v.symbol = $2 and v.ts = $3
+    where c.model = $1 and (c.symbol = $2 or c.symbol is null and $2 <> all (c.others))
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is
 'The champion''s prediction (of the symbol, else pooled) from the vector stored at exactly (symbol, ts): the quickest way, inlined into the calling plan; symbol is the canonical one. For models that take one vector, not a sequence. No row where no vector is stored or no version promoted.';

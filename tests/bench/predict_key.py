@@ -88,6 +88,16 @@ def service(conninfo: str, set_id: int, booster: lightgbm.Booster) -> Any:
             process.wait(20)
 
 
+@contextmanager
+def apart(conn: psycopg.Connection[Any]) -> Any:
+    """Backends that load a model meanwhile keep the library's own copy of it."""
+    conn.execute("select ops.set_setting('ml.share_models', 'false')")
+    try:
+        yield
+    finally:
+        conn.execute("select ops.set_setting('ml.share_models', 'true')")
+
+
 def ask(port: int, key: int) -> float:
     """The service's prediction for a key."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/predict/XXX/{key}") as reply:
@@ -108,7 +118,7 @@ def drive(port: int, clients: int) -> float:
 
 def run(conninfo: str) -> list[dict[str, Any]]:
     """25 trees x 10 columns and 400 x 25, one client, 32, and the four connections that a pooler
-    would make of those: what the backends' own copies of a model cost, and what avoids it."""
+    would make of those; with 32 also what it is to keep a copy of the model in each backend."""
     rows = []
     with common.database(conninfo, "key") as own, psycopg.connect(own, autocommit=True) as conn:
         for trees, columns in ((25, 10), (400, 25)):
@@ -133,11 +143,14 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                     assert abs(here - own_answer) <= 1e-15 and there == own_answer
                 for clients in (1, 4, 32):
                     # Turn by turn, so that what else the machine does hits all three.
-                    limit, found, served = 0.0, 0.0, 0.0
+                    limit, found, served, copies = 0.0, 0.0, 0.0, 0.0
                     for _ in range(ROUNDS):
                         limit = max(limit, common.pgbench(own, plain, clients, SECONDS))
                         found = max(found, common.pgbench(own, predict, clients, SECONDS))
                         served = max(served, 0 if clients == 4 else drive(port, clients))
+                        if clients == 32:
+                            with apart(conn):
+                                copies = max(copies, common.pgbench(own, predict, 32, SECONDS))
                     what = f"{trees} trees x {columns}, {clients} client{'s' * (clients > 1)}"
                     rows.append(
                         common.row(
@@ -151,6 +164,16 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                     )
                     if clients == 4:
                         continue
+                    if clients == 32:
+                        rows.append(
+                            common.row(
+                                f"predict by key, {what}, the model's pages shared",
+                                found,
+                                "transactions/s",
+                                peer="LightGBM, a copy in each backend",
+                                peer_value=copies,
+                            )
+                        )
                     rows.append(
                         common.row(
                             f"predict by key, {what}, service",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import psycopg
@@ -510,6 +511,70 @@ def test_random_histories_are_those_of_a_stack(machine: type[Registry]) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+SERVING = """
+select array_agg(c.version_id) from ml.serving c
+where c.model = 'toy' and (c.symbol = %(symbol)s or c.symbol is null and %(symbol)s <> all (c.others))
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_row_says_who_serves_a_symbol(
+    db: Connection, connect_as: Callable[[str, str], Connection], seed: int
+) -> None:
+    """As ml.champion does without regimes, whatever is promoted, taken back and cleared at once."""
+    toy.install(db)
+    lines = [None, "AAA", "BBB"]
+    versions = {line: [toy.register(db, symbol=line) for _ in range(3)] for line in lines}
+    versions["regime"] = [toy.register(db, symbol="AAA", regime="calm")]
+    refused: list[str | None] = []
+
+    def change(conn: Connection, random: Random, isolation: str) -> None:
+        conn.execute(f"set default_transaction_isolation = '{isolation}'")
+        for _ in range(25):
+            line = random.choice(lines)
+            try:
+                match random.randrange(4):
+                    case 0:
+                        conn.execute("call ml.rollback('toy', %s)", (line,))
+                    case 1:
+                        conn.execute("call ml.clear_alias('toy', %s, 'champion')", (line,))
+                    case 2:
+                        promote(conn, versions["regime"][0])
+                    case _:
+                        promote(conn, random.choice(versions[line]))
+            except psycopg.Error as error:
+                refused.append(error.sqlstate)
+
+    threads = [
+        threading.Thread(
+            target=change,
+            args=(
+                connect_as("alphaplus_operator", db.info.dbname),
+                Random(10 * seed + i),
+                isolation,
+            ),
+        )
+        for i, isolation in enumerate(["read committed", "read committed", "repeatable read"])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    # Nothing to roll back to or to clear, or overtaken under a snapshot of the whole transaction.
+    assert set(refused) <= {"AP408", "AP409", "40001"}, set(refused)
+    for symbol in ("AAA", "BBB", "CCC"):
+        row = db.execute(SERVING, {"symbol": symbol}).fetchone()
+        assert row is not None
+        serves = champion(db, None, symbol)
+        assert row[0] == (None if serves is None else [serves]), symbol
+    # And one after the other.
+    for line in (None, "BBB", "AAA"):
+        promote(db, versions[line][0])
+        for symbol in ("AAA", "BBB", "CCC"):
+            row = db.execute(SERVING, {"symbol": symbol}).fetchone()
+            assert row == ([champion(db, None, symbol)],)
 
 
 def test_nothing_is_lost_when_the_session_dies(

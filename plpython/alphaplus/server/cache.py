@@ -78,6 +78,15 @@ class ModelCache:
         self._models[version_id] = model
         self.size += model.size
 
+    def resize(self, version_id: int, size: int) -> None:
+        """A model has become larger: drop others, least recently used first, until all fit."""
+        model = self._models[version_id]
+        self.size += size - model.size
+        model.size = size
+        while len(self._models) > 1 and self.size > self.limit:
+            self.drop(next(iter(self._models)))
+            self.evictions += 1
+
     def drop(self, version_id: int) -> None:
         """Forget a model and give its memory back."""
         model = self._models.pop(version_id, None)
@@ -85,6 +94,6 @@ class ModelCache:
             self.size -= model.size
             model.close()
 
-    def status(self) -> list[tuple[int, int]]:
-        """(version id, bytes), least recently used first."""
-        return [(version_id, model.size) for version_id, model in self._models.items()]
+    def status(self) -> list[tuple[int, Any]]:
+        """(version id, model), least recently used first."""
+        return list(self._models.items())

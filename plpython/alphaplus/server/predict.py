@@ -12,14 +12,22 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from alphaplus.server import trees
 from alphaplus.server.booster import Booster, BoosterError
 from alphaplus.server.cache import DEFAULT_BYTES, ModelCache, allocated
 
+# Where backends share packed models: the server's own folder for temporary files, which it empties
+# when it starts. A backend's working folder is the data directory.
+SHARED = "base/pgsql_tmp"
+
 
 class Model:
-    """A loaded version: its artifact, how to read its answer, and what it says of trust."""
+    """A loaded version: its artifact, how to read its answer, and what it says of trust.
 
-    def __init__(self, row: Any) -> None:
+    ``share``: most bytes of the packed models that all backends share; None: keep an own copy.
+    """
+
+    def __init__(self, row: Any, share: int | None) -> None:
         artifact: bytes = row["artifact"]
         self.version_id = int(row["version_id"])
         self.task: str = row["task"]
@@ -29,13 +37,18 @@ class Model:
         self.booster: Any
         before = allocated()
         if self.format == "lightgbm":
-            self.booster = Booster(artifact)
+            try:
+                self.booster = trees.shared(artifact, row["digest"], SHARED, share)
+            except trees.UnsupportedError:
+                self.booster = Booster(artifact)
         else:
             from alphaplus.server.onnx import Session
 
             self.booster = Session(artifact, self.spec)
-        # What the allocator handed out for it; its own bytes where the allocator does not tell.
-        self.size = max(allocated() - before, len(artifact))
+        self.shared = isinstance(self.booster, trees.Trees)
+        # What is mapped; what the allocator handed out; or its own bytes where that does not tell.
+        self.size = self.booster.size if self.shared else max(allocated() - before, len(artifact))
+        self.explainer: Booster | None = None if self.shared else self.booster
         if self.booster.features != len(self.features):
             raise BoosterError(
                 f"the artifact takes {self.booster.features} features, its version names"
@@ -99,6 +112,8 @@ class Model:
     def close(self) -> None:
         """Give the memory back."""
         self.booster.close()
+        if self.shared and self.explainer is not None:
+            self.explainer.close()
 
 
 def _sigmoid(x: float) -> float:
@@ -152,9 +167,12 @@ def _value(spec: dict[str, Any]) -> Any:
 
 
 def _setting(plpy: Any, name: str, fallback: int) -> int:
+    """A setting that is a number, or true or false."""
     rows = plpy.execute(
         plpy.prepare(
-            "select (value #>> '{}')::bigint as value from ops.settings where name = $1", ["text"]
+            "select (case value when 'true' then '1' when 'false' then '0' else value end"
+            " #>> '{}')::bigint as value from ops.settings where name = $1",
+            ["text"],
         ),
         [name],
     )
@@ -180,10 +198,32 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
     if model is not None:
         return model
     kept.limit = _setting(plpy, "ml.cache_bytes", DEFAULT_BYTES)
+    row = _registered(plpy, cache, version_id)
+    limit = _setting(plpy, "registry.max_artifact_bytes", 2**26)
+    try:
+        if len(row["artifact"]) > limit:
+            raise ValueError(f"it has {len(row['artifact'])} bytes, the limit is {limit}")
+        most = _setting(plpy, "ml.shared_bytes", 2**30)
+        model = Model(row, most if _setting(plpy, "ml.share_models", 1) else None)
+    except (BoosterError, ValueError, KeyError, ImportError) as error:
+        plpy.error(
+            f"the artifact of model version {version_id} cannot be read",
+            sqlstate="AP503",
+            detail=str(error),
+            hint="Train the model again: call ml.retrain(model, symbol)",
+        )
+        raise
+    kept.put(version_id, model)
+    return model
+
+
+def _registered(plpy: Any, cache: dict[str, Any], version_id: int) -> Any:
+    """The row of a version whose artifact is the one that was registered. Raises AP501, AP502."""
     plan = cache.get("alphaplus.load")
     if plan is None:
         plan = cache["alphaplus.load"] = plpy.prepare(
             "select version_id, task, format, artifact, features, spec,"
+            " pg_catalog.encode(sha256, 'hex') as digest,"
             " sha256 = pg_catalog.sha256(artifact) as intact"
             " from ml.model_versions where version_id = $1",
             ["int8"],
@@ -204,21 +244,7 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
             hint="Serve another version: call ml.rollback(model, symbol); then find out who"
             " changed the row.",
         )
-    limit = _setting(plpy, "registry.max_artifact_bytes", 2**26)
-    try:
-        if len(row["artifact"]) > limit:
-            raise ValueError(f"it has {len(row['artifact'])} bytes, the limit is {limit}")
-        model = Model(row)
-    except (BoosterError, ValueError, KeyError, ImportError) as error:
-        plpy.error(
-            f"the artifact of model version {version_id} cannot be read",
-            sqlstate="AP503",
-            detail=str(error),
-            hint="Train the model again: call ml.retrain(model, symbol)",
-        )
-        raise
-    kept.put(version_id, model)
-    return model
+    return row
 
 
 def score(plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]) -> float:
@@ -389,8 +415,13 @@ def explain(
             features, model.features
         )
         return rows
+    if model.explainer is None:
+        # The packed trees do not know how many rows went which way: the library does.
+        before = allocated()
+        model.explainer = Booster(_registered(plpy, cache, version_id)["artifact"])
+        models(cache).resize(version_id, model.size + max(allocated() - before, 0))
     values = [math.nan if x is None else float(x) for x in features]
-    contributions = model.booster.contributions(values)
+    contributions = model.explainer.contributions(values)
     named = list(zip(model.features, values, contributions, strict=False))
     named.sort(key=lambda item: -abs(item[2]))
     return [
@@ -423,12 +454,13 @@ def status(plpy: Any, cache: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "version_id": version_id,
-            "bytes": size,
+            "bytes": model.size,
+            "shared": model.shared,
             "total_bytes": kept.size,
             "limit_bytes": kept.limit,
             "hits": kept.hits,
             "misses": kept.misses,
             "evictions": kept.evictions,
         }
-        for version_id, size in kept.status()
+        for version_id, model in kept.status()
     ]
