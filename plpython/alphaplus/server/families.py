@@ -308,14 +308,6 @@ class Reads:
         """Who reads bars furthest back reads first; who shares all that it reads, last."""
         return family.compute is not None, -family.needs.bars * family.grid
 
-    @property
-    def flows(self) -> int:
-        """For how long before the end more than prices and volume is asked of bars."""
-        return max(
-            (f.needs.bars * f.grid for f in self.families if f.series is None and f.needs.bars),
-            default=0,
-        )
-
 
 # Functions that read bars in the plain case, by the bars' length.
 _PLAIN = {
@@ -327,7 +319,8 @@ _PLAIN = {
     1440 * w.MINUTE: "_candles_1d_plain",
 }
 _LONGER = 8 * 1440 * w.MINUTE  # so far back that lengths asked for together need one question
-_LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
+_LOADED, _MADE, _TRADED = 0, 1, 2  # where bars come from, as market.candle_versions numbers it
+_PLAIN_FIELDS = {_LOADED: 10, _MADE: 7, _TRADED: 12}
 
 
 def _plain_bars(
@@ -356,9 +349,7 @@ def _plain_bars(
     if "alphaplus.floor" in cache or "alphaplus.bars" in cache:
         return None
     reads: Reads | None = cache.get("alphaplus.reads")
-    flows_from = start if flows else None
     if reads is not None:
-        flows_from = end - reads.flows if reads.flows and width == w.MINUTE else None
         held = reads.bars.get((width, end, since))
         if held is not None and held.start <= start:
             skip = (start - held.start) // width
@@ -372,46 +363,32 @@ def _plain_bars(
 
     times = ("float8", "float8")
     ends = start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH
-    more, kind = "to_timestamp($4)", "float8"
-    tell: Any = None if flows_from is None else flows_from / w.SECOND + w.EPOCH
     if width > w.MINUTE and (not longer or longer[-1][0] > start):
         begin = min(start, end - _LONGER)
         query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
         longer.append((begin, ask(query, times, begin / w.SECOND + w.EPOCH, ends[1])[0]["some"]))
-    if width > w.MINUTE:
-        more, kind, tell = "$4", "bool", longer[-1][1]
-    found = ask(
-        f"select b.* from feature.{_PLAIN[width]}"
-        f"($1, to_timestamp($2), to_timestamp($3), {more}) b",
-        (*times, kind),
-        *ends,
-        tell,
-    )
+    call = f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3)"
+    if width == w.MINUTE:
+        found = ask(f"{call}) b", times, *ends)
+    else:
+        found = ask(f"{call}, $4) b", (*times, "bool"), *ends, longer[-1][1])
     if not len(found):
         return None
-    row = found[0]
-    ts = np.frombuffer(row["ts"], dtype=">i8").astype(np.int64)
-    known = np.frombuffer(row["known"], dtype=">i8")
-    names = _BARS if flows_from is not None else _BARS[:5]
-    columns = [row[name] for name in names]
-    if flows_from is not None and flows_from > start and row["source"] == _LOADED:
-        columns = _padded(columns, ts >= flows_from)
-    if any(len(column) != ts.nbytes for column in columns):
-        return None  # nulls
+    source = found[0]["source"]
+    values = np.frombuffer(found[0]["rows"]).reshape(-1, _PLAIN_FIELDS[source])
+    ts, known = np.ascontiguousarray(values[:, :2].T).view(np.int64)
     if (ts % width).any():
         return None
-    order = None
-    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
-        order = np.argsort(ts, kind="stable")
-    ordered = ts if order is None else ts[order]
-    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch, or several versions
+        order = np.lexsort((known, ts))
+        values, ts, known = values[order], ts[order], known[order]
+    if (known > np.maximum(since, ts + width)).any() or (ts[1:] == ts[:-1]).any():
         # Late, or several versions. Of trades that is all that there is to know.
-        if row["source"] != _TRADED or flows_from is None:
-            return None
-        return _of_trades(row, ts, known.astype(np.int64), start, end)
-    ts = ordered
-    place = (ts - start) // width
-    source = row["source"]
+        return _of_trades(values, ts, known, start, end) if source == _TRADED else None
+    names = _BARS if width == w.MINUTE else _BARS[:5]
+    values = values[:, 2 : 2 + len(names)]
+    if np.isnan(values[:, :5]).any():
+        return None
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
@@ -423,40 +400,24 @@ def _plain_bars(
         for hole in holes:
             if not ask(quiet, times, *(t / w.SECOND + w.EPOCH for t in hole))[0]["quiet"]:
                 return None
-    values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
-    if order is not None:
-        values = values[:, order]
     if len(ts) == size:
-        channels = values.astype(np.float64)
+        channels = np.ascontiguousarray(values.T)
     else:
         channels = np.full((len(names), size), np.nan)
-        channels[:, place] = values
+        channels[:, (ts - start) // width] = values.T
     series = w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
 
 
-def _padded(columns: list[bytes], told: npt.NDArray[np.bool_]) -> list[bytes]:
-    """Columns of bars of which some tell of the bars ``told`` only: NaN of the others."""
-    out = []
-    for column in columns:
-        if len(column) == 8 * np.count_nonzero(told):
-            whole = np.full(len(told), np.nan, dtype=">f8")
-            whole[told] = np.frombuffer(column, dtype=">f8")
-            column = whole.tobytes()
-        out.append(column)
-    return out
-
-
-def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+def _of_trades(rows: Floats, ts: Times, usable: Times, start: int, end: int) -> w.Series:
     """One-minute bars made from trades, none superseded: each minute one version, and one more for
     each minute in which trades of it became known late."""
-    order = np.lexsort((usable, ts))
-    values = {name: w.floats(row[name])[order] for name in _BARS}
-    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    values = dict(zip(_BARS, np.ascontiguousarray(rows[:, 2:10].T), strict=True))
+    first, last = np.ascontiguousarray(rows[:, 10:].T).view(np.int64)
     never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
-    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    versions = w.Versions(ts, usable, never, values, _BARS_HOW, first, last, source)
     return w.Series(versions, start, end, w.MINUTE)
 
 
