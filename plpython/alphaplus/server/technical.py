@@ -717,10 +717,16 @@ class _Dense:
 
     def __init__(self, channels: Mapping[str, Floats]) -> None:
         known = np.isfinite(channels["close"])
-        self.places = np.flatnonzero(known)
-        self.count = np.concatenate([[0], np.cumsum(known)])  # bars before each place
-        self.bars = {name: channels[name][known] for name in CHANNELS}
-        self.bars["volume"] = np.nan_to_num(self.bars["volume"])
+        if known.all():
+            self.places = np.arange(len(known))
+            self.count = np.arange(len(known) + 1)  # bars before each place
+            self.bars = {name: channels[name] for name in CHANNELS}
+        else:
+            self.places = np.flatnonzero(known)
+            self.count = np.concatenate([[0], np.cumsum(known)])
+            self.bars = {name: channels[name][known] for name in CHANNELS}
+        if not np.isfinite(self.bars["volume"]).all():
+            self.bars["volume"] = np.nan_to_num(self.bars["volume"])
 
 
 class _Run:
