@@ -21,16 +21,13 @@ $$;
 -- Nothing of the stretch was ever superseded, and all bars are of one source, as
 -- market.candle_versions numbers it: 0 loaded at this length, 1 made from loaded minutes, 2 made
 -- from trades. Whether each was known in time, and what is missing, is for the caller to see.
--- Without flows only prices and volume: the rest takes as long again. loaded: whether there may be
--- bars loaded at this length at all.
+-- rows: the bars one after the other, of eight bytes each the time, when it was known, open, high,
+-- low, close and volume; and of source 0 and 2 the quote volume, and bought by takers the volume and
+-- the quote volume; and of source 2 the times of the first and last trade. NaN where not known.
 create or replace function feature._candles_1m_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, flows boolean
+    symbol text, "from" timestamptz, "to" timestamptz
 )
-returns table (
-    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
-    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea,
-    first_ts bytea, last_ts bytea
-)
+returns table (source integer, rows bytea)
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -44,31 +41,26 @@ begin
     ) then
         return;
     end if;
-    return query
-        select l.*, null::bytea, null::bytea
-        from feature._bars_loaded($1, interval '1 minute', $2, $3, $4) l;
+    return query select 0, l.rows from feature._bars_loaded($1, interval '1 minute', $2, $3) l;
     if found or exists (
         select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
     ) then
         return;
     end if;
     return query
-        select
-            2, string_agg(timestamptz_send(a.bucket), ''::bytea),
-            string_agg(timestamptz_send(a.usable_at), ''::bytea),
-            string_agg(float8send(a.open), ''::bytea), string_agg(float8send(a.high), ''::bytea),
-            string_agg(float8send(a.low), ''::bytea), string_agg(float8send(a.close), ''::bytea),
-            string_agg(float8send(a.volume), ''::bytea),
-            string_agg(float8send(a.quote_volume), ''::bytea),
-            string_agg(float8send(a.buy_volume), ''::bytea),
-            string_agg(float8send(a.buy_quote_volume), ''::bytea),
-            string_agg(timestamptz_send(a.first_ts), ''::bytea),
-            string_agg(timestamptz_send(a.last_ts), ''::bytea)
+        select 2, string_agg(feature._bytes(array[
+            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
+            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
+            coalesce(a.volume, 'NaN'), coalesce(a.quote_volume, 'NaN'),
+            coalesce(a.buy_volume, 'NaN'), coalesce(a.buy_quote_volume, 'NaN'),
+            feature._bits(a.first_ts), feature._bits(a.last_ts)
+        ], 21), ''::bytea)
         from market._trades_1m_between($1, $2, $3) a
         having count(*) > 0;
 end
 $$;
 
+-- loaded: whether there may be bars loaded at this length at all.
 do $do$
 declare
     v_bar record;
@@ -78,10 +70,7 @@ begin
 create or replace function feature.%1$I(
     symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
 )
-returns table (
-    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
-    volume bytea
-)
+returns table (source integer, rows bytea)
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -97,20 +86,17 @@ begin
         return;
     end if;
     if $4 then
-        return query
-            select l.source, l.ts, l.known, l.open, l.high, l.low, l.close, l.volume
-            from feature._bars_loaded($1, interval %2$L, $2, $3, false) l;
+        return query select 0, l.rows from feature._bars_loaded($1, interval %2$L, $2, $3) l;
         if found then
             return;
         end if;
     end if;
     return query
-        select
-            1, string_agg(timestamptz_send(a.bucket), ''::bytea),
-            string_agg(timestamptz_send(a.usable_at), ''::bytea),
-            string_agg(float8send(a.open), ''::bytea), string_agg(float8send(a.high), ''::bytea),
-            string_agg(float8send(a.low), ''::bytea), string_agg(float8send(a.close), ''::bytea),
-            string_agg(float8send(a.volume), ''::bytea)
+        select 1, string_agg(feature._bytes(array[
+            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
+            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
+            coalesce(a.volume, 'NaN')
+        ], 21), ''::bytea)
         from market.%3$I($1, $2, $3) a
         having count(*) > 0;
 end
@@ -124,46 +110,25 @@ $do$;
 
 -- Planned for the values at hand: that leaves all chunks out but those asked for.
 create or replace function feature._bars_loaded(
-    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, flows boolean
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
 )
-returns table (
-    source integer, ts bytea, known bytea, open bytea, high bytea, low bytea, close bytea,
-    volume bytea, quote_volume bytea, buy_volume bytea, buy_quote_volume bytea
-)
+returns table (rows bytea)
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 rows 1
 as $$
-#variable_conflict use_column
 begin
-    if not $5 then
-        return query
-            select
-                0, string_agg(timestamptz_send(c.ts), ''::bytea),
-                string_agg(timestamptz_send(c.known_at), ''::bytea),
-                string_agg(float8send(c.open), ''::bytea), string_agg(float8send(c.high), ''::bytea),
-                string_agg(float8send(c.low), ''::bytea), string_agg(float8send(c.close), ''::bytea),
-                string_agg(float8send(c.volume), ''::bytea), null::bytea, null::bytea, null::bytea
-            from market.candles c
-            where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
-            having count(*) > 0;
-        return;
-    end if;
     return query
-        select
-            0, string_agg(timestamptz_send(c.ts), ''::bytea),
-            string_agg(timestamptz_send(c.known_at), ''::bytea),
-            string_agg(float8send(c.open), ''::bytea), string_agg(float8send(c.high), ''::bytea),
-            string_agg(float8send(c.low), ''::bytea), string_agg(float8send(c.close), ''::bytea),
-            string_agg(float8send(c.volume), ''::bytea),
+        select string_agg(feature._bytes(array[
+            feature._bits(c.ts), feature._bits(c.known_at), c.open, c.high, c.low, c.close,
+            c.volume,
             -- As feature._bars has them.
-            string_agg(float8send(coalesce(
-                c.quote_volume, c.volume * (c.high + c.low + c.close) / 3, 'NaN'
-            )), ''::bytea),
-            string_agg(float8send(coalesce(c.taker_buy_volume, 'NaN')), ''::bytea),
-            string_agg(float8send(coalesce(
+            coalesce(c.quote_volume, c.volume * (c.high + c.low + c.close) / 3, 'NaN'),
+            coalesce(c.taker_buy_volume, 'NaN'),
+            coalesce(
                 c.taker_buy_volume * coalesce(c.quote_volume / nullif(c.volume, 0), c.close), 'NaN'
-            )), ''::bytea)
+            )
+        ], 21), ''::bytea)
         from market.candles c
         where c.symbol = $1 and c.timeframe = $2 and c.ts >= $3 and c.ts < $4
         having count(*) > 0;
@@ -338,44 +303,6 @@ begin
         v_end := $4 + interval '1 microsecond';
     end loop;
     return next;
-end
-$$;
-
-create or replace function feature._quotes_live(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    ts bytea, usable bytea, expires bytea, bid bytea, bid_size bytea, ask bytea, ask_size bytea
-)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.order_book_snapshots_history h
-        where h.symbol = $1 and h.ts >= $2 and h.ts < $3
-    ) then
-        return query select q.* from feature._quotes($1, $2, $3) q;
-        return;
-    end if;
-    return query
-        select
-            string_agg(timestamptz_send(v.ts), ''::bytea),
-            -- Not rounded up to a minute: at whole minutes that is the same.
-            string_agg(timestamptz_send(greatest(v.known_at, v.ts)), ''::bytea),
-            string_agg('\x7fffffffffffffff'::bytea, ''::bytea),
-            string_agg(float8send(case when v.bid < v.ask then v.bid else 'NaN' end), ''::bytea),
-            string_agg(float8send(coalesce(v.bid_size, 'NaN')), ''::bytea),
-            string_agg(float8send(case when v.bid < v.ask then v.ask else 'NaN' end), ''::bytea),
-            string_agg(float8send(coalesce(v.ask_size, 'NaN')), ''::bytea)
-        from (
-            select
-                s.ts, s.known_at, s.bid_prices[1] as bid, s.bid_sizes[1] as bid_size,
-                s.ask_prices[1] as ask, s.ask_sizes[1] as ask_size
-            from market.order_book_snapshots s
-            where s.symbol = $1 and s.ts >= $2 and s.ts < $3
-            order by s.ts, s.sequence
-        ) v;
 end
 $$;
 

@@ -225,8 +225,10 @@ as $$
 declare
     v_set feature.sets := feature._set(feature_set, version);
     v_symbol text := market.resolve(materialise.symbol);
-    v_at timestamptz := public.time_bucket(v_set.grid, "from");
+    v_start timestamptz := public.time_bucket(v_set.grid, "from");
+    v_at timestamptz := v_start;
     v_stop timestamptz;
+    v_block double precision := 1024 * pg_catalog.date_part('epoch', v_set.grid);
 begin
     if pg_catalog.isfinite("from") and pg_catalog.isfinite("to") then
         null;
@@ -236,10 +238,18 @@ begin
     end if;
     while v_at < "to" loop
         v_stop := least("to", v_at + v_set.grid * 20000);
-        -- Two at once (the clock's and one by hand) take turns, stretch by stretch.
-        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+        -- Two at once (the clock's and one by hand) take turns, stretch by stretch, but where they
+        -- store different times: shared, not to meet one that packs, and each block of times alone.
+        perform pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended(
             'feature.materialise:' || v_set.set_id || ':' || v_symbol, 0
         ));
+        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+            'feature.materialise:' || v_set.set_id || ':' || v_symbol || ':' || b.n, 0
+        ))
+        from pg_catalog.generate_series(
+            pg_catalog.floor(pg_catalog.date_part('epoch', v_at) / v_block)::bigint,
+            pg_catalog.ceil(pg_catalog.date_part('epoch', v_stop) / v_block)::bigint - 1
+        ) b (n);
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
         perform feature._store(
@@ -247,14 +257,14 @@ begin
             pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
             pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
         );
-        perform feature._cover(v_set.set_id, array[v_symbol], v_at, v_stop);
+        perform feature._cover(v_set.set_id, array[v_symbol], v_start, v_stop);
         commit;
         v_at := v_stop;
     end loop;
 end
 $$;
 comment on procedure feature.materialise(text, text, timestamptz, timestamptz, integer) is
-'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Errors: AP101, AP202, AP211 a time that is null or infinite.';
+'Compute and store the vectors of a set for grid times in [from, to), each as known at its time. Commits as it goes. Several sessions can share the work: each a symbol, or a part of the time. Errors: AP101, AP202, AP211 a time that is null or infinite.';
 
 create or replace procedure feature.materialise_at(
     feature_set text, as_of timestamptz default null, symbols text [] default null,

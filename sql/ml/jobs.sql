@@ -313,7 +313,8 @@ begin
     end if;
     perform ml._held_job(job_id, lease);
     if v_job.cancel_requested then
-        raise exception 'training job % was cancelled', job_id using errcode = 'AP312';
+        raise exception 'training job % was cancelled', job_id
+        using errcode = 'AP312', hint = 'Give up; who wants it after all calls ml.retrain again.';
     end if;
     v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
         version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id);

@@ -47,7 +47,18 @@ begin
         jsonb_build_object(
             'staleness', v_p.staleness, 'expired', v_p.expired, 'out_of_support', v_p.out_of_support,
             'lower', v_p.lower, 'upper', v_p.upper, 'reason', v_p.reason,
-            'latency_ms', extract(epoch from v_latency) * 1000
+            'latency_ms', extract(epoch from v_latency) * 1000,
+            -- What its outcome is to be, whatever the model's next version predicts.
+            'label', (select coalesce(v.label, m.label)
+                from ml.models m
+                left join ml.model_versions v on v.version_id = v_p.version_id
+                where m.model = v_p.served_model),
+            'grid', (select s.grid
+                from ml.models m
+                left join ml.model_versions v on v.version_id = v_p.version_id
+                join feature.sets s on s.name = coalesce(v.feature_set, m.feature_set)
+                    and s.version = coalesce(v.feature_version, m.feature_version)
+                where m.model = v_p.served_model)
         ) || v_details, session_user
     )
     returning prediction_id into v_id;
@@ -66,28 +77,38 @@ declare
 begin
     for v_todo in
         select
-            p.model, p.symbol, l.label, s.grid, min(p.feature_as_of) as first_ts,
-            max(p.feature_as_of) as last_ts
+            p.symbol, l.label, w.grid, min(p.feature_as_of) as first_ts,
+            max(p.feature_as_of) as last_ts, min(p.as_of) as first_as_of,
+            max(p.as_of) as last_as_of, array_agg(p.prediction_id) as ids
         from ml.predictions p
         join ml.models m on m.model = p.model
-        join ml.labels l on l.label = m.label
-        join feature.sets s on s.name = m.feature_set and s.version = m.feature_version
-        where p.outcome is null and p.feature_as_of + p.horizon <= v_now
+        left join ml.model_versions v on v.version_id = p.version_id
+        join feature.sets s on s.name = coalesce(v.feature_set, m.feature_set)
+            and s.version = coalesce(v.feature_version, m.feature_version)
+        -- As it was predicted: a prediction of before these were written down says it by its
+        -- version, and one of a base rate was made as the model's next version is to be.
+        cross join lateral (
+            select
+                coalesce(p.details ->> 'label', v.label, m.label) as label,
+                coalesce((p.details ->> 'grid')::interval, s.grid) as grid
+        ) w
+        join ml.labels l on l.label = w.label
+        where p.outcome is null and p.feature_as_of + l.horizon <= v_now
             and p.as_of > v_now - interval '30 days'
-        group by p.model, p.symbol, l.label, s.grid
+        group by p.symbol, l.label, w.grid
     loop
         update ml.predictions p
         set outcome = v.target, outcome_at = v.label_end
         from ml.label_values(
             v_todo.label, v_todo.symbol, v_todo.first_ts, v_todo.last_ts + v_todo.grid, v_now, v_todo.grid
         ) v
-        where p.model = v_todo.model and p.symbol = v_todo.symbol and p.outcome is null
-            and p.feature_as_of = v.ts;
+        where p.prediction_id = any (v_todo.ids) and p.feature_as_of = v.ts
+            and p.as_of between v_todo.first_as_of and v_todo.last_as_of;
     end loop;
 end
 $$;
 comment on procedure ml.join_outcomes(timestamptz) is
-'For the clock: give recorded predictions of the last 30 days their outcome, once their label is known by as_of (default: now).';
+'For the clock: give recorded predictions of the last 30 days their outcome, once their label is known by as_of (default: now): the label and the grid of the version that made them, whatever the model predicts by then.';
 
 create or replace function ml.replay(prediction_id bigint)
 returns table (recorded double precision, replayed double precision, version_id bigint)

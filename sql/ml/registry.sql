@@ -22,7 +22,8 @@ declare
     v_inputs integer;
 begin
     if octet_length(artifact) = 0 then
-        raise exception 'the artifact is empty' using errcode = 'AP411';
+        raise exception 'the artifact is empty'
+        using errcode = 'AP411', hint = 'Send LightGBM''s text model, or ONNX.';
     end if;
     if get_byte(artifact, 0) = 128 or substr(artifact, 1, 2) in ('PK'::bytea, '\x1f8b'::bytea) then
         raise exception 'the artifact looks like a pickle or an archive'
@@ -43,13 +44,15 @@ begin
         if v_inputs is distinct from feature_count then
             raise exception 'the artifact takes % features, the feature set has %',
                 v_inputs, feature_count
-            using errcode = 'AP412';
+            using errcode = 'AP412',
+                hint = 'Train on the features of the set, all of them and in their order.';
         end if;
         perform ml._check_lightgbm(artifact);
     elsif format = 'onnx' then
         -- ModelProto's first field is ir_version, a varint.
         if get_byte(artifact, 0) <> 8 then
-            raise exception 'the artifact is no ONNX model' using errcode = 'AP411';
+            raise exception 'the artifact is no ONNX model'
+            using errcode = 'AP411', hint = 'Send what onnx''s SerializeToString() gives.';
         end if;
         perform ml._check_onnx(artifact);
     else
@@ -108,7 +111,8 @@ begin
         raise exception 'the version''s features are not those of feature set % version %',
             v_set.name, v_set.version
         using errcode = 'AP412',
-            detail = format('Expected %s, got %s.', v_set.features, v_features);
+            detail = format('Expected %s, got %s.', v_set.features, v_features),
+            hint = 'Train on the features of the set, all of them and in their order.';
     end if;
     perform ml._check_artifact(artifact, version ->> 'format', cardinality(v_set.features));
     select string_agg(k, ', ')
@@ -119,7 +123,8 @@ begin
     ]) as k
     where version -> k is null or jsonb_typeof(version -> k) = 'null';
     if v_missing is not null then
-        raise exception 'the version lacks %', v_missing using errcode = 'AP415';
+        raise exception 'the version lacks %', v_missing
+        using errcode = 'AP415', hint = 'A trainer of this release sends them all.';
     end if;
 
     perform ml._lock_key(model, symbol, regime);
@@ -408,7 +413,7 @@ begin
     end if;
     if steps is null or steps < 1 then
         raise exception 'steps is %, it must be at least 1', coalesce(steps::text, 'null')
-        using errcode = 'AP408';
+        using errcode = 'AP408', hint = 'Say how many promotions to undo, or give to_version.';
     end if;
     perform ml._lock_key(model, v_symbol, regime);
     v_stack := ml._alias_stack(model, v_symbol, regime);
@@ -424,12 +429,12 @@ begin
         join ml.model_versions v on v.version_id = s.id and v.archived_at is null
         where s.i < cardinality(v_stack) and s.id <> v_stack[cardinality(v_stack)];
         if v_below is null then
-            raise exception '% cannot be rolled back %', ml._key(model, v_symbol, regime),
+            raise exception '% cannot be rolled back %', concat_ws(', ', model, v_symbol, regime),
                 case when to_version is null then format('%s step(s)', steps)
                     else format('to version %s', to_version) end
             using errcode = 'AP408',
                 detail = format('Versions to go back to, nearest first: %s.', v_targets),
-                hint = 'See ml.alias_log; a version that was never champion is promoted.';
+                hint = 'See ml.alias_history; a version that was never champion is promoted.';
         end if;
         v_stack := v_stack[:v_below];
         v_targets := v_targets || v_stack[v_below];

@@ -147,7 +147,7 @@ begin
 end
 $$;
 comment on function ml._training_bytes(text, text, timestamptz, timestamptz, timestamptz) is
-'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row.';
+'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row; where the model asks for noise filtering, last int8 counts (6) of the rows it dropped: hampel, bad_tick, volume, spread, gap, any.';
 
 create or replace function ml._folds(times bytea, ends bytea, folds integer)
 returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)

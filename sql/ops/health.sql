@@ -121,14 +121,38 @@ as $$
 declare
     v_aggregate record;
     v_limit bigint := (ops.setting('ops.dirty_buckets', '100000') #>> '{}')::bigint;
+    v_lag interval := ops.setting_interval('ops.pending_lag', interval '30 minutes');
     v_count bigint;
+    v_refreshed timestamptz;
+    v_behind boolean;
 begin
     check_name := 'aggregate';
-    for v_aggregate in select a.name, a.native from market.aggregates a order by a.name loop
+    for v_aggregate in select a.* from market.aggregates a order by a.name loop
         subject := substr(v_aggregate.name, 2);
-        if v_aggregate.native then
-            status := 'green';
-            detail := 'a continuous aggregate of TimescaleDB';
+        if v_aggregate.native and current_setting('timescaledb.license', true) is distinct from 'timescale' then
+            status := 'red';
+            detail := 'a continuous aggregate, which this edition of TimescaleDB cannot refresh: call market.switch_aggregates(false)';
+        elsif v_aggregate.native then
+            -- What changed behind the watermark, and whether rows wait before it for too long.
+            select
+                max(u."from") filter (where u."to" = 'infinity'),
+                coalesce(ceil(sum(extract(epoch from u."to" - u."from")) filter (where u."to" < 'infinity' and u."from" > '-infinity')
+                / extract(epoch from v_aggregate.width)), 0)
+            into v_refreshed, v_count
+            from market._stale(v_aggregate.name) u;
+            execute format(
+                'select exists (select from %s s where s.ts >= $1 and s.ts < $2%s)', v_aggregate.source,
+                case when v_aggregate.source = 'market.candles'::regclass
+                    then ' and s.timeframe = interval ''1 minute''' else '' end
+            )
+            into v_behind
+            using v_refreshed, public.time_bucket(v_aggregate.width, at - interval '10 minutes' - v_lag);
+            status := case when v_behind or v_count > v_limit then 'red' else 'green' end;
+            detail := format(
+                'kept by TimescaleDB%s; %s changed buckets before that wait for the refresh',
+                case when v_refreshed > '-infinity' then format(' up to %s', v_refreshed) else ', still empty' end,
+                v_count
+            );
         else
             execute format('select count(*) from market.%I', v_aggregate.name || '_marks') into v_count;
             status := case when v_count > v_limit then 'red' else 'green' end;
@@ -172,6 +196,25 @@ as $$
     left join pg_extension e on e.extname = n.name
     union all
     select
+        'yellow',
+        'job',
+        format('%s %s', j.job_id, coalesce(j.hypertable_name, j.proc_name)),
+        format(
+            '%s of TimescaleDB failed at %s: %s', j.proc_name, r.last_run_started_at,
+            coalesce(e.err_message, 'see the server''s log')
+        )
+    from timescaledb_information.jobs j
+    join timescaledb_information.job_stats r on r.job_id = j.job_id
+    left join lateral (
+        select x.err_message
+        from timescaledb_information.job_errors x
+        where x.job_id = j.job_id
+        order by x.start_time desc
+        limit 1
+    ) e on true
+    where j.job_id >= 1000 and r.last_run_status = 'Failed'
+    union all
+    select
         case when c.finished_at is null or c.finished_at <= at then 'yellow' else 'green' end,
         'model',
         concat_ws(' ', a.model, a.symbol, a.regime),
@@ -182,7 +225,8 @@ as $$
     where a.alias = 'champion'
 $$;
 comment on function ops._system_health(timestamptz) is
-'Extensions, and champions past their expires_after.';
+'Extensions, jobs of TimescaleDB (its policies) whose last run failed, and champions past their
+expires_after.';
 
 create or replace function ops.health_at(at timestamptz default clock_timestamp())
 returns table (status text, check_name text, subject text, detail text)
@@ -205,6 +249,6 @@ as $$
 $$;
 comment on function ops.health_at(timestamptz) is
 'Health as of a time, worst first: status red, yellow or green, check_name (schedule, queue, trainer,
-data, aggregate, vectors, extension, model), subject, detail in words. A schedule is red when two of
+data, aggregate, vectors, extension, job, model), subject, detail in words. A schedule is red when two of
 its intervals passed without a run: it reads the rows that runs write themselves, so a stopped clock
 shows. ops.health is the same for now.';

@@ -2,7 +2,7 @@
 \set ON_ERROR_STOP on
 \if :{?version} \else
 \warn 'usage: psql -v version=7 [-v reason=why] [-v force=true] -f sql/psql/promote.sql   (versions: sql/psql/models.sql)'
-do $$ begin raise exception 'a variable is missing; the usage is above' using errcode = 'AP700'; end $$;
+do $$ begin raise exception 'a variable is missing; the usage is above' using errcode = 'AP700', hint = 'Give it with psql -v name=value.'; end $$;
 \endif
 \if :{?reason} \else
 \set reason ''

@@ -3,7 +3,7 @@
 \set ON_ERROR_STOP on
 \if :{?model} \else
 \warn 'usage: psql -v model=liquidation_15m [-v symbol=BTCUSDT] [-v regime=r] -f sql/psql/retrain.sql   (no symbol: one model for all)'
-do $$ begin raise exception 'a variable is missing; the usage is above' using errcode = 'AP700'; end $$;
+do $$ begin raise exception 'a variable is missing; the usage is above' using errcode = 'AP700', hint = 'Give it with psql -v name=value.'; end $$;
 \endif
 \if :{?symbol} \else
 \set symbol ''

@@ -9,7 +9,7 @@
 select :'name' not in (select name from ops.schedules) as unknown \gset
 \if :unknown
 \warn 'unknown schedule; run without -v name to list them'
-do $$ begin raise exception 'unknown schedule' using errcode = 'AP711'; end $$;
+do $$ begin raise exception 'unknown schedule' using errcode = 'AP711', hint = 'List them: psql -f sql/psql/schedule.sql'; end $$;
 \endif
 \if :{?enabled}
 update ops.schedules set enabled = :'enabled'::boolean, updated_at = clock_timestamp(), updated_by = session_user

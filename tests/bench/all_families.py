@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,10 @@ select 'S' || s, t, t, 1000 + m from generate_series(1, %(n)s) s, generate_serie
 """
 
 
+def _next(conn: psycopg.Connection[Any], ask: str, name: str, times: Iterator[dt.datetime]) -> Any:
+    return conn.execute(ask, (name, next(times))).fetchall()
+
+
 def live(conninfo: str) -> list[dict[str, Any]]:
     """One symbol, all families, at the newest bars."""
     with common.database(conninfo, "alllive") as own:
@@ -118,11 +123,9 @@ def live(conninfo: str) -> list[dict[str, Any]]:
             ]
             for name in FAMILIES:
                 minutes = iter([END - i * MINUTE for i in range(120, 0, -1)])
-
-                def one(name: str = name, minutes: Iterator[dt.datetime] = minutes) -> Any:
-                    return conn.execute(alone, (name, next(minutes))).fetchall()
-
-                p50, _ = common.percentiles(one, 100)
+                with psycopg.connect(own, autocommit=True) as follower:
+                    follower.prepare_threshold = 0
+                    p50, _ = common.percentiles(partial(_next, follower, alone, name, minutes), 100)
                 out.append(row(f"{name}: of that, alone, p50", p50, "ms"))
             # Back in time nothing can be carried on: as in a session that never asked before.
             minutes = iter([END - i * MINUTE for i in range(1, 361)])

@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,23 +185,30 @@ def same(conn: psycopg.Connection[Any], peer: dict[str, tuple[Times, Floats]], l
 
 
 def ours(own: str) -> tuple[float, dict[str, float], float]:
-    """Both families at once, a session each: seconds, seconds of each, the greater memory."""
+    """Both families by two sessions at once, each half of the time: seconds, those that each family
+    took of the two together, the greater memory."""
+    middle = START + timedelta(minutes=TRADES // PER_MINUTE // 2)
     end = START + timedelta(minutes=TRADES // PER_MINUTE + 1)
-    taken: dict[str, float] = {}
+    taken = dict.fromkeys(FAMILIES, 0.0)
     memory = [0.0]
 
-    def one(name: str) -> None:
+    def half(start: datetime, stop: datetime) -> None:
         with psycopg.connect(own, autocommit=True) as conn:
             conn.execute("select 1")
             ready.wait()
-            begin = time.perf_counter()
             with watched(conn.info.backend_pid) as peak:
-                conn.execute("call feature.materialise(%s, 'BENCH', %s, %s)", (name, START, end))
-            taken[name] = time.perf_counter() - begin
+                for name in FAMILIES:
+                    begin = time.perf_counter()
+                    conn.execute(
+                        "call feature.materialise(%s, 'BENCH', %s, %s)", (name, start, stop)
+                    )
+                    taken[name] += time.perf_counter() - begin
             memory[0] = max(memory[0], peak[0])
 
-    ready = threading.Barrier(len(FAMILIES) + 1)
-    threads = [threading.Thread(target=one, args=(name,)) for name in FAMILIES]
+    ready = threading.Barrier(3)
+    threads = [
+        threading.Thread(target=half, args=span) for span in ((START, middle), (middle, end))
+    ]
     for thread in threads:
         thread.start()
     ready.wait()
@@ -244,7 +251,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             peer.append(seconds)
         late = [x["ts"][x["ts"] // MINUTE != x["known_at"] // MINUTE] for x in (trades, books)]
         compared = same(conn, found, (np.concatenate(late) // MINUTE + 1) * MINUTE)
-    label = f"37 features of {TRADES:,} trades and {BOOKS:,} books, stored"
+    label = f"37 features of {TRADES:,} trades and {BOOKS:,} books, stored by two sessions"
     rows = [
         row(
             label, min(mine), "s", peer="polars and numpy from Parquet, binary COPY",
@@ -253,7 +260,8 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         row("numbers compared with the peer's, all equal", compared, "numbers"),
     ]  # fmt: skip
     rows += [
-        row(f"{name}: of that, its session", min(t[name] for t in each), "s") for name in FAMILIES
+        row(f"{name}: of that, both sessions together", min(t[name] for t in each), "s")
+        for name in FAMILIES
     ]
     if memory:
         rows.append(row("memory of a backend that did it", memory, "MiB", goal="value <= 500"))

@@ -92,7 +92,7 @@ def qlib_store(panel: pd.DataFrame, folder: Path) -> None:
 
 def dataset(*conns: psycopg.Connection[Any]) -> tuple[float, pd.DataFrame]:
     """All factors of all stocks as a data frame, and the seconds it took: each of the sessions asks
-    for its share of the stocks."""
+    for its share of the stocks. What has come is put in its place while the server makes more."""
     begin = time.perf_counter()
     names: list[str] = []
     for (features,) in conns[0].execute(
@@ -103,27 +103,32 @@ def dataset(*conns: psycopg.Connection[Any]) -> tuple[float, pd.DataFrame]:
     shares = [stocks[len(stocks) * k // len(conns) :] for k in range(len(conns) + 1)]
     shares = [one[: len(one) - len(rest)] for one, rest in pairwise(shares)]
 
-    def ask(conn: psycopg.Connection[Any], some: list[str]) -> list[tuple[Any, ...]]:
+    def ask(conn: psycopg.Connection[Any], some: list[str]) -> tuple[Any, Any, Any]:
         query = "select symbol, n, ts, vectors from feature.matrix('factors_1d', %s, %s, %s)"
+        most = len(some) * (SPAN[1] - SPAN[0]).days
+        codes, stamps = np.empty(most, np.int32), np.empty(most, np.int64)
+        values = np.empty((most, len(names)))
+        codes_of = {symbol: code for code, symbol in enumerate(stocks)}
+        at = 0
         with conn.cursor(binary=True) as cursor:
-            return [
-                (symbol, n, np.frombuffer(ts, "<i8"), np.frombuffer(vectors, "<f8").reshape(n, -1))
-                for symbol, n, ts, vectors in cursor.stream(query, (some, *SPAN))
-            ]
+            for symbol, n, ts, vectors in cursor.stream(query, (some, *SPAN)):
+                part = slice(at, at + n)
+                codes[part] = codes_of[symbol]
+                stamps[part] = np.frombuffer(ts, "<i8")
+                values[part] = np.frombuffer(vectors, "<f8").reshape(n, -1)
+                at += n
+        return codes[:at], stamps[:at], values[:at]
 
     with ThreadPoolExecutor(len(conns)) as pool:
-        found = [one for share in pool.map(ask, conns, shares) for one in share]
-    symbols: dict[str, int] = {}
-    codes = [np.full(n, symbols.setdefault(s, len(symbols)), np.int32) for s, n, _, _ in found]
-    stamps = np.concatenate([ts for _, _, ts, _ in found]) + EPOCH.value // 1000
-    index = pd.MultiIndex.from_arrays(
-        [
-            pd.Categorical.from_codes(np.concatenate(codes), list(symbols)),
-            stamps.view("datetime64[us]"),
-        ]
+        found = list(pool.map(ask, conns, shares))
+    codes, stamps, values = (
+        parts[0] if len(conns) == 1 else np.concatenate(parts) for parts in zip(*found, strict=True)
     )
-    values = np.concatenate([vectors for _, _, _, vectors in found])
-    frame = pd.DataFrame(values, columns=names, index=index)
+    stamps += EPOCH.value // 1000
+    index = pd.MultiIndex.from_arrays(
+        [pd.Categorical.from_codes(codes, stocks), stamps.view("datetime64[us]")]
+    )
+    frame = pd.DataFrame(values, columns=names, index=index, copy=False)
     return time.perf_counter() - begin, frame
 
 

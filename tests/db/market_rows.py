@@ -210,7 +210,7 @@ def clear(conn: Connection) -> None:
 
 
 def is_native(conn: Connection) -> bool:
-    """Community edition: late rows show after the refresh; Apache: at once."""
+    """Whether TimescaleDB keeps the aggregates (Community edition), or marks do."""
     row = conn.execute("select bool_or(native) from market.aggregates").fetchone()
     assert row is not None
     return bool(row[0])

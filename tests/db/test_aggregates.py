@@ -91,9 +91,8 @@ def test_aggregates_equal_the_plain_group_by(
     rows.clear(db_module)
     for operation in done:
         rows.apply(db_module, operation)
-    if not rows.is_native(db_module):
-        assert_plain(db_module)
-        assert_stretches(db_module)
+    assert_plain(db_module)
+    assert_stretches(db_module)
     db_module.execute("call market.refresh_aggregates()")
     assert_plain(db_module)
     assert_stretches(db_module)
@@ -140,7 +139,7 @@ def marks(conn: Connection) -> int:
 
 def apache_only(conn: Connection) -> None:
     if rows.is_native(conn):
-        pytest.skip("the Community edition keeps its own invalidation log")
+        pytest.skip("TimescaleDB keeps the aggregates here, without marks")
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
@@ -155,8 +154,7 @@ def test_a_row_committed_after_the_refresh_looked_is_not_lost(
     market.execute("call market.refresh_aggregates()")
     assert count_trades(market) == 1
     another.execute("commit")
-    if not rows.is_native(market):
-        assert count_trades(market) == 2
+    assert count_trades(market) == 2
     market.execute("call market.refresh_aggregates()")
     assert count_trades(market) == 2
 
@@ -167,8 +165,7 @@ def test_a_rolled_back_row_leaves_nothing(market: Connection, another: Connectio
     rows.insert(another, "trades", trade(trade_id="2"))
     rows.insert(another, "trades", trade(minute=5, trade_id="3"))
     another.execute("rollback")
-    if not rows.is_native(market):
-        assert count_trades(market) == 1
+    assert count_trades(market) == 1
     market.execute("call market.refresh_aggregates()")
     assert count_trades(market) == 1
 
@@ -221,8 +218,7 @@ def test_inserters_corrections_and_refreshes_at_once(market: Connection) -> None
     for thread in refreshers:
         thread.join()
     assert not errors
-    if not rows.is_native(market):
-        assert_plain(market)
+    assert_plain(market)
     market.execute("call market.refresh_aggregates()")
     assert_plain(market)
 
@@ -266,8 +262,7 @@ def test_truncation_empties_the_aggregates(market: Connection) -> None:
     market.execute("call market.refresh_aggregates()")
     rows.insert(market, "trades", trade(trade_id="2"))
     market.execute("truncate market.trades")
-    if not rows.is_native(market):
-        assert count_trades(market) == 0
+    assert count_trades(market) == 0
     market.execute("call market.refresh_aggregates()")
     assert count_trades(market) == 0
 
@@ -348,3 +343,174 @@ def test_resolve(market: Connection) -> None:
         resolve("BTCUSDX")
     assert raised.value.sqlstate == "AP101"
     assert "BTCUSDT" in (raised.value.diag.message_hint or "")
+
+
+def native_only(conn: Connection) -> None:
+    if not rows.is_native(conn):
+        pytest.skip("no Community edition of TimescaleDB here: no continuous aggregates")
+
+
+def fill(conn: Connection) -> None:
+    """A trade and a bar in each of ten minutes."""
+    for minute in range(10):
+        rows.insert(conn, "trades", trade(minute, str(minute)))
+        bar(conn, minute)
+
+
+def bar(conn: Connection, minute: int) -> None:
+    ts = BASE + minute * MINUTE
+    prices = dict.fromkeys(("open", "high", "low", "close"), 2.0)
+    given = {"symbol": "AAA", "timeframe": MINUTE, "ts": ts, "known_at": ts + MINUTE}
+    rows.insert(conn, "candles", {**given, **prices, "volume": 1.0})
+
+
+def late(conn: Connection, trade_id: str) -> None:
+    """A late row, a correction and a deletion behind what is refreshed."""
+    rows.insert(conn, "trades", trade(1, trade_id))
+    conn.execute("update market.trades set size = size + 1 where trade_id = '2'")
+    conn.execute("delete from market.trades where trade_id = '3'")
+    bar(conn, 12)
+
+
+def rights(conn: Connection) -> list[Any]:
+    return conn.execute(
+        "select relname, pg_get_userbyid(relowner), array(select unnest(relacl)::text order by 1)"
+        " from pg_class where relnamespace = 'market'::regnamespace and relname ~ '^_.*(_rows|_1m)$'"
+        " order by 1"
+    ).fetchall()
+
+
+def test_there_and_back_between_the_editions(db: Connection) -> None:
+    """What a database on the Community edition does before it moves to the Apache edition."""
+    native_only(db)
+    fill(db)
+    db.execute("call market.refresh_aggregates()")
+    before = rights(db)
+    for native in (False, True):
+        db.execute("set role alphaplus_operator")
+        db.execute("call market.switch_aggregates(%s)", (native,))
+        db.execute("reset role")
+        assert rows.is_native(db) == native
+        assert_plain(db)
+        late(db, f"late {native}")
+        assert_plain(db)
+        assert_stretches(db)
+        db.execute(f"set role alphaplus_{'owner' if native else 'loader'}")
+        db.execute("call market.refresh_aggregates()")
+        db.execute("set role alphaplus_reader")
+        assert_stretches(db)
+        db.execute("reset role")
+        assert_plain(db)
+    assert rights(db) == before
+    found = db.execute(
+        "select count(*) from timescaledb_information.jobs"
+        " where proc_name = 'policy_refresh_continuous_aggregate'"
+    ).fetchone()
+    assert found == (8,)
+
+
+def test_switching_to_what_is_or_cannot_be(market: Connection) -> None:
+    market.execute("call market.switch_aggregates(%s)", (rows.is_native(market),))
+    apache_only(market)
+    if market.execute("show timescaledb.license").fetchone() == ("timescale",):
+        pytest.skip("this server has the Community edition")
+    with pytest.raises(psycopg.Error) as raised:
+        market.execute("call market.switch_aggregates(true)")
+    assert raised.value.sqlstate == "AP104"
+
+
+def test_policies_keep_the_aggregates(market: Connection) -> None:
+    native_only(market)
+    fill(market)
+    jobs = market.execute(
+        "select job_id from timescaledb_information.jobs"
+        " where proc_name = 'policy_refresh_continuous_aggregate'"
+    ).fetchall()
+    assert len(jobs) == 8
+    for _ in range(2):
+        for job in jobs:
+            market.execute("call public.run_job(%s)", job)
+        held = market.execute("select sum(trade_count) from market._trades_1m_rows").fetchone()
+        plain = market.execute("select count(*) from market.trades").fetchone()
+        assert held == plain
+        assert_plain(market)
+        late(market, "late")
+
+
+def aggregate_health(conn: Connection, subject: str, at: Any) -> tuple[str, str]:
+    found = conn.execute(
+        "select status, detail from ops.health_at(%s) where check_name = 'aggregate'"
+        " and subject = %s",
+        (at, subject),
+    ).fetchone()
+    assert found is not None
+    return found[0], found[1]
+
+
+def test_health_sees_a_continuous_aggregate_that_nobody_refreshes(market: Connection) -> None:
+    native_only(market)
+    fill(market)
+    day = BASE + timedelta(days=1)
+    assert aggregate_health(market, "trades_1m", BASE + 20 * MINUTE)[0] == "green"
+    assert aggregate_health(market, "trades_1m", day)[0] == "red"
+    market.execute("call market.refresh_aggregates()")
+    assert aggregate_health(market, "trades_1m", day)[0] == "green"
+    late(market, "late")
+    status, detail = aggregate_health(market, "trades_1m", day)
+    assert status == "green" and "3 changed buckets" in detail
+
+
+def test_rows_go_and_what_was_aggregated_of_them_stays(db: Connection) -> None:
+    for day in range(4):
+        rows.insert(db, "trades", trade(day * 1440, str(day)))
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("call market.drop_rows('trades', %s)", (BASE + timedelta(days=2),))
+    assert raised.value.sqlstate == "AP107"
+    db.execute("call market.refresh_aggregates()")
+    before = rows.fetch(db, "select * from market._trades_1m order by bucket")
+
+    def unchanged() -> None:
+        assert rows.fetch(db, "select * from market._trades_1m order by bucket") == before
+        for days, found in ((9, before), (1, before[:1])):
+            end = BASE + timedelta(days=days)
+            query = "select * from market._trades_1m_between('AAA', %s, %s) order by bucket"
+            assert rows.fetch(db, query, (BASE, end)) == found
+
+    db.execute("set role alphaplus_operator")
+    db.execute("call market.drop_rows('trades', %s)", (BASE + timedelta(days=2, hours=5),))
+    db.execute("reset role")
+    assert db.execute("select count(*) from market.trades").fetchone() == (2,)
+    unchanged()
+    rows.insert(db, "trades", trade(1, "late"))
+    unchanged()
+    db.execute("call market.refresh_aggregates()")
+    unchanged()
+    rows.insert(db, "trades", trade(3 * 1440, "not late"))
+    assert count_trades(db) == 5
+    db.execute("delete from market.trades where trade_id = 'not late'")
+    unchanged()
+    if rows.is_native(db):  # and so they do in a move to the Apache edition
+        db.execute("call market.switch_aggregates(false)")
+        unchanged()
+        db.execute("call market.refresh_aggregates()")
+        unchanged()
+        with pytest.raises(psycopg.Error) as raised:
+            db.execute("call market.switch_aggregates(true)")
+        assert raised.value.sqlstate == "AP105"
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("call market.drop_rows('nonsense', now())")
+    assert raised.value.sqlstate == "AP106"
+
+
+def test_housekeeping_drops_rows_by_setting(db: Connection) -> None:
+    for day in range(4):
+        rows.insert(db, "trades", trade(day * 1440, str(day)))
+    at = BASE + timedelta(days=5)
+    db.execute("call ops.housekeeping(%s)", (at,))
+    db.execute("select ops.set_setting('market.keep_rows', '{\"trades\": \"3 days\"}')")
+    db.execute("call ops.housekeeping(%s)", (at,))  # a warning: nothing is aggregated yet
+    assert db.execute("select count(*) from market.trades").fetchone() == (4,)
+    db.execute("call market.refresh_aggregates()")
+    db.execute("call ops.housekeeping(%s)", (at,))
+    assert db.execute("select count(*) from market.trades").fetchone() == (2,)
+    assert count_trades(db) == 4

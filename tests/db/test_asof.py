@@ -92,8 +92,6 @@ def test_versions_say_what_was_known(
     rows.clear(db_module)
     for operation in done:
         rows.apply(db_module, operation)
-    if rows.is_native(db_module):
-        db_module.execute("call market.refresh_aggregates()")
     for name, (kind, _) in STATES.items():
         everything = all_rows(db_module, kind)
         parts = versions(db_module, name)

@@ -20,7 +20,7 @@ Conn = psycopg.Connection[Any]
 
 # What a schema is: relations with columns, constraints, indexes, triggers, routines with bodies and
 # settings, types, comments and rights. Without TimescaleDB's own numbers and yoyo's own tables.
-CATALOG = """
+CATALOG = r"""
 with ours as (
     select n.oid, n.nspname from pg_namespace n
     where n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
@@ -51,7 +51,7 @@ where c.relname !~ 'yoyo'
 union all
 select 'trigger', t.tgrelid::regclass::text || '.' || t.tgname, pg_get_triggerdef(t.oid), '', '', ''
 from pg_trigger t join pg_class c on c.oid = t.tgrelid join ours on ours.oid = c.relnamespace
-where not t.tgisinternal
+where not t.tgisinternal and t.tgname not like 'ts\_%' -- TimescaleDB's, with a number of its own
 union all
 select 'routine', p.oid::regprocedure::text, p.prokind::text || p.provolatile::text || p.proparallel::text || p.prosecdef::text,
     pg_get_userbyid(p.proowner), md5(coalesce(pg_get_functiondef(p.oid), '')),
@@ -60,7 +60,8 @@ select 'routine', p.oid::regprocedure::text, p.prokind::text || p.provolatile::t
 from pg_proc p join ours on ours.oid = p.pronamespace
 where p.prokind in ('f', 'p')
 union all
-select 'view', c.oid::regclass::text, pg_get_viewdef(c.oid), '', '', ''
+select 'view', c.oid::regclass::text,
+    regexp_replace(pg_get_viewdef(c.oid), '(_materialized_hypertable)_\d+', '\1'), '', '', ''
 from pg_class c join ours on ours.oid = c.relnamespace where c.relkind = 'v'
 union all
 select 'type', t.oid::regtype::text, pg_get_userbyid(t.typowner), coalesce(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from alphaplus.trainer.job import run_job
+
+from tests.conftest import Server
 
 START = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
 END = START + dt.timedelta(minutes=2000)
@@ -112,3 +116,53 @@ def test_a_model_may_ask_for_a_filtered_training_set(market: psycopg.Connection[
     filtered = times()
     assert dropped & whole
     assert filtered == whole - dropped
+
+
+def test_what_was_dropped_is_with_the_job_and_the_version(
+    market: psycopg.Connection[Any], server: Server
+) -> None:
+    market.execute(
+        "update ml.models set training = training || %s where model = 'direction_15m'",
+        ('{"noise": {"hampel_sigmas": 6}, "baselines": false, "folds": 2}',),
+    )
+    market.execute("call ml.retrain('direction_15m', 'AAA')")
+    (job_id,) = market.execute("select max(job_id) from ml.training_jobs").fetchone() or (0,)
+    as_trainer = server.conninfo(market.info.dbname, "alphaplus_trainer")
+    version = run_job(as_trainer, job_id, threads=1, shutdown=threading.Event())
+    (details,) = market.execute(
+        "select details from ml.training_jobs where job_id = %s", (job_id,)
+    ).fetchone() or ({},)
+    found = market.execute(
+        "select metrics -> 'noise', row_count, as_of from ml.model_versions where version_id = %s",
+        (version,),
+    ).fetchone()
+    assert found is not None
+    noise, count, as_of = found
+    assert details["noise"] == noise["dropped"]
+    assert noise["rows"] == count + noise["dropped"]["any"]
+    market.execute(
+        "update ml.models set training = training - 'noise' where model = 'direction_15m'"
+    )
+    whole = {
+        row[0]
+        for row in market.execute(
+            "select ts from ml.training_set('direction_15m', 'AAA', %s)", (as_of,)
+        )
+    }
+    masked = [
+        (ts, reasons)
+        for ts, reasons in market.execute(
+            "select ts, reasons from feature.noise_mask('AAA', %s, %s, '{\"hampel_sigmas\": 6}')",
+            (START, END),
+        )
+        if ts in whole
+    ]
+    assert len(whole) == noise["rows"]
+    assert noise["dropped"] == {
+        "any": len(masked),
+        **{
+            reason: sum(reason in reasons for _, reasons in masked)
+            for reason in ("hampel", "bad_tick", "volume", "spread", "gap")
+        },
+    }
+    assert noise["dropped"]["any"] > 2

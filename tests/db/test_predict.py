@@ -671,6 +671,7 @@ def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> N
     assert len(events) > 40 and len(volumes) > 80 and 0 < sum(events) < len(events)
     assert row.probability == pytest.approx((sum(events) + 0.5) / (len(events) + 1), rel=1e-12)
     assert row.expected_volume == pytest.approx(np.mean(volumes), rel=1e-12)
+    base_rate = one(db, "select ml.record_prediction('liquidation_15m', 'AAAUSDT', %s)", asked)
     # what happens later changes nothing
     market.fill(db, "AAAUSDT", 200, seed=5, start=1591)
     db.execute("call market.refresh_aggregates()")
@@ -729,12 +730,17 @@ def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> N
     again = named(db, "select * from ml.replay(%s)", id_)
     assert again.recorded == again.replayed == served.probability and again.version_id == p
     outcome = "select outcome from ml.predictions where prediction_id = %s"
+    # … as what it was made as, whatever the model is to predict by then
+    db.execute(
+        "update ml.models m set label = 'direction_60m', feature_set = s.name, feature_version = s.version"
+        " from feature.sets s where s.name = 'technical_1h' and m.model = 'liquidation_15m'"
+    )
     db.execute("call ml.join_outcomes(%s)", (market.at(1604),))
     assert one(db, outcome, id_) is None
     db.execute("call ml.join_outcomes(%s)", (market.at(1606),))
     truth = one(db, "select target from ml.label_values('liquidation_15m', 'AAAUSDT', %s, %s, %s)",
                 market.at(1590), market.at(1591), market.at(1606))  # fmt: skip
-    assert one(db, outcome, id_) == truth
+    assert one(db, outcome, id_) == one(db, outcome, base_rate) == truth
 
 
 def test_risk_levels(world: Conn) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,44 @@ def test_blocks_of_what_is_stored_anew_are_gone(market: Connection) -> None:
     assert sum(n for n, _, _ in rows) == len(want)
     numbers = np.concatenate([np.frombuffer(v, "<f8").reshape(n, -1) for n, _, v in rows])
     np.testing.assert_array_equal(numbers, np.array(list(want.values())))
+
+
+def test_two_sessions_share_the_time_and_wait_where_it_overlaps(
+    market: Connection, connect_as: Callable[[str, str], Connection]
+) -> None:
+    market.execute("truncate feature.vectors, feature.watermarks")
+    start = boundary(market) - 1500 * MINUTE
+    middle, stop = start + 1500 * MINUTE, start + 3000 * MINUTE
+    call = "call feature.materialise('patterns_1m', 'EDGE', %s, %s)"
+    row = market.execute("select set_id from feature.sets where name = 'patterns_1m'").fetchone()
+    assert row is not None
+    # What a session holds that stores the first half.
+    first, last = (int(t.timestamp()) // (1024 * 60) for t in (start, middle - MINUTE))
+    with connect_as("alphaplus_operator", market.info.dbname) as other:
+        with other.transaction():
+            for key in ("", *(f":{n}" for n in range(first, last + 1))):
+                other.execute(
+                    f"select pg_advisory_xact_lock{'' if key else '_shared'}"
+                    f"(hashtextextended('feature.materialise:{row[0]}:EDGE{key}', 0))"
+                )
+            market.execute("set lock_timeout = '200ms'")
+            market.execute(call, (middle + 1024 * MINUTE, stop))
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                market.execute(call, (middle - MINUTE, stop))
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                market.execute("call feature.pack('patterns_1m')")
+            market.execute("reset lock_timeout")
+        with ThreadPoolExecutor() as pool:
+            list(
+                pool.map(
+                    lambda one: one[0].execute(call, one[1]),
+                    ((other, (start, middle)), (market, (middle, stop))),
+                )
+            )
+    found = stored(market, "patterns_1m", "EDGE")
+    want = computed(market, "patterns_1m", "EDGE", start, stop)
+    assert list(found) == list(want)
+    np.testing.assert_array_equal(np.array(list(found.values())), np.array(list(want.values())))
+    # Who ends last joins the stretches.
+    covered = market.execute("select since, through from feature.watermarks").fetchall()
+    assert covered == [(start, stop)]

@@ -338,6 +338,12 @@ def test_little_data_and_wrong_questions(market: Connection) -> None:
         ("select * from feature.patterns('AAA', timeframe => null)", "AP210"),
         ("select * from ml.enhance_pattern('AAA', horizon => '11 minutes')", "AP501"),
         ("select * from ml.enhance_pattern('AAA', 'cdlnosuch')", "AP213"),
+        ("select * from ml.enhance_pattern('AAA', model => 'nosuch')", "AP501"),
+        ("select * from ml.enhance_pattern('AAA', model => 'volatility_15m')", "AP501"),
+        (
+            "select * from ml.enhance_pattern('AAA', model => 'direction_15m', horizon => '1 hour')",
+            "AP501",
+        ),
     ):
         with pytest.raises(psycopg.Error) as error:
             market.execute(question)  # type: ignore[arg-type]
@@ -370,6 +376,24 @@ def test_a_pattern_beside_the_models_probability(market: Connection) -> None:
     ).fetchone()
     assert row is not None
     assert row[:2] == (pattern, "bearish") and row[5]  # no model yet: the base rate
+    chosen = "select distinct model, horizon from ml.enhance_pattern('AAA', %s, %s, model => %s)"
+    hour = dt.timedelta(hours=1)
+    assert market.execute(chosen, (pattern, ts, "direction_60m")).fetchall() == [
+        ("direction_60m", hour)
+    ]
+    assert market.execute(chosen, (pattern, ts, None)).fetchall() == [("direction_15m", hour / 4)]
+    with market.transaction(force_rollback=True):
+        market.execute(
+            "insert into ml.models (model, label, feature_set, feature_version, algorithm)"
+            " select 'another', label, feature_set, feature_version, algorithm from ml.models"
+            " where model = 'direction_15m'"
+        )
+        assert market.execute(chosen, (pattern, ts, "another")).fetchall() == [
+            ("another", hour / 4)
+        ]
+        with pytest.raises(psycopg.Error, match="2 direction models") as error:
+            market.execute(chosen, (pattern, ts, None))
+        assert error.value.sqlstate == "AP510" and error.value.diag.message_hint
     assert row[3] == pytest.approx(1 - row[2]) and row[4] == (row[2] < 0.5)
 
 

@@ -343,3 +343,31 @@ def test_server_modules_import_no_plpy_and_nothing_heavy() -> None:
             if found := heavy & {name.split(".")[0] for name in names}:
                 bad.append(f"{path.name}: {', '.join(found)}")
     assert not bad, "\n".join(bad)
+
+
+ERRORS = [
+    (path.relative_to(ROOT).as_posix(), text.count("\n", 0, found.start()) + 1, found[1])
+    for path in [*FILES, *sorted((ROOT / "sql" / "psql").glob("*.sql"))]
+    for text in [text_of(path)]
+    for found in re.finditer(
+        r"raise exception\b(.+?);(?:\s*\n|\s+end\b)", text, re.DOTALL | re.IGNORECASE
+    )
+]
+CALLS = [
+    (path.relative_to(ROOT).as_posix(), call.lineno, {word.arg for word in call.keywords})
+    for path in sorted((ROOT / "plpython").rglob("*.py"))
+    for call in ast.walk(ast.parse(path.read_text()))
+    if isinstance(call, ast.Call) and ast.unparse(call.func) == "plpy.error"
+]
+
+
+def test_every_error_has_its_code_and_says_what_to_do() -> None:
+    assert len(ERRORS) > 60
+    assert len(CALLS) > 10
+    bare = [
+        f"{path}:{line}"
+        for path, line, text in ERRORS
+        if "errcode" not in text or "hint" not in text
+    ]
+    bare += [f"{path}:{line}" for path, line, words in CALLS if not {"sqlstate", "hint"} <= words]
+    assert bare == []

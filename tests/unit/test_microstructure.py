@@ -297,11 +297,11 @@ def test_what_needs_a_volume_that_is_not_known_is_null() -> None:
     bars |= {name: volume * (0.4 if "buy" in name else 1.0) for name in names}
     some = [ms._amihud, ms._kyle, ms._hasbrouck, ms._vpin]
     with np.errstate(divide="ignore", invalid="ignore"):
-        assert all(np.isfinite(function(Bars(**bars))[0]) for function in some)
+        assert all(np.isfinite(function(ms.Windows(Bars(**bars)))[0]) for function in some)
         unknown = {name: value.copy() for name, value in bars.items()}
         for name in names:
             unknown[name][0, 20] = np.nan
-        assert [function(Bars(**unknown))[0] for function in some] == pytest.approx(
+        assert [function(ms.Windows(Bars(**unknown)))[0] for function in some] == pytest.approx(
             [np.nan] * 4, nan_ok=True
         )
 
@@ -313,3 +313,37 @@ def test_a_bar_without_a_known_volume_is_not_a_quiet_minute() -> None:
     w.fill_quiet(bars)
     np.testing.assert_array_equal(bars["close"], [[1.0, 2.0, 2.0, 4.0]])
     np.testing.assert_array_equal(bars["volume"], [[5.0, np.nan, 0.0, 6.0]])
+
+
+@pytest.mark.parametrize("gaps", [(), (1, 5), (1, 6)])
+def test_bars_in_a_row_give_what_their_windows_give(gaps: tuple[int, ...]) -> None:
+    """To the last bit, with short and long gaps, and bars that came late or were not known well."""
+    rng = np.random.default_rng(3)
+    size = 400
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, size)))
+    values = {"high": close * 1.001, "low": close * 0.999, "close": close}
+    values |= {
+        name: rng.lognormal(0, 1, size)
+        for name in ("volume", "quote_volume", "buy_volume", "buy_quote_volume")
+    }
+    values["buy_volume"][150] = np.nan
+    there = np.ones(size, dtype=bool)
+    for k, gap in enumerate(gaps):
+        there[100 + 90 * k : 100 + 90 * k + gap] = False
+    bucket = np.arange(size, dtype=np.int64)[there] * MINUTE
+    usable = bucket + MINUTE + np.where(np.arange(len(bucket)) % 37 == 20, 2 * MINUTE, 0)
+    channels = {name: value[there] for name, value in values.items()}
+    versions = w.Versions(
+        bucket, usable, np.full(len(bucket), w.NEVER), channels, dict.fromkeys(values, "last"),
+        bucket, bucket, np.zeros(len(bucket), dtype=np.int64),
+    )  # fmt: skip
+    series = w.Series(versions, 0, size * MINUTE)
+    grid = np.arange(ms.BARS + w.QUIET, size + 1, dtype=np.int64) * MINUTE
+    got, want = ms._at_bars(series, grid), ms._of_bar_windows(series, grid)
+    assert len(series.unsettled(grid, ms.BARS)) > 10
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])
+        assert np.isfinite(want[name]).any()
+        for row in (0, 57, 120, len(grid) - 1):
+            alone = ms._at_bars(series, grid[row : row + 1])[name]
+            np.testing.assert_array_equal(alone, want[name][row : row + 1])

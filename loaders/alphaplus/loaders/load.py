@@ -289,6 +289,7 @@ class Loader:
         self.options = options or Options()
         self.register = Register(conn)
         self.progress = progress or (lambda report, share: None)
+        self.begun: list[Report] = []  # of the files of this load, also of one that failed
 
     def load(self, path: Path) -> Report:
         """Load one file; of an archive all members.
@@ -311,6 +312,7 @@ class Loader:
 
     def _load(self, source: Source, digest: bytes) -> Report:
         report = Report(source.name)
+        self.begun.append(report)
         lock = f"alphaplus.load:{source.name}"
         self._lock(lock, source)
         try:
@@ -796,9 +798,11 @@ def check(kind: str, columns: Columns) -> list[str]:
 
     now = time.time() * 1e6
     end = columns.ts + (v["timeframe"] * 1e6 if kind == "candles" else 0.0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         refuse(~np.isfinite(columns.ts) | (columns.ts <= 0), "unparsable time")
         refuse(end > now + FUTURE, "future time")
+        if columns.received is not None:
+            refuse(columns.received > now + FUTURE, "future receive time")
         if kind == "candles":
             refuse(~np.isfinite(v["timeframe"]), "bar length not known (--timeframe)")
             prices = np.stack([v[name] for name in ("open", "high", "low", "close")])

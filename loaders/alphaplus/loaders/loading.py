@@ -60,10 +60,12 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
                 progress.update(task, completed=1.0)
             except TooManyBad as error:
                 console.print(f"alphaplus load: {error}")
+                reports += [report for report in loader.begun if report.read]
                 status = status or TOO_MANY_BAD
             except (UnknownFormat, LoadRunning, DamagedFile) as error:
                 shown = "".join(c if c.isprintable() else "·" for c in str(error))
                 console.print(f"alphaplus load: {shown}", markup=False)
+                reports += [report for report in loader.begun if report.read]
                 status = FAILED
         if refresh and reports:
             conn.execute("call market.refresh_aggregates()")

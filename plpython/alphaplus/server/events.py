@@ -74,16 +74,24 @@ def _read(
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     # The audit of warm-up asks what is known when the data begin later.
     start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
-    function += "_live"
+    reads = cache.get("alphaplus.reads")
+    if reads is not None:
+        held = reads.events.get(function)
+        if held is not None and held[0] <= start and held[1] == end:
+            found: np.ndarray[Any, Any] = held[2]
+            return found[np.searchsorted(found["ts"], start) :]
     plans = cache.setdefault("alphaplus.plans", {})
     plan = plans.get(function)
     if plan is None:
         plan = plans[function] = plpy.prepare(
-            f"select rows from {function}($1, to_timestamp($2), to_timestamp($3))",
+            f"select rows from {function}_live($1, to_timestamp($2), to_timestamp($3))",
             ["text", "float8", "float8"],
         )
     span = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
-    return np.frombuffer(plpy.execute(plan, [symbol, *span])[0]["rows"] or b"", dtype=layout)
+    rows = np.frombuffer(plpy.execute(plan, [symbol, *span])[0]["rows"] or b"", dtype=layout)
+    if reads is not None:
+        reads.events[function] = start, end, rows
+    return rows
 
 
 def trades(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Trades:

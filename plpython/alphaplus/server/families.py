@@ -13,12 +13,12 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import carried
+from alphaplus.server import carried, events
 from alphaplus.server import windows as w
 
 Floats = npt.NDArray[np.float64]
@@ -224,19 +224,36 @@ def matrix(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: 
     while at < len(grid):
         stop = int(np.searchsorted(grid, grid[at] + reach))
         part = grid[at:stop]
-        sources = Sources(plpy, cache, family, symbol, int(part[0]), int(part[-1]), len(part) == 1)
+        sources = _sources(plpy, cache, family, symbol, part)
         for begin in range(0, len(part), CHUNK):
             rows = part[begin : begin + CHUNK]
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                values = compute(sources.inputs(rows))
+                values = compute(sources.inputs(family, rows))
             values[~np.isfinite(values)] = np.nan
             out[at + begin : at + begin + len(rows)] = values
         at = stop
         if family.needs.quotes:
             # A read costs a few milliseconds at least: as much at once as memory has room for.
-            events = max(len(sources.quotes.ts), 1)
-            reach = min(max(reach * QUOTES // events, family.grid), 8 * reach, READ * family.grid)
+            count = max(len(sources.quotes.ts), 1)
+            reach = min(max(reach * QUOTES // count, family.grid), 8 * reach, READ * family.grid)
     return out
+
+
+def _sources(plpy: Any, cache: dict[str, Any], family: Family, symbol: str, grid: Times) -> Sources:
+    """What a family needs of the grid times; where one call asks for several families, one read
+    for all of them."""
+    reads: Reads | None = cache.get("alphaplus.reads")
+    first, last = int(grid[0]), int(grid[-1])
+    if reads is not None and len(grid) == 1:
+        others = [f for f in reads.families if f.compute and f.grid == family.grid]
+        # Open interest before is read of one time only.
+        before = (0, max(f.needs.open_interest_before for f in others))
+        if family.needs.open_interest_before in before:
+            if family.grid not in reads.sources:
+                alike = tuple(f for f in others if f.needs.open_interest_before in before)
+                reads.sources[family.grid] = Sources(plpy, cache, alike, symbol, first, last, True)
+            return reads.sources[family.grid]
+    return Sources(plpy, cache, (family,), symbol, first, last, len(grid) == 1)
 
 
 def history(
@@ -280,13 +297,16 @@ def keeper(cache: dict[str, Any], symbol: str) -> Keep | None:
 
 @dataclass
 class Reads:
-    """Bars read by one call for one symbol, for families that ask for the same ones again.
+    """What one call has read of one symbol at one time, for ``families`` that ask for it again."""
 
-    ``flows``: whether one of them asks for more than prices and volume.
-    """
-
-    flows: bool
+    families: tuple[Family, ...]
     bars: dict[tuple[int, int, int], w.Series] = field(default_factory=dict)
+    sources: dict[int, Sources] = field(default_factory=dict)
+    events: dict[str, tuple[int, int, Any]] = field(default_factory=dict)
+
+    def order(self, family: Family) -> tuple[bool, int]:
+        """Who reads bars furthest back reads first; who shares all that it reads, last."""
+        return family.compute is not None, -family.needs.bars * family.grid
 
 
 # Functions that read bars in the plain case, by the bars' length.
@@ -299,7 +319,8 @@ _PLAIN = {
     1440 * w.MINUTE: "_candles_1d_plain",
 }
 _LONGER = 8 * 1440 * w.MINUTE  # so far back that lengths asked for together need one question
-_LOADED, _TRADED = 0, 2  # where bars come from, as market.candle_versions numbers it
+_LOADED, _MADE, _TRADED = 0, 1, 2  # where bars come from, as market.candle_versions numbers it
+_PLAIN_FIELDS = {_LOADED: 10, _MADE: 7, _TRADED: 12}
 
 
 def _plain_bars(
@@ -329,7 +350,6 @@ def _plain_bars(
         return None
     reads: Reads | None = cache.get("alphaplus.reads")
     if reads is not None:
-        flows = reads.flows and width == w.MINUTE
         held = reads.bars.get((width, end, since))
         if held is not None and held.start <= start:
             skip = (start - held.start) // width
@@ -347,35 +367,28 @@ def _plain_bars(
         begin = min(start, end - _LONGER)
         query = "select feature._longer_loaded($1, to_timestamp($2), to_timestamp($3)) as some"
         longer.append((begin, ask(query, times, begin / w.SECOND + w.EPOCH, ends[1])[0]["some"]))
-    found = ask(
-        f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3), $4) b",
-        (*times, "bool"),
-        *ends,
-        flows if width == w.MINUTE else longer[-1][1],
-    )
+    call = f"select b.* from feature.{_PLAIN[width]}($1, to_timestamp($2), to_timestamp($3)"
+    if width == w.MINUTE:
+        found = ask(f"{call}) b", times, *ends)
+    else:
+        found = ask(f"{call}, $4) b", (*times, "bool"), *ends, longer[-1][1])
     if not len(found):
         return None
-    row = found[0]
-    ts = np.frombuffer(row["ts"], dtype=">i8").astype(np.int64)
-    known = np.frombuffer(row["known"], dtype=">i8")
-    names = _BARS if flows else _BARS[:5]
-    columns = [row[name] for name in names]
-    if any(len(column) != ts.nbytes for column in columns):
-        return None  # nulls
+    source = found[0]["source"]
+    values = np.frombuffer(found[0]["rows"]).reshape(-1, _PLAIN_FIELDS[source])
+    ts, known = np.ascontiguousarray(values[:, :2].T).view(np.int64)
     if (ts % width).any():
         return None
-    order = None
-    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch
-        order = np.argsort(ts, kind="stable")
-    ordered = ts if order is None else ts[order]
-    if (known > np.maximum(since, ts + width)).any() or (ordered[1:] == ordered[:-1]).any():
+    if (ts[1:] <= ts[:-1]).any():  # several workers have read a long stretch, or several versions
+        order = np.lexsort((known, ts))
+        values, ts, known = values[order], ts[order], known[order]
+    if (known > np.maximum(since, ts + width)).any() or (ts[1:] == ts[:-1]).any():
         # Late, or several versions. Of trades that is all that there is to know.
-        if row["source"] != _TRADED or not flows:
-            return None
-        return _of_trades(row, ts, known.astype(np.int64), start, end)
-    ts = ordered
-    place = (ts - start) // width
-    source = row["source"]
+        return _of_trades(values, ts, known, start, end) if source == _TRADED else None
+    names = _BARS if width == w.MINUTE else _BARS[:5]
+    values = values[:, 2 : 2 + len(names)]
+    if np.isnan(values[:, :5]).any():
+        return None
     if len(ts) != size and source != _TRADED:
         # What is missing may be made from loaded minutes, from loaded hours, from trades.
         if width > (w.MINUTE if source == _LOADED else 60 * w.MINUTE):
@@ -387,28 +400,24 @@ def _plain_bars(
         for hole in holes:
             if not ask(quiet, times, *(t / w.SECOND + w.EPOCH for t in hole))[0]["quiet"]:
                 return None
-    values = np.frombuffer(b"".join(columns), dtype=">f8").reshape(len(names), -1)
-    if order is not None:
-        values = values[:, order]
     if len(ts) == size:
-        channels = values.astype(np.float64)
+        channels = np.ascontiguousarray(values.T)
     else:
         channels = np.full((len(names), size), np.nan)
-        channels[:, place] = values
+        channels[:, (ts - start) // width] = values.T
     series = w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
     if reads is not None:
         reads.bars[width, end, since] = series
     return series
 
 
-def _of_trades(row: Any, ts: Times, usable: Times, start: int, end: int) -> w.Series:
+def _of_trades(rows: Floats, ts: Times, usable: Times, start: int, end: int) -> w.Series:
     """One-minute bars made from trades, none superseded: each minute one version, and one more for
     each minute in which trades of it became known late."""
-    order = np.lexsort((usable, ts))
-    values = {name: w.floats(row[name])[order] for name in _BARS}
-    first, last = (w.times(row[name])[order] for name in ("first_ts", "last_ts"))
+    values = dict(zip(_BARS, np.ascontiguousarray(rows[:, 2:10].T), strict=True))
+    first, last = np.ascontiguousarray(rows[:, 10:].T).view(np.int64)
     never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
-    versions = w.Versions(ts[order], usable[order], never, values, _BARS_HOW, first, last, source)
+    versions = w.Versions(ts, usable, never, values, _BARS_HOW, first, last, source)
     return w.Series(versions, start, end, w.MINUTE)
 
 
@@ -605,20 +614,24 @@ def _loaded(rows: bytes | None, width: int) -> w.Versions:
 
 
 class Sources:
-    """What was read of a symbol for the grid times between ``first`` and ``last``."""
+    """What was read of a symbol for the grid times between ``first`` and ``last``, for families of
+    one grid (and that ask for open interest of one time before, if they do)."""
 
     def __init__(
         self,
         plpy: Any,
         cache: dict[str, Any],
-        family: Family,
+        families: tuple[Family, ...],
         symbol: str,
         first: int,
         last: int,
         live: bool,
     ) -> None:
-        self.family = family
-        needs, grid = family.needs, family.grid
+        self.needs = needs = Needs(
+            **{n.name: max(getattr(f.needs, n.name) for f in families) for n in fields(Needs)}
+        )
+        self.grid = grid = families[0].grid
+        self.channels = {f.name: f.of_book for f in families if f.of_book}
         self.end = last
         columns: list[str] = []
         tables: list[str] = []
@@ -673,9 +686,10 @@ class Sources:
                 before = (last - needs.open_interest_before * grid) / w.SECOND + w.EPOCH
                 call += f", to_timestamp({argument('float8', before)})"
             add("oi", f"_open_interest{suffix}", names, call)
-        event = ("ts", "usable", "expires")
         if needs.quotes:
-            add("quote", "_quotes_live", (*event, *_QUOTES), f"$1, {span(needs.quotes)}")
+            tops = events.tops(plpy, cache, symbol, first - needs.quotes * grid, last)
+            values_ = {name: getattr(tops, name) for name in _QUOTES}
+            self.quotes = w.Events(tops.ts, tops.usable, tops.expires, values_)
         row: Any = {}
         if tables:
             query = f"select {', '.join(columns)} from {', '.join(tables)}"
@@ -687,7 +701,7 @@ class Sources:
         self._load(row, first, plain)
 
     def _load(self, row: Any, first: int, plain: w.Series | None) -> None:
-        needs, grid = self.family.needs, self.family.grid
+        needs, grid = self.needs, self.grid
         if needs.bars:
             begin = first - needs.bars * grid
             self.bars = plain or w.Series(_unpacked(row["bars_rows"]), begin, self.end, grid)
@@ -699,16 +713,20 @@ class Sources:
             channels |= {
                 name: w.arrays(row[f"book_{name}"], len(bucket), levels) for name in _LEVELS
             }
+            of_book: dict[str, Floats] = {}
+            self.of_book: dict[str, tuple[str, ...]] = {}
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                of_book = self.family.of_book(channels) if self.family.of_book else {}
-            self.of_book = tuple(of_book)
+                for name, made in self.channels.items():
+                    found = made(channels)
+                    self.of_book[name] = tuple(found)
+                    of_book |= found
             self.book = w.Series(
                 w.Versions(
                     bucket,
                     w.times(row["book_usable"]),
                     w.times(row["book_expires"]),
                     channels | of_book,
-                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys((*_LEVELS, *self.of_book), "last"),
+                    dict.fromkeys(_BOOK, "sum") | dict.fromkeys((*_LEVELS, *of_book), "last"),
                     stamps,
                     stamps,
                     np.zeros(len(bucket), dtype=np.int64),
@@ -741,19 +759,18 @@ class Sources:
             self.funding = _steps(row, "fund", ("rate",))
         if needs.open_interest:
             self.open_interest = _steps(row, "oi", ("open_interest", "value"))
-        if needs.quotes:
-            self.quotes = _events(row, "quote", _QUOTES)
 
-    def inputs(self, grid: Times) -> Inputs:
-        """Windows for some of the grid times."""
-        needs, width = self.family.needs, self.family.grid
+    def inputs(self, family: Family, grid: Times) -> Inputs:
+        """Windows of one of the families for some of the grid times."""
+        needs, width = family.needs, family.grid
         parts: dict[str, Any] = {}
         if needs.bars:
             parts["bars"] = self.bars.windows(grid, needs.bars, _BARS)
         if needs.book:
-            parts["book"] = self.book.windows(grid, needs.book, (*_BOOK, *self.of_book))
-            levels = self.family.levels_of or needs.book
-            parts["book"] |= self.book.windows(grid, levels, _LEVELS)
+            names = (*_BOOK, *self.of_book.get(family.name, ()))
+            parts["book"] = self.book.windows(grid, needs.book, names)
+            levels = self.book.windows(grid, family.levels_of or needs.book, _LEVELS)
+            parts["book"] |= {name: x[..., : needs.levels] for name, x in levels.items()}
         if needs.liquidations:
             names = ("long_notional", "short_notional", "event_count")
             parts["liquidations"] = self.liquidations.windows(grid, needs.liquidations, names)
@@ -763,7 +780,7 @@ class Sources:
         if needs.open_interest:
             age = needs.open_interest * width
             now = self.open_interest.at(grid, age)
-            before = self._open_interest_before(grid, age)
+            before = self._open_interest_before(grid, age, needs.open_interest_before * width)
             either = [
                 np.where(np.isfinite(v["open_interest"]), v["open_interest"], v["value"])
                 for v in (now, before)
@@ -781,9 +798,11 @@ class Sources:
                 }
         return Inputs(grid, **parts)
 
-    def _open_interest_before(self, grid: Times, age: int) -> dict[str, Floats]:
-        """Open interest as it stood some time before t, as far as it was known by t."""
-        back = self.family.needs.open_interest_before * self.family.grid
+    def _open_interest_before(self, grid: Times, age: int, back: int) -> dict[str, Floats]:
+        """Open interest as it stood ``back`` before t, as far as it was known by t.
+
+        Nothing where no row came since: what it has changed by is not known then.
+        """
         steps = self.open_interest
         moved = w.Steps(
             steps.ts + back,
@@ -791,16 +810,8 @@ class Sources:
             steps.expires,
             steps.values,
         )
-        return moved.at(grid, age)
-
-
-def _events(row: Any, alias: str, names: tuple[str, ...]) -> w.Events:
-    return w.Events(
-        w.times(row[f"{alias}_ts"]),
-        w.times(row[f"{alias}_usable"]),
-        w.times(row[f"{alias}_expires"]),
-        {name: w.floats(row[f"{alias}_{name}"]) for name in names},
-    )
+        before = moved.rows(grid, age)
+        return moved.taken(np.where(before == steps.rows(grid, age), -1, before))
 
 
 def _steps(row: Any, alias: str, names: tuple[str, ...]) -> w.Steps:

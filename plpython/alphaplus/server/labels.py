@@ -85,7 +85,7 @@ def values(
     if label.kind.startswith("liquidation"):
         needs = families.Needs(liquidations=reach)
         family = families.Family("label", 1, "1", "", (), needs, grid=step)
-        sources = families.Sources(plpy, cache, family, symbol, first, last, live=False)
+        sources = families.Sources(plpy, cache, (family,), symbol, first, last, live=False)
         future = _liquidated(sources, grid, ahead, step, as_of)
         done &= grid >= sources.covered_from
         if label.kind == "liquidation_volume":
@@ -131,7 +131,7 @@ def _book(
     family = families.Family("label", 1, "1", "", (), needs, grid=step)
     last = int(grid[-1]) + label.horizon + step
     sources = families.Sources(
-        plpy, cache, family, symbol, int(grid[0]), min(last, as_of), live=False
+        plpy, cache, (family,), symbol, int(grid[0]), min(last, as_of), live=False
     )
     seen = sources.book.at(as_of)
     count = seen["two_sided_count"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,45 @@ class Bars:
     buy_quote_volume: Floats
 
 
+_CHANNELS = tuple(Bars.__dataclass_fields__)
+
+
+class Windows:
+    """Windows of 60 bars, whose features are sums of terms: one bar's, or one's and those before.
+
+    They are rows of windows (n, 60); or, with ``first``, their first places, cut from bars in a row
+    (m,): then a term is worked out once and not in every window that it is in.
+    """
+
+    def __init__(self, bars: Bars, first: Times | None = None) -> None:
+        self.bars, self.first = bars, first
+
+    @cached_property
+    def log_close(self) -> Floats:
+        """Natural logarithm of the closes."""
+        return np.log(self.bars.close)
+
+    def cut(self, terms: Floats) -> Floats:
+        """The terms (..., m - d) of each window: (n, 60 - d)."""
+        if self.first is None:
+            return terms
+        return w.sliding(terms, self.first, self._width(terms))
+
+    def count(self, terms: npt.NDArray[np.bool_]) -> Times:
+        """How many terms of each window are true: (n,)."""
+        if self.first is None:
+            return np.asarray(terms.sum(axis=1))
+        total = np.concatenate([[0], np.cumsum(terms)])
+        return np.asarray(total[self.first + self._width(terms)] - total[self.first])
+
+    def whole(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Whether all values (..., m - d) of each window are known: (n,)."""
+        return np.asarray(self.count(np.isfinite(values)) == self._width(values))
+
+    def _width(self, terms: npt.NDArray[Any]) -> int:
+        return int(BARS - self.bars.close.shape[-1] + terms.shape[-1])
+
+
 def compute(minutes: dict[str, Floats], mids: Floats, bars: Bars) -> Floats:
     """The features at each of n grid times.
 
@@ -173,16 +213,23 @@ def compute(minutes: dict[str, Floats], mids: Floats, bars: Bars) -> Floats:
     Returns:
         (n, 16) in the order of :data:`FEATURES`.
     """
-    values: dict[str, Floats] = {}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values.update(_from_sequence(minutes))
-        values.update(_from_sums(minutes))
-        values.update(_spreads(minutes, mids))
-        for name, function in _FROM_BARS.items():
-            values[name] = function(bars)
+    return _columns(_of_trades(minutes, mids) | _of_bars(Windows(bars)))
+
+
+def _columns(values: dict[str, Floats]) -> Floats:
     out = np.stack([values[name] for name in NAMES], axis=1)
     out[~np.isfinite(out)] = np.nan
     return out
+
+
+def _of_trades(minutes: dict[str, Floats], mids: Floats) -> dict[str, Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _from_sequence(minutes) | _from_sums(minutes) | _spreads(minutes, mids)
+
+
+def _of_bars(windows: Windows) -> dict[str, Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {name: function(windows) for name, function in _FROM_BARS.items()}
 
 
 # --- from trades and tops of the book ----------------------------------------------------------
@@ -449,62 +496,58 @@ def _spreads(m: dict[str, Floats], mids: Floats) -> dict[str, Floats]:
 # --- from one-minute bars ----------------------------------------------------------------------
 
 
-def _full(bars: Floats) -> npt.NDArray[np.bool_]:
-    return np.asarray(np.isfinite(bars).all(axis=1))
+def _returns(close: Floats) -> Floats:
+    return close[..., 1:] / close[..., :-1] - 1.0
 
 
-def _returns(bars: Bars) -> Floats:
-    return np.diff(np.log(bars.close), axis=1)
-
-
-def _corwin_schultz(bars: Bars) -> Floats:
+def _corwin_schultz(b: Windows) -> Floats:
+    high, low = b.bars.high, b.bars.low
     k = 3.0 - 2.0 * np.sqrt(2.0)
-    single = np.log(bars.high / bars.low) ** 2
-    beta = single[:, 1:] + single[:, :-1]
+    single = np.log(high / low) ** 2
+    beta = single[..., 1:] + single[..., :-1]
     two = np.log(
-        np.maximum(bars.high[:, 1:], bars.high[:, :-1])
-        / np.minimum(bars.low[:, 1:], bars.low[:, :-1])
+        np.maximum(high[..., 1:], high[..., :-1]) / np.minimum(low[..., 1:], low[..., :-1])
     )
     alpha = (np.sqrt(2.0 * beta) - np.sqrt(beta)) / k - np.sqrt(two**2 / k)
     spread = np.maximum(0.0, 2.0 * np.expm1(alpha) / (1.0 + np.exp(alpha)))
-    return np.where(_full(bars.high), 1e4 * spread.mean(axis=1), np.nan)
+    return np.where(b.whole(high), 1e4 * b.cut(spread).mean(axis=1), np.nan)
 
 
-def _abdi_ranaldo(bars: Bars) -> Floats:
-    close = np.log(bars.close)
-    middle = (np.log(bars.high) + np.log(bars.low)) / 2.0
-    product = (close[:, :-1] - middle[:, :-1]) * (close[:, :-1] - middle[:, 1:])
-    spread = 2.0 * np.sqrt(np.maximum(0.0, product.mean(axis=1)))
-    return np.where(_full(bars.high), 1e4 * spread, np.nan)
+def _abdi_ranaldo(b: Windows) -> Floats:
+    close = b.log_close
+    middle = (np.log(b.bars.high) + np.log(b.bars.low)) / 2.0
+    product = (close[..., :-1] - middle[..., :-1]) * (close[..., :-1] - middle[..., 1:])
+    spread = 2.0 * np.sqrt(np.maximum(0.0, b.cut(product).mean(axis=1)))
+    return np.where(b.whole(b.bars.high), 1e4 * spread, np.nan)
 
 
 def _net_quote(bars: Bars) -> Floats:
-    return (2.0 * bars.buy_quote_volume - bars.quote_volume)[:, 1:] / 1e6
+    return (2.0 * bars.buy_quote_volume - bars.quote_volume)[..., 1:] / 1e6
 
 
-def _kyle(bars: Bars) -> Floats:
-    returns = 1e4 * (bars.close[:, 1:] / bars.close[:, :-1] - 1.0)
-    flow = _net_quote(bars)
+def _kyle(b: Windows) -> Floats:
+    returns = b.cut(1e4 * _returns(b.bars.close))
+    flow = b.cut(_net_quote(b.bars))
     flow_c = flow - flow.mean(axis=1, keepdims=True)
     returns_c = returns - returns.mean(axis=1, keepdims=True)
     slope = (flow_c * returns_c).sum(axis=1) / (flow_c**2).sum(axis=1)
-    return np.where(_full(bars.close), slope, np.nan)
+    return np.where(b.whole(b.bars.close), slope, np.nan)
 
 
-def _amihud(bars: Bars) -> Floats:
-    returns = 1e4 * np.abs(bars.close[:, 1:] / bars.close[:, :-1] - 1.0)
-    volume = bars.quote_volume[:, 1:] / 1e6
+def _amihud(b: Windows) -> Floats:
+    returns = 1e4 * np.abs(_returns(b.bars.close))
+    volume = b.bars.quote_volume[..., 1:] / 1e6
     traded = volume > 0
     each = np.where(traded, returns / np.where(traded, volume, 1.0), 0.0)
-    known = _full(bars.close) & _full(volume)
-    return np.where(known, each.sum(axis=1) / traded.sum(axis=1), np.nan)
+    known = b.whole(b.bars.close) & b.whole(volume)
+    return np.where(known, b.cut(each).sum(axis=1) / b.count(traded), np.nan)
 
 
-def _hasbrouck(bars: Bars) -> Floats:
-    flow = _net_quote(bars)
+def _hasbrouck(b: Windows) -> Floats:
+    flow = _net_quote(b.bars)
     root = np.sign(flow) * np.sqrt(np.abs(flow))
-    slope = 1e4 * (root * _returns(bars)).sum(axis=1) / (root**2).sum(axis=1)
-    return np.where(_full(bars.close), slope, np.nan)
+    slope = 1e4 * b.cut(root * np.diff(b.log_close)).sum(axis=1) / b.cut(root**2).sum(axis=1)
+    return np.where(b.whole(b.bars.close), slope, np.nan)
 
 
 def vpin(volume: Floats, buy_volume: Floats, buckets: int = VPIN_BUCKETS) -> Floats:
@@ -558,37 +601,35 @@ def _interpolated(x: Floats, known: Floats, values: Floats) -> Floats:
     return np.where(low == last, values[:, -1:], between)
 
 
-def _vpin(bars: Bars) -> Floats:
-    return vpin(bars.volume, bars.buy_volume)
+def _vpin(b: Windows) -> Floats:
+    return vpin(b.cut(b.bars.volume), b.cut(b.bars.buy_volume))
 
 
-def _permutation_entropy(bars: Bars) -> Floats:
-    a, b, c = bars.close[:, :-2], bars.close[:, 1:-1], bars.close[:, 2:]
+def _permutation_entropy(windows: Windows) -> Floats:
+    close = windows.bars.close
+    a, b, c = close[..., :-2], close[..., 1:-1], close[..., 2:]
     # ties count as in order of time, as in the paper
     code = 4 * (a <= b) + 2 * (b <= c) + (a <= c)
-    n, m = code.shape
-    counts = np.zeros((n, 8))
-    for value in range(8):
-        counts[:, value] = (code == value).sum(axis=1)
-    share = counts / m
+    counts = np.stack([windows.count(code == value) for value in range(8)], axis=1)
+    share = counts / (BARS - PERMUTATION_ORDER + 1)
     entropy = -np.where(share > 0, share * np.log(np.where(share > 0, share, 1.0)), 0.0).sum(axis=1)
-    return np.where(_full(bars.close), entropy / np.log(6.0), np.nan)
+    return np.where(windows.whole(close), entropy / np.log(6.0), np.nan)
 
 
-def _variance_ratio(bars: Bars) -> Floats:
+def _variance_ratio(b: Windows) -> Floats:
     q = VARIANCE_RATIO_LAG
-    price = np.log(bars.close)
-    one = np.diff(price, axis=1)
+    price = b.log_close
+    one = b.cut(np.diff(price))
     n = one.shape[1]
     mean = one.mean(axis=1, keepdims=True)
     variance_1 = ((one - mean) ** 2).sum(axis=1) / (n - 1)
-    long = price[:, q:] - price[:, :-q]
+    long = b.cut(price[..., q:] - price[..., :-q])
     m = q * (n - q + 1) * (1.0 - q / n)
     variance_q = ((long - q * mean) ** 2).sum(axis=1) / m
-    return np.where(_full(bars.close), variance_q / variance_1, np.nan)
+    return np.where(b.whole(b.bars.close), variance_q / variance_1, np.nan)
 
 
-_FROM_BARS: dict[str, Callable[[Bars], Floats]] = {
+_FROM_BARS: dict[str, Callable[[Windows], Floats]] = {
     "corwin_schultz_spread": _corwin_schultz,
     "abdi_ranaldo_spread": _abdi_ranaldo,
     "kyle_lambda": _kyle,
@@ -625,14 +666,34 @@ def _read_compute(plpy: Any, cache: dict[str, Any], symbol: str, grid: Times) ->
 
 
 def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
-    names = tuple(Bars.__dataclass_fields__)
-    window = bars.windows(grid, BARS + w.QUIET, (*names, "open"))
+    mids = series.windows(grid, MINUTES + MID_AGE, ("mid",))["mid"]
+    return _columns(_of_trades(of_minutes(series, grid), mids) | _at_bars(bars, grid))
+
+
+def _at_bars(bars: w.Series, grid: Times) -> dict[str, Floats]:
+    """The features made of bars at ascending grid times, each as known at its time."""
+    reach = BARS + w.QUIET
+    first = (grid - bars.start) // w.MINUTE - reach
+    begin, end = int(first[0]), int(first[-1]) + reach
+    if len(grid) > 1 and begin >= 0 and end <= len(bars.final["close"]):
+        row = {name: bars.final[name][None, begin:end].copy() for name in _CHANNELS}
+        w.fill_quiet(row)
+        if np.isfinite(
+            row["close"]
+        ).all():  # so all gaps are short, and each window has them filled
+            line = Bars(**{name: values[0] for name, values in row.items()})
+            out = _of_bars(Windows(line, first - begin + w.QUIET))
+            rows = bars.unsettled(grid, reach)
+            for name, values in _of_bar_windows(bars, grid[rows]).items() if len(rows) else ():
+                out[name][rows] = values
+            return out
+    return _of_bar_windows(bars, grid)
+
+
+def _of_bar_windows(bars: w.Series, grid: Times) -> dict[str, Floats]:
+    window = bars.windows(grid, BARS + w.QUIET, _CHANNELS)
     w.fill_quiet(window)
-    return compute(
-        of_minutes(series, grid),
-        series.windows(grid, MINUTES + MID_AGE, ("mid",))["mid"],
-        Bars(**{name: window[name][:, w.QUIET :] for name in names}),
-    )
+    return _of_bars(Windows(Bars(**{name: x[:, w.QUIET :] for name, x in window.items()})))
 
 
 def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:

@@ -192,11 +192,12 @@ def asked(plpy: Any, text: str | None) -> Params:
 
 def keep(
     plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: str
-) -> Mask:
-    """Which grid times a training set keeps."""
-    found = find(plpy, cache, symbol, grid, width, asked(plpy, params))
-    kept: Mask = ~np.asarray(found.reasons.any(axis=1))
-    return kept
+) -> tuple[Mask, w.Times]:
+    """Which grid times a training set keeps, and how many it does not, in the order of REASONS
+    (a time may have several) and in all."""
+    reasons = find(plpy, cache, symbol, grid, width, asked(plpy, params)).reasons
+    kept: Mask = ~np.asarray(reasons.any(axis=1))
+    return kept, np.append(reasons.sum(axis=0), (~kept).sum()).astype(np.int64)
 
 
 Row = tuple[float, list[str], float | None, float | None, float | None, float | None]

@@ -133,9 +133,7 @@ def _fill(
         missing &= ~_unknowable(plpy, spec, symbol, times, oldest, newest)
     if missing.any():
         family = families.find(plpy, cache, spec["definition"])
-        whole = bool(missing.all())
-        computed = families.matrix(plpy, cache, family, symbol, times if whole else times[missing])
-        out[slice(None) if whole else missing] = computed
+        out[missing] = families.matrix(plpy, cache, family, symbol, times[missing])
 
 
 def _unknowable(
@@ -191,9 +189,12 @@ def matrix(
                 blocks = whole.get(symbol, [])
                 yield from _with_blocks(plpy, local, spec, symbol, times, blocks)
                 continue
-            values: Floats = np.empty((len(times), spec["k"]))
-            row = rows.pop(symbol, {"ts": None})
-            _fill(plpy, local, spec, symbol, times, _piece(row, spec), values)
+            if symbol in rows:
+                values: Floats = np.empty((len(times), spec["k"]))
+                _fill(plpy, local, spec, symbol, times, _piece(rows.pop(symbol), spec), values)
+            else:
+                family = families.find(plpy, cache, spec["definition"])
+                values = families.matrix(plpy, local, family, symbol, times)
             yield from _known(symbol, times, values)
 
 

@@ -71,8 +71,9 @@ def base_rate(
 
 def assemble(
     plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, start: float, end: float, as_of: float
-) -> tuple[Times, Times, Floats, Floats]:
-    """Times, label ends, targets and features (n, k) of one symbol's training set.
+) -> tuple[Times, Times, Floats, Floats, Times | None]:
+    """Times, label ends, targets and features (n, k) of one symbol's training set, and where it is
+    filtered, how many times were left out, as :func:`alphaplus.server.noise.keep` counts them.
 
     ``spec`` is a row with kind, horizon, params, step, set_id, definition, set_kind, k, noise.
     Rows whose label is not known by as_of, or of which no feature is known, are left out, and where
@@ -89,10 +90,11 @@ def assemble(
     seen = np.isfinite(features).any(axis=1)
     if not seen.all():
         grid, target, features = grid[seen], target[seen], features[seen]
+    dropped = None
     if spec["noise"] not in (None, "false", "null"):
-        kept = noise.keep(plpy, cache, symbol, grid, width, spec["noise"])
+        kept, dropped = noise.keep(plpy, cache, symbol, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
-    return grid, grid + label.horizon, target, features
+    return grid, grid + label.horizon, target, features, dropped
 
 
 def _spec(plpy: Any, model: str) -> Any:
@@ -106,7 +108,7 @@ def _all(
     model: str,
     symbols: list[str],
     ends: tuple[float, float, float],
-) -> Iterator[tuple[str, Times, Times, Floats, Floats]]:
+) -> Iterator[tuple[str, Times, Times, Floats, Floats, Times | None]]:
     spec = _spec(plpy, model)
     for symbol in symbols:
         yield symbol, *assemble(plpy, cache, spec, symbol, *ends)
@@ -122,7 +124,7 @@ def training_rows(
     as_of: float,
 ) -> Iterator[tuple[str, float, float, list[float], float]]:
     """``(symbol, seconds, label end, features, target)`` by symbol and time."""
-    for symbol, grid, ends, target, features in _all(
+    for symbol, grid, ends, target, features, _ in _all(
         plpy, cache, model, symbols, (start, end, as_of)
     ):
         columns = (grid / w.SECOND).tolist(), (ends / w.SECOND).tolist()
@@ -138,6 +140,8 @@ class Table(NamedTuple):
         target: (n,) float64.
         symbols: (n,) int32, from 1, the number of each row's symbol.
         features: (n, k) float64.
+        dropped: (6,) int64, rows that noise filtering left out, by reason and in all; none where
+            the model does not ask for it.
     """
 
     ts: Times
@@ -145,6 +149,7 @@ class Table(NamedTuple):
     target: Floats
     symbols: npt.NDArray[np.int32]
     features: Floats
+    dropped: Times
 
     def sha256(self) -> bytes:
         """Of ts, label_end, target and the features row by row, little-endian."""
@@ -164,7 +169,10 @@ def training_table(
     as_of: float,
 ) -> Table:
     """The training set of some symbols (none: no rows)."""
-    parts = [part[1:] for part in _all(plpy, cache, model, symbols, (start, end, as_of))]
+    found = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
+    parts = [part[1:5] for part in found]
+    counts = [part[5] for part in found if part[5] is not None]
+    dropped = np.sum(counts, axis=0) if counts else np.zeros(0, dtype=np.int64)
     lengths = [len(part[0]) for part in parts]
     numbers = np.repeat(np.arange(1, len(parts) + 1, dtype=np.int32), lengths)
     if len(parts) == 1:
@@ -181,7 +189,7 @@ def training_table(
         target, features = np.zeros(0), np.zeros((0, k))
     # PostgreSQL's users count from 1970
     epoch = w.EPOCH * w.SECOND
-    return Table(grid + epoch, ends + epoch, target, numbers, features)
+    return Table(grid + epoch, ends + epoch, target, numbers, features, dropped)
 
 
 def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, 
 
 def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
     """:func:`training_table` as it lies in memory, little-endian: the numbers of rows and features
-    (int64), then its arrays one after the other, the features row by row."""
+    (int64), then its arrays one after the other, the features row by row, last what was dropped."""
     table = training_table(plpy, cache, *which)
     shape = np.array(table.features.shape, dtype=np.int64)
     return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))

@@ -40,20 +40,22 @@ def live_many(
     plan = plans.get("_stored")
     if plan is None:
         plan = plans["_stored"] = plpy.prepare(
-            "select feature._stored($1, $2, to_timestamp($3)) as vector", ["int4", "text", "float8"]
+            "select feature._stored(s.set_id, $2, to_timestamp(s.seconds)) as vector"
+            " from unnest($1, $3) as s (set_id, seconds)",
+            ["int4[]", "text", "float8[]"],
         )
+    times = [time + w.EPOCH for time in seconds or ()]
     parts: list[list[float] | None] = [
-        plpy.execute(plan, [set_id, symbol, time + w.EPOCH])[0]["vector"]
-        for set_id, time in zip(set_ids or (), seconds or (), strict=True)
+        row["vector"] for row in plpy.execute(plan, [set_ids or [], symbol, times])
     ]
     asked = [
         (families.find(plpy, cache, definitions[i]), i) for i, p in enumerate(parts) if p is None
     ]
     cache.setdefault("alphaplus.runs", carried.Memory())
-    # What is read for this call is kept for this call; who reads furthest back reads first.
-    flows = any(family.series is None for family, _ in asked)
-    local = {**cache, "alphaplus.reads": families.Reads(flows)}
-    for family, i in sorted(asked, key=lambda one: -one[0].needs.bars * one[0].grid):
+    # What is read for this call is kept for this call.
+    reads = families.Reads(tuple(family for family, _ in asked))
+    local = {**cache, "alphaplus.reads": reads}
+    for family, i in sorted(asked, key=lambda one: reads.order(one[0])):
         grid = np.array([round(seconds[i] * w.SECOND)], dtype=np.int64)
         parts[i] = families.matrix(plpy, local, family, symbol, grid)[0].tolist()
     return [value for part in parts if part is not None for value in part]

@@ -234,7 +234,7 @@ class Series:
         size = len(next(iter(self.final.values()))) if self.final else 0
         if len(grid) and width <= last.min() and last.max() <= size:
             # Whole windows out of what is there: many times as fast as gathering their buckets.
-            out = {name: _sliding(self.final[name], last - width, width) for name in names}
+            out = {name: sliding(self.final[name], last - width, width) for name in names}
             if len(self.odd.index):
                 self._substitute(grid, last, width, out)
             return out
@@ -290,6 +290,12 @@ class Series:
         fits = (column >= 0) & (column < width)
         return state[fits], row[fits], column[fits]
 
+    def unsettled(self, grid: Times, width: int) -> Times:
+        """The rows of :meth:`windows` that show some bucket otherwise than it stands."""
+        if not len(self.odd.index):
+            return _NONE
+        return np.unique(self._replaced(grid, (grid - self.start) // self.width, width)[1])
+
     def at(self, as_of: int) -> dict[str, Floats]:
         """The whole series as known at one time: (buckets,) per channel."""
         out = {name: value.copy() for name, value in self.final.items()}
@@ -305,7 +311,7 @@ class Series:
         return out
 
 
-def _sliding(values: Floats, first: Times, width: int) -> Floats:
+def sliding(values: Floats, first: Times, width: int) -> Floats:
     """The windows of a channel that begin at ``first``, each its own copy: (n, width, ...)."""
     step = values.strides[0]
     view = np.lib.stride_tricks.as_strided(
@@ -421,8 +427,8 @@ class Steps:
     expires: Times
     values: Mapping[str, Floats]
 
-    def at(self, grid: Times, max_age: int) -> dict[str, Floats]:
-        """The latest value (by ts) known at each grid time and not older than ``max_age``."""
+    def rows(self, grid: Times, max_age: int) -> Times:
+        """The latest row (by ts) known at each grid time and not older than ``max_age``; or -1."""
         chosen = np.full(len(grid), -1)
         begin = np.searchsorted(grid, np.maximum(self.usable, self.ts))
         end = np.minimum(
@@ -431,10 +437,18 @@ class Steps:
         )
         for i in range(len(self.ts)):
             chosen[begin[i] : end[i]] = i
+        return chosen
+
+    def at(self, grid: Times, max_age: int) -> dict[str, Floats]:
+        """The values of :meth:`rows`, NaN where there is none."""
+        return self.taken(self.rows(grid, max_age))
+
+    def taken(self, chosen: Times) -> dict[str, Floats]:
+        """The values of some rows, NaN for -1."""
         return {
             name: np.where(chosen >= 0, value[np.maximum(chosen, 0)], np.nan)
             if len(value)
-            else np.full(len(grid), np.nan)
+            else np.full(len(chosen), np.nan)
             for name, value in self.values.items()
         }
 

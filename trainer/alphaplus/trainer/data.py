@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 Times = NDArray[np.int64]
 
 SLICE_BYTES = 128 << 20  # of a set's features, at once
+# What ml._training_bytes counts of the rows that noise filtering drops; a row may have several.
+DROPPED = ("hampel", "bad_tick", "volume", "spread", "gap", "any")
 LARGE = 16 << 20  # worth a second reader
 READERS = 4
 
@@ -35,6 +37,7 @@ class Matrix:
         y: (n,) float64 target.
         sha256: as ``ml.training_matrix`` gives it, to prove that the set can be made again.
         symbols: (n,) number of each row's symbol; empty: all of one.
+        dropped: rows that noise filtering left out of it, by reason and in all; empty: not asked.
     """
 
     ts: Times
@@ -43,6 +46,7 @@ class Matrix:
     y: Array
     sha256: bytes
     symbols: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    dropped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -56,7 +60,7 @@ class Matrix:
         """The chosen rows."""
         return Matrix(
             self.ts[chosen], self.label_end[chosen], self.x[chosen], self.y[chosen], self.sha256,
-            self.symbol[chosen],
+            self.symbol[chosen], self.dropped,
         )  # fmt: skip
 
 
@@ -148,6 +152,7 @@ class _Part(NamedTuple):
     y: Array
     symbols: NDArray[np.int32]
     x: Array
+    dropped: list[int]
 
 
 def _slice(
@@ -168,7 +173,8 @@ def _slice(
         arrays.append(np.frombuffer(row[0], dtype=kind, count=count, offset=at))
         at += arrays[-1].nbytes
     ts, label_end, y, symbols, x = arrays
-    return _Part(ts, label_end, y, symbols, x.reshape(n, k))
+    dropped = np.frombuffer(row[0], dtype="<i8", offset=at).tolist() if len(row[0]) > at else []
+    return _Part(ts, label_end, y, symbols, x.reshape(n, k), dropped)
 
 
 def _join(parts: list[_Part], features: int) -> Matrix:
@@ -177,6 +183,8 @@ def _join(parts: list[_Part], features: int) -> Matrix:
     ts, label_end = np.empty((2, n), dtype=np.int64)
     symbols = np.empty(n, dtype=np.int64)
     y, x = np.empty(n), np.empty((n, features))
+    counts = [part.dropped for part in parts if part.dropped]
+    dropped = dict(zip(DROPPED, map(sum, zip(*counts, strict=True)), strict=True)) if counts else {}
     at = 0
     while parts:
         part = parts.pop(0)
@@ -188,7 +196,7 @@ def _join(parts: list[_Part], features: int) -> Matrix:
     digest = hashlib.sha256()
     for array in (ts, label_end, y, x):
         digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
-    return Matrix(ts, label_end, x, y, digest.digest(), symbols)
+    return Matrix(ts, label_end, x, y, digest.digest(), symbols, dropped)
 
 
 def read_folds(

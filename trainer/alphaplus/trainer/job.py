@@ -264,6 +264,12 @@ def _read(
     try:
         matrix = data.read_matrix(reader, job["job_id"], lease, len(job["features"]))
         with reader() as conn:
+            if matrix.dropped:
+                counts = Jsonb({"noise": matrix.dropped})
+                conn.execute(
+                    "select ml._job_progress(%s, %s, null, null, %s)",
+                    (job["job_id"], lease, counts),
+                )
             folds = data.read_folds(conn, job["job_id"], lease, matrix)
     finally:
         heartbeat.busy.clear()

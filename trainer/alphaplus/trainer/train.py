@@ -400,6 +400,8 @@ def train(
         )
     if searched:
         measured["search"] = searched
+    if matrix.dropped:
+        measured["noise"] = {"rows": len(matrix) + matrix.dropped["any"], "dropped": matrix.dropped}
     fold_metrics = []
     for fold in found.folds:
         i = found.fold == fold.fold
