@@ -17,7 +17,7 @@ select
 from market._trades_1m a
 group by a.symbol, a.bucket;
 comment on view market.trades_1m is
-'Trades by minute: prices in quote currency, volumes in base units, quote volumes in quote currency, buy = the aggressor bought. usable_at: since when all of it was known.';
+'Trades by minute: prices in quote currency, volumes in base units, quote volumes in quote currency, buy = the aggressor bought. Trades of one microsecond are in the order of their ids as text ("C"), which is that of numbers of as many digits. usable_at: since when all of it was known.';
 
 create or replace view market.book_1m as
 select

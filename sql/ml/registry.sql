@@ -428,12 +428,12 @@ begin
         join ml.model_versions v on v.version_id = s.id and v.archived_at is null
         where s.i < cardinality(v_stack) and s.id <> v_stack[cardinality(v_stack)];
         if v_below is null then
-            raise exception '% cannot be rolled back %', ml._key(model, v_symbol, regime),
+            raise exception '% cannot be rolled back %', concat_ws(', ', model, v_symbol, regime),
                 case when to_version is null then format('%s step(s)', steps)
                     else format('to version %s', to_version) end
             using errcode = 'AP408',
                 detail = format('Versions to go back to, nearest first: %s.', v_targets),
-                hint = 'See ml.alias_log; a version that was never champion is promoted.';
+                hint = 'See ml.alias_history; a version that was never champion is promoted.';
         end if;
         v_stack := v_stack[:v_below];
         v_targets := v_targets || v_stack[v_below];

@@ -69,7 +69,7 @@ def history(
 def test_the_family_is_a_set_with_its_formulas(market: Conn) -> None:
     row = market.execute(
         "select cardinality(features), lookback > interval '0' from feature.sets"
-        " where name = 'liquidation' and version = 2"
+        " where name = 'liquidation' and version = 3"
     ).fetchone()
     assert row == (25, True)
     missing = market.execute(
@@ -105,6 +105,21 @@ def test_live_is_history_to_the_last_bit(market: Conn, family: str) -> None:
             np.testing.assert_allclose(
                 vector, whole[minute], rtol=0 if exact else 1e-9, atol=0 if exact else 1e-9
             )
+
+
+def test_where_nothing_is_seen_any_more_nothing_is_said_to_be_zero(market: Conn) -> None:
+    names = market.execute(
+        "select features from feature.sets where name = 'liquidation' and version = 3"
+    ).fetchall()[0][0]
+    whole = history(market, MINUTES - 30, MINUTES + 200)
+    seen = dict(zip(names, live(market, MINUTES), strict=True))
+    assert not np.isnan([seen["long_liquidations"], seen["open_interest_change"]]).any()
+    for minute in (MINUTES + 70, MINUTES + 150, MINUTES + 30 * 24 * 60):
+        after = dict(zip(names, live(market, minute), strict=True))
+        for name in ("long_liquidations", "short_liquidations", "open_interest_change"):
+            assert np.isnan(after[name]), (minute, name)
+        if minute in whole:
+            np.testing.assert_array_equal(whole[minute], list(after.values()))
 
 
 @pytest.mark.parametrize("family", MINUTELY)
@@ -250,7 +265,7 @@ def test_what_becomes_known_later_changes_nothing_before(
 def model(conn: Conn, label: str = "direction_15m") -> None:
     conn.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
-        " values (%s, %s, 'liquidation', 2) on conflict (model) do update"
+        " values (%s, %s, 'liquidation', 3) on conflict (model) do update"
         " set feature_set = excluded.feature_set, feature_version = excluded.feature_version",
         (label, label),
     )

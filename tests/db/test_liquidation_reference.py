@@ -200,7 +200,7 @@ def plain(conn: Conn, t: int) -> dict[str, float]:
 
 def test_each_feature_is_its_definition(market: Conn) -> None:
     row = market.execute(
-        "select features from feature.sets where name = 'liquidation' and version = 2"
+        "select features from feature.sets where name = 'liquidation' and version = 3"
     ).fetchone()
     assert row is not None
     names = row[0]

@@ -61,7 +61,7 @@ def world(db_module: Conn, server: Server) -> dict[tuple[str, str], int]:
     )
     db.execute(
         "insert into ml.models (model, label, feature_set, feature_version, expires_after)"
-        " select l.label, l.label, 'liquidation', 2, '10000 days' from ml.labels l"
+        " select l.label, l.label, 'liquidation', 3, '10000 days' from ml.labels l"
         " where l.description = 'test'"
     )
     db.execute(

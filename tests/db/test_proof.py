@@ -40,7 +40,7 @@ def read(db: Conn, symbol: str, signal: bool = True) -> tuple[Matrix, list[Fold]
     )
     db.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
-        " values ('large_15m', 'large_15m', 'liquidation', 2)"
+        " values ('large_15m', 'large_15m', 'liquidation', 3)"
     )
     db.execute("call market.refresh_aggregates()")
     row = db.execute(

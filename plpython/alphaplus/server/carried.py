@@ -23,9 +23,9 @@ Channels = dict[str, Floats]
 # precede, which only the functions of ``ta`` have seen.
 Compute = Callable[[Channels, int, Any], Floats]
 
-LIMIT = 512  # runs a backend keeps, each of some ten to a hundred kilobytes
+LIMIT = 256  # runs a backend keeps, a tenth of a megabyte each; a set has one a length of bars
 TAIL = 32  # bars, the last among them, that a calculation may look at by itself
-FEW = 2 * TAIL  # bars with which it is not worth it
+FEW = 2 * TAIL  # of fewer bars nothing is carried on
 MOST = 4  # bars that are given one by one; for more of them a run over all is as fast
 
 
@@ -101,14 +101,17 @@ class _Open:
         self.calls: list[_Call] = []
 
     def __getattr__(self, function: str) -> Callable[..., Any]:
+        from talib import stream
+
         def called(*arguments: Any) -> Any:
             at = self.at
             self.at = at + 1
             if at < len(self.calls):
                 return self.calls[at].step(arguments)
-            call = _Call(function, arguments)
-            self.calls.append(call)
-            return call.filled
+            inputs = sum(isinstance(argument, np.ndarray) for argument in arguments)
+            handle, filled = getattr(stream, function).open_and_fill(*arguments)
+            self.calls.append(_Call(handle, filled, inputs))
+            return filled
 
         setattr(self, function, called)
         return called
@@ -117,23 +120,21 @@ class _Open:
 class _Call:
     """One call of one function: its handle, and its newest values."""
 
-    def __init__(self, function: str, arguments: tuple[Any, ...]) -> None:
-        from talib import stream
+    __slots__ = ("end", "inputs", "single", "update", "values")
 
-        self.inputs = sum(isinstance(argument, np.ndarray) for argument in arguments)
-        handle, self.filled = getattr(stream, function).open_and_fill(*arguments)
-        self.update = handle.update
-        outputs = self.filled if isinstance(self.filled, tuple) else (self.filled,)
-        self.single = outputs is not self.filled
+    def __init__(self, handle: Any, filled: Any, inputs: int) -> None:
+        self.inputs, self.update = inputs, handle.update
+        self.single = not isinstance(filled, tuple)
+        outputs = (filled,) if self.single else filled
         # Room for some bars more: where it ends, the newest values move to its beginning.
-        self.values = [np.resize(x[-TAIL:], 4 * TAIL) for x in outputs]
+        self.values = [np.resize(x[-TAIL:], 2 * TAIL) for x in outputs]
         self.end = TAIL
 
     def step(self, arguments: tuple[Any, ...]) -> Any:
         """The values of the last bars, given the same arguments a bar later."""
         found = self.update(*[values[-1] for values in arguments[: self.inputs]])
         end = self.end
-        if end == 4 * TAIL:
+        if end == 2 * TAIL:
             for values in self.values:
                 values[:TAIL] = values[-TAIL:]
             end = TAIL

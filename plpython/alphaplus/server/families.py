@@ -804,7 +804,10 @@ class Sources:
         return Inputs(grid, **parts)
 
     def _open_interest_before(self, grid: Times, age: int, back: int) -> dict[str, Floats]:
-        """Open interest as it stood ``back`` before t, as far as it was known by t."""
+        """Open interest as it stood ``back`` before t, as far as it was known by t.
+
+        Nothing where no row came since: what it has changed by is not known then.
+        """
         steps = self.open_interest
         moved = w.Steps(
             steps.ts + back,
@@ -812,7 +815,8 @@ class Sources:
             steps.expires,
             steps.values,
         )
-        return moved.at(grid, age)
+        before = moved.rows(grid, age)
+        return moved.taken(np.where(before == steps.rows(grid, age), -1, before))
 
 
 def _steps(row: Any, alias: str, names: tuple[str, ...]) -> w.Steps:

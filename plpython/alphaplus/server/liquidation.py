@@ -4,7 +4,8 @@ All look back from the grid time ``t`` over one-minute buckets closed by ``t`` a
 Up to five minutes without a trade count as quiet (volume 0, last close); a longer stretch is a
 hole. Notional is in quote currency. A value is NaN where it cannot be known: its window is not
 full, no book within five minutes, no funding or open interest within a day, no liquidation feed
-yet. No liquidations while the feed is covering is 0.
+yet. No liquidations is 0 from the feed's first one on, while anything is known of the market's last
+hour. Where open interest did not come anew within the hour, its change is not known.
 """
 
 from __future__ import annotations
@@ -111,13 +112,14 @@ FEATURES = (
     ),
     Feature(
         "long_liquidations",
-        "ln(1 + liquidated long notional of 15 minutes)",
+        "ln(1 + liquidated long notional of 15 minutes); 0 where there was none, while a trade,"
+        " book or liquidation of the last hour is known",
         "log quote",
         "definition",
     ),
     Feature(
         "short_liquidations",
-        "ln(1 + liquidated short notional of 15 minutes)",
+        "ln(1 + liquidated short notional of 15 minutes); 0 as for long_liquidations",
         "log quote",
         "definition",
     ),
@@ -130,7 +132,10 @@ FEATURES = (
     ),
     Feature("funding_rate", "last funding known, for eight hours", "bp", "definition"),
     Feature(
-        "open_interest_change", "ln(open interest / that of an hour ago)", "log ratio", "definition"
+        "open_interest_change",
+        "ln(open interest / that of an hour ago); null where none came since",
+        "log ratio",
+        "definition",
     ),
     Feature(
         "toxicity_x_volatility",
@@ -154,6 +159,7 @@ FEATURES = (
 def compute(inputs: Inputs) -> Floats:
     """The features at each grid time: (n, 25) in the order of :data:`FEATURES`."""
     bars, book = inputs.bars, inputs.book
+    seen = _seen(inputs)
     fill_quiet(bars)
     out: dict[str, Floats] = {}
     volume, quote = bars["volume"], bars["quote_volume"]
@@ -179,7 +185,7 @@ def compute(inputs: Inputs) -> Floats:
     out.update(_book(book, minute))
 
     longs, shorts = inputs.liquidations["long_notional"], inputs.liquidations["short_notional"]
-    quiet = np.where(inputs.liquidations_covered, 0.0, np.nan)[:, None]
+    quiet = np.where(inputs.liquidations_covered & seen, 0.0, np.nan)[:, None]
     longs = np.where(np.isfinite(longs), longs, quiet)
     shorts = np.where(np.isfinite(shorts), shorts, quiet)
     out["long_liquidations"] = np.log1p(longs[:, -15:].sum(axis=1))
@@ -197,6 +203,19 @@ def compute(inputs: Inputs) -> Floats:
     out["volatility_x_illiquidity"] = volatility * (1.0 - out["liquidity_score"])
     out["funding_x_momentum"] = out["funding_rate"] * out["momentum"]
     return np.stack([out[feature.name] for feature in FEATURES], axis=1)
+
+
+def _seen(inputs: Inputs) -> npt.NDArray[np.bool_]:
+    """Is anything known of the market in the last hour? If not, its feeds may be down."""
+    minutes = (
+        inputs.bars["volume"][:, -LIQUIDATIONS:],
+        inputs.book["two_sided_count"][:, -LIQUIDATIONS:],
+        inputs.liquidations["event_count"],
+    )
+    seen = np.zeros(len(minutes[0]), dtype=bool)
+    for part in minutes:
+        seen |= np.isfinite(part).any(axis=1)
+    return seen
 
 
 def last_book(book: dict[str, Floats]) -> dict[str, Floats]:
@@ -271,8 +290,8 @@ def _nan_median(values: Floats) -> Floats:
 
 FAMILY = Family(
     name="liquidation",
-    version=2,
-    revision="2",
+    version=3,
+    revision="3",
     description="Order flow, book, volume, liquidations, funding: for forced-liquidation models.",
     features=FEATURES,
     needs=Needs(

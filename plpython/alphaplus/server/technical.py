@@ -608,40 +608,65 @@ class Plan:
                 found.setdefault(calculation.outputs[place].kind, []).append(column)
         return {kind: found[kind] for kind in found if kind != "pure" and self.relative}
 
+    @cached_property
+    def units(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Of each column the unit it is held in, as :meth:`_newest` numbers them, and whether it is
+        a price."""
+        unit = np.zeros(len(self.names), dtype=np.int64)
+        price = np.zeros(len(self.names), dtype=np.bool_)
+        for kind, columns in self.kinds.items():
+            unit[columns] = {"price": 1, "delta": 1, "volume": 2, "force": 3}[kind]
+            price[columns] = kind == "price"
+        return unit, price
+
     def compute(self, bars: Bars, last: bool = False) -> Floats:
         """All outputs at every bar, (bars, outputs), or at the ``last`` one alone, (1, outputs);
         NaN until an output has its warm-up."""
+        if last:
+            return self._newest(bars)
         count = bars.count
-        out = np.full((len(self.names), min(count, 1) if last else count), np.nan)
+        out = np.full((len(self.names), count), np.nan)
         if count == 0:
             return out.T
         for calculation, places in self.calculations:
             values = calculation.call(bars)
             for place, column in places:
                 begin = calculation.outputs[place].warmup - 1
-                if not last:
-                    out[column, begin:] = values[place][begin:]
-                elif begin < count:
-                    out[column, 0] = values[place][-1]
+                out[column, begin:] = values[place][begin:]
         for kind, columns in self.kinds.items():
             _make_relative(kind, out, columns, bars)
         return out.T
 
+    def _newest(self, bars: Bars) -> Floats:
+        count = bars.count
+        row = [math.nan] * len(self.names)
+        if count == 0:
+            return np.empty((0, len(row)))
+        for calculation, places in self.calculations:
+            values = calculation.call(bars)
+            for place, column in places:
+                if calculation.outputs[place].warmup <= count:
+                    row[column] = values[place][-1]
+        out = np.array([row])
+        unit, price = self.units
+        if unit.any():
+            close, volume = bars.close[-1], math.nan
+            if "volume" in self.kinds or "force" in self.kinds:
+                volume = _positive(bars.volume_20[-1:])[0]
+            out /= np.array([1.0, close, volume, close * volume])[unit]
+            out[:, price] -= 1
+        return out
+
 
 def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> None:
-    """Make these rows of ``out``, as many bars as it has up to the last, relative."""
-    size = out.shape[1]
-    close = bars.close[-size:]
+    """Make these rows of ``out``, of as many bars, relative."""
+    close = bars.close
     if kind in ("volume", "force"):
-        unit = _positive(bars.volume_20[-size:])
+        unit = _positive(bars.volume_20)
         if kind == "force":
             unit = close * unit
     else:
         unit = close
-    if size == 1:  # all at once
-        rows = out[columns] / unit
-        out[columns] = rows - 1 if kind == "price" else rows
-        return
     for column in columns:
         row = out[column]
         row /= unit
@@ -680,13 +705,18 @@ def series_matrix(
         return out
     width, warmup, block, max_age = stretch
     span = block * width
-    anchors = grid // span
-    start = int(anchors[0]) * span - warmup * width
+    start = int(grid[0]) // span * span - warmup * width
     series = read(width, start, int(grid[-1]))
     size = len(series.final["close"])
     if size == 0:
         out[:] = np.nan
         return out
+    if len(grid) == 1:
+        over = min((int(grid[0]) - start) // width, size)
+        if not len(series.odd.between(0, over, grid)):
+            out[0] = _newest(series, over, stretch, compute, keep)
+            return out
+    anchors = grid // span
     closed = np.minimum((grid - start) // width, size)  # bars closed by each time
     edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
     bars = _Dense(series.final)
@@ -700,12 +730,29 @@ def series_matrix(
                 continue
             odd = series.odd.between(first, last, grid[rows_])
             alone = high - low == 1 and len(odd) == 0
-            kept = keep((width, compute)) if keep and alone else None
-            run = _Run(bars, (first, last), compute, max_age, alone, kept)
+            run = _Run(bars, (first, last), compute, max_age, alone)
             run.at(closed[rows_], closed[rows_], out[rows_])
             if len(odd):
                 _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
     return out
+
+
+def _newest(
+    series: w.Series, closed: int, stretch: Stretch, compute: Compute, keep: Keep | None
+) -> Floats | float:
+    """The row of the last of the ``closed`` bars of a series that were never otherwise; NaN where
+    there is none, or it is too old."""
+    dense = _Dense({name: series.final[name][:closed] for name in CHANNELS})
+    if not len(dense.places) or closed - dense.places[-1] > stretch.max_age:
+        return math.nan
+    with np.errstate(all="ignore"):
+        if keep is None:
+            rows = compute(Bars.of(dense.bars), True)
+        else:
+            run = keep((stretch.width, compute))
+            rows = run.last(dense.bars, _of_channels(compute), _talib())
+    newest: Floats = rows[0]
+    return newest
 
 
 def _of_channels(compute: Compute) -> carried.Compute:
@@ -731,7 +778,7 @@ class _Dense:
 
 class _Run:
     """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
-    no bar's row but the last one's will be asked for, which ``kept`` may carry on to."""
+    no bar's row but the last one's will be asked for."""
 
     def __init__(
         self,
@@ -740,17 +787,13 @@ class _Run:
         compute: Compute,
         max_age: int,
         alone: bool,
-        kept: carried.Run | None = None,
     ) -> None:
         self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
         begin, end = dense.count[places[0]], dense.count[places[1]]
         self.begin, self.values = begin, None
         if end > begin:
             bars = {name: x[begin:end] for name, x in dense.bars.items()}
-            if kept is None:
-                self.values = compute(Bars.of(bars), alone)
-            else:
-                self.values = kept.last(bars, _of_channels(compute), _talib())
+            self.values = compute(Bars.of(bars), alone)
             self.begin = end - len(self.values)  # bars before the first row
 
     def at(self, closed: Times, until: Times, out: Floats) -> None:

@@ -427,8 +427,8 @@ class Steps:
     expires: Times
     values: Mapping[str, Floats]
 
-    def at(self, grid: Times, max_age: int) -> dict[str, Floats]:
-        """The latest value (by ts) known at each grid time and not older than ``max_age``."""
+    def rows(self, grid: Times, max_age: int) -> Times:
+        """The latest row (by ts) known at each grid time and not older than ``max_age``; or -1."""
         chosen = np.full(len(grid), -1)
         begin = np.searchsorted(grid, np.maximum(self.usable, self.ts))
         end = np.minimum(
@@ -437,10 +437,18 @@ class Steps:
         )
         for i in range(len(self.ts)):
             chosen[begin[i] : end[i]] = i
+        return chosen
+
+    def at(self, grid: Times, max_age: int) -> dict[str, Floats]:
+        """The values of :meth:`rows`, NaN where there is none."""
+        return self.taken(self.rows(grid, max_age))
+
+    def taken(self, chosen: Times) -> dict[str, Floats]:
+        """The values of some rows, NaN for -1."""
         return {
             name: np.where(chosen >= 0, value[np.maximum(chosen, 0)], np.nan)
             if len(value)
-            else np.full(len(grid), np.nan)
+            else np.full(len(chosen), np.nan)
             for name, value in self.values.items()
         }
 
