@@ -9,7 +9,8 @@ values
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),
 ('ml.out_of_support_policy', '"flag"', 'What a prediction far from the training rows becomes: flag, null or fallback.'),
-('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.')
+('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.'),
+('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;
 
 -- pg_cron's jobs belong to alphaplus_owner, who owns everything here and nothing elsewhere.

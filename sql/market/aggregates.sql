@@ -11,12 +11,13 @@ declare
     v_source text;
     v_width interval;
     v_definition text;
+    v_kept_from timestamptz;
     v_columns text;
     v_symbols text [];
     v_buckets timestamptz [];
 begin
-    select a.native, a.source::text, a.width, a.definition
-    into strict v_native, v_source, v_width, v_definition
+    select a.native, a.source::text, a.width, a.definition, nullif(a.kept_from, '-infinity')
+    into strict v_native, v_source, v_width, v_definition, v_kept_from
     from market.aggregates a where a.name = refresh_aggregate.name;
     if v_native then
         -- TimescaleDB lets nobody but the owner refresh, and not from a definer's procedure.
@@ -28,7 +29,7 @@ begin
             return;
         end if;
         call public.refresh_continuous_aggregate(
-            pg_catalog.format('market.%I', name || '_rows')::pg_catalog.regclass, null,
+            pg_catalog.format('market.%I', name || '_rows')::pg_catalog.regclass, v_kept_from,
             public.time_bucket(v_width, pg_catalog.now() - interval '10 minutes')
         );
         return;
@@ -164,12 +165,20 @@ $body$,
                 ' and s.ts >= %4$L and s.ts < %5$L'
             )
         );
-        -- The clock refreshes too, and more often: this is for a server without one.
-        perform public.add_continuous_aggregate_policy(
-            format('market.%I', name || '_rows')::regclass, start_offset => null,
-            end_offset => interval '10 minutes', schedule_interval => interval '15 minutes',
-            if_not_exists => true
-        );
+        -- The clock refreshes too, and more often: this is for a server without one. What was
+        -- aggregated of rows that were dropped must stay out of its window, which is two buckets or
+        -- more. A library of the Apache edition has no policies.
+        if current_setting('timescaledb.license', true) = 'timescale'
+            and now() - v_aggregate.kept_from > 3 * v_aggregate.width + interval '1 hour'
+        then
+            perform public.add_continuous_aggregate_policy(
+                format('market.%I', name || '_rows')::regclass,
+                start_offset => case when v_aggregate.kept_from > '-infinity'
+                    then date_trunc('minute', now() - v_aggregate.kept_from) end,
+                end_offset => interval '10 minutes', schedule_interval => interval '15 minutes',
+                if_not_exists => true
+            );
+        end if;
     else
         execute format(
             'comment on table market.%I is %L', name || '_marks',
@@ -249,6 +258,7 @@ $do$;
 
 create or replace procedure market.switch_aggregates(native boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
 as $$
 declare
     v_aggregate market.aggregates;
@@ -266,6 +276,12 @@ begin
     loop
         -- Nobody writes while what watches the writers changes.
         execute format('lock table %s in share row exclusive mode', v_source);
+        if native and exists (
+            select from market.aggregates a where a.source = v_source and a.kept_from > '-infinity'
+        ) then
+            raise exception 'a continuous aggregate cannot take over what was aggregated of the rows of % that were dropped', v_source
+            using errcode = 'AP105', hint = 'Its aggregates are kept by marks; that works on either edition.';
+        end if;
         foreach v_trigger in array array['mark_inserted', 'mark_deleted', 'mark_updated', 'forget_all'] loop
             execute format('drop trigger if exists %I on %s', v_trigger, v_source);
         end loop;
@@ -284,9 +300,20 @@ begin
                     v_aggregate.name || '_rows', v_aggregate.name || '_marks'
                 );
             else
+                execute format(
+                    'create temporary table kept on commit drop as'
+                    ' select r.* from market.%I r where r.bucket < %L',
+                    v_aggregate.name || '_rows', v_aggregate.kept_from
+                );
                 execute format('drop materialized view market.%I', v_aggregate.name || '_rows');
             end if;
             call market._make_rows(v_aggregate.name);
+            if not native then
+                execute format(
+                    'insert into market.%I select k.* from pg_temp.kept k', v_aggregate.name || '_rows'
+                );
+                drop table pg_temp.kept;
+            end if;
             call market._make_readers(v_aggregate.name);
             -- The rights that sql/privileges.sql gives: a view's, or a table's.
             for v_right in
@@ -308,10 +335,10 @@ begin
                 execute format(
                     'insert into market.%I (symbol, bucket)'
                     ' select distinct s.symbol, public.time_bucket(%L::interval, s.ts)'
-                    ' from %s s%s order by 1, 2',
+                    ' from %s s where s.ts >= %L%s order by 1, 2',
                     v_aggregate.name || '_marks', v_aggregate.width, v_source,
-                    case when v_source = 'market.candles'::regclass
-                        then ' where s.timeframe = interval ''1 minute''' else '' end
+                    v_aggregate.kept_from, case when v_source = 'market.candles'::regclass
+                        then ' and s.timeframe = interval ''1 minute''' else '' end
                 );
             end if;
         end loop;
@@ -320,4 +347,62 @@ begin
 end
 $$;
 comment on procedure market.switch_aggregates(boolean) is
-'Let TimescaleDB keep the aggregates (true: continuous aggregates; Community edition only), or keep them by marks (false: either edition). Before a database goes to a server with the Apache edition: false. In one transaction, which holds up writers; the next refresh has everything to do, and until then reads are slow. Errors: AP104 no Community edition here.';
+'Let TimescaleDB keep the aggregates (true: continuous aggregates; Community edition only), or keep them by marks (false: either edition). Before a database goes to a server with the Apache edition: false. In one transaction, which holds up writers; the next refresh has everything to do, and until then reads are slow. Errors: AP104 no Community edition here, AP105 to continuous aggregates where rows were dropped (market.drop_rows).';
+
+create or replace procedure market.drop_rows("table" text, older_than timestamptz)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_source regclass;
+    v_until timestamptz;
+    v_aggregate market.aggregates;
+    v_waits boolean;
+begin
+    select format('market.%I', h.hypertable_name)::regclass into v_source
+    from timescaledb_information.hypertables h
+    where h.hypertable_schema = 'market' and h.hypertable_name = "table";
+    if not found then
+        raise exception 'no table of market rows: %', coalesce(quote_literal("table"), 'null')
+        using errcode = 'AP106', hint = format('One of %s.', (
+            select string_agg(h.hypertable_name, ', ' order by h.hypertable_name)
+            from timescaledb_information.hypertables h where h.hypertable_schema = 'market'
+        ));
+    end if;
+    -- Nobody writes meanwhile: what is dropped has to be aggregated.
+    execute format('lock table %s in share row exclusive mode', v_source);
+    select max(c.range_end) into v_until
+    from timescaledb_information.chunks c
+    where c.hypertable_schema = 'market' and c.hypertable_name = "table" and c.range_end <= older_than;
+    if v_until is null then
+        return;
+    end if;
+    for v_aggregate in select a.* from market.aggregates a where a.source = v_source order by a.name loop
+        execute format(
+            case when v_aggregate.native then
+                'select exists (select from market._stale(%1$L) u join %2$s s'
+                ' on s.ts >= u."from" and s.ts < u."to" where s.ts < %3$L%4$s)'
+            else
+                'select exists (select from market.%5$I m where m.bucket < %3$L)'
+            end,
+            v_aggregate.name, v_source, v_until, case when v_source = 'market.candles'::regclass
+                then ' and s.timeframe = interval ''1 minute''' else '' end,
+            v_aggregate.name || '_marks'
+        ) into v_waits;
+        if v_waits then
+            raise exception 'rows of % before % are not aggregated yet', v_source, v_until
+            using errcode = 'AP107', hint = 'call market.refresh_aggregates(), as alphaplus_owner on the Community edition, or wait a minute for the clock.';
+        end if;
+    end loop;
+    update market.aggregates a set kept_from = v_until
+    where a.source = v_source and a.kept_from < v_until;
+    perform public.drop_chunks(v_source, older_than => v_until);
+    for v_aggregate in select a.* from market.aggregates a where a.source = v_source and a.native loop
+        perform public.remove_continuous_aggregate_policy(
+            format('market.%I', v_aggregate.name || '_rows')::regclass, if_exists => true
+        );
+        call market._make_readers(v_aggregate.name);
+    end loop;
+end
+$$;
+comment on procedure market.drop_rows(text, timestamptz) is
+'Drop the chunks of a table of market rows that lie wholly before a time, and keep what was aggregated of them: bars, flow and book by the minute stay readable, and so do stored vectors. Rows that arrive later for that time do not change its aggregates. Versions that corrections replaced stay in <table>_history. By the clock: setting market.keep_rows. Errors: AP106 no such table, AP107 not all of it is aggregated yet.';

@@ -47,6 +47,7 @@ begin
             using errcode = 'AP412',
                 hint = 'Train on the features of the set, all of them and in their order.';
         end if;
+        perform ml._check_lightgbm(artifact);
     elsif format = 'onnx' then
         -- ModelProto's first field is ir_version, a varint.
         if get_byte(artifact, 0) <> 8 then
@@ -61,7 +62,7 @@ begin
 end
 $$;
 comment on function ml._check_artifact(bytea, text, integer) is
-'Refuses what is no LightGBM text model (of that many features) or ONNX: AP411, AP412.';
+'Refuses what is no sound LightGBM text model (of that many features) or ONNX: AP411, AP412.';
 
 create or replace function ml._register(
     model text,

@@ -248,5 +248,15 @@ GOOD = {
 
 
 def fake_artifact(note: str = "") -> bytes:
-    """The head of a LightGBM text model of four features: enough for the registry."""
-    return f"tree\nversion=v4\nnum_class=1\nmax_feature_idx=3\n{note}\nend of trees\n".encode()
+    """A LightGBM text model of four features and one leaf."""
+    tree = (
+        "Tree=0\nnum_leaves=1\nnum_cat=0\nsplit_feature=\nsplit_gain=\nthreshold=\n"
+        "decision_type=\nleft_child=\nright_child=\nleaf_value=0.5\nleaf_weight=\nleaf_count=\n"
+        "internal_value=\ninternal_weight=\ninternal_count=\nis_linear=0\nshrinkage=1\n\n\n"
+    )
+    return (
+        "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\n"
+        "max_feature_idx=3\nobjective=regression\nfeature_names=a b c d\n"
+        f"feature_infos=none none none none\ntree_sizes={len(tree)}\n{note}\n\n{tree}"
+        "end of trees\n\nparameters:\n\nend of parameters\n"
+    ).encode()

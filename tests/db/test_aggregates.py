@@ -458,3 +458,59 @@ def test_health_sees_a_continuous_aggregate_that_nobody_refreshes(market: Connec
     late(market, "late")
     status, detail = aggregate_health(market, "trades_1m", day)
     assert status == "green" and "3 changed buckets" in detail
+
+
+def test_rows_go_and_what_was_aggregated_of_them_stays(db: Connection) -> None:
+    for day in range(4):
+        rows.insert(db, "trades", trade(day * 1440, str(day)))
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("call market.drop_rows('trades', %s)", (BASE + timedelta(days=2),))
+    assert raised.value.sqlstate == "AP107"
+    db.execute("call market.refresh_aggregates()")
+    before = rows.fetch(db, "select * from market._trades_1m order by bucket")
+
+    def unchanged() -> None:
+        assert rows.fetch(db, "select * from market._trades_1m order by bucket") == before
+        for days, found in ((9, before), (1, before[:1])):
+            end = BASE + timedelta(days=days)
+            query = "select * from market._trades_1m_between('AAA', %s, %s) order by bucket"
+            assert rows.fetch(db, query, (BASE, end)) == found
+
+    db.execute("set role alphaplus_operator")
+    db.execute("call market.drop_rows('trades', %s)", (BASE + timedelta(days=2, hours=5),))
+    db.execute("reset role")
+    assert db.execute("select count(*) from market.trades").fetchone() == (2,)
+    unchanged()
+    rows.insert(db, "trades", trade(1, "late"))
+    unchanged()
+    db.execute("call market.refresh_aggregates()")
+    unchanged()
+    rows.insert(db, "trades", trade(3 * 1440, "not late"))
+    assert count_trades(db) == 5
+    db.execute("delete from market.trades where trade_id = 'not late'")
+    unchanged()
+    if rows.is_native(db):  # and so they do in a move to the Apache edition
+        db.execute("call market.switch_aggregates(false)")
+        unchanged()
+        db.execute("call market.refresh_aggregates()")
+        unchanged()
+        with pytest.raises(psycopg.Error) as raised:
+            db.execute("call market.switch_aggregates(true)")
+        assert raised.value.sqlstate == "AP105"
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("call market.drop_rows('nonsense', now())")
+    assert raised.value.sqlstate == "AP106"
+
+
+def test_housekeeping_drops_rows_by_setting(db: Connection) -> None:
+    for day in range(4):
+        rows.insert(db, "trades", trade(day * 1440, str(day)))
+    at = BASE + timedelta(days=5)
+    db.execute("call ops.housekeeping(%s)", (at,))
+    db.execute("select ops.set_setting('market.keep_rows', '{\"trades\": \"3 days\"}')")
+    db.execute("call ops.housekeeping(%s)", (at,))  # a warning: nothing is aggregated yet
+    assert db.execute("select count(*) from market.trades").fetchone() == (4,)
+    db.execute("call market.refresh_aggregates()")
+    db.execute("call ops.housekeeping(%s)", (at,))
+    assert db.execute("select count(*) from market.trades").fetchone() == (2,)
+    assert count_trades(db) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -382,6 +383,39 @@ def test_a_tampered_artifact_is_refused(db: Conn, server: Server) -> None:
     assert caught.value.sqlstate == "AP411"
     # the backend lives
     assert one(db, "select 1") == 1
+
+
+def test_a_model_that_would_end_the_server_is_refused(db: Conn) -> None:
+    w.install(db)
+    x, y = w.synthetic()
+    good = w.train(x, y, 5).model_to_string()
+    id_ = w.register(db, good.encode())
+    # The library would read beside the row, go round in circles, or end its process.
+    for line, old, new in (("split_feature", r"\b\d\d\b", "99"), ("left_child", r"\b1\b", "0")):
+        values = re.findall(rf"(?m)^{line}=(.*)$", good)[0]
+        worse = f"\n{line}={re.sub(old, new, values, count=1)}"
+        bad = good.replace(f"\n{line}={values}", worse, 1).encode()
+        assert len(bad) == len(good)
+        assert bad != good.encode()
+        with pytest.raises(psycopg.Error) as caught:
+            w.register(db, bad)
+        assert caught.value.sqlstate == "AP411"
+        assert "Tree=0" in str(caught.value.diag.message_detail)
+        # Registered before the registry looked: never handed to the library.
+        db.execute("set session_replication_role = replica")
+        db.execute(
+            "update ml.model_versions set artifact = %s, sha256 = sha256(%s) where version_id = %s",
+            (bad, bad, id_),
+        )
+        db.execute("set session_replication_role = origin")
+        pid = db.info.backend_pid
+        for share in ("true", "false"):
+            db.execute(
+                "update ops.settings set value = %s where name = 'ml.share_models'", (share,)
+            )
+            for ask in ("ml.predict_version", "ml.explain_version"):
+                assert sqlstate(db, f"select {ask}(%s, %s)", id_, [0.5] * 28) == "AP503"
+        assert one(db, "select pg_backend_pid()") == pid
 
 
 def pss(pid: int) -> int:

@@ -17,6 +17,7 @@ from alphaplus.loaders import simulator
 from psycopg import conninfo as pq
 
 from tests.conftest import ROOT, free_port, password_of
+from tests.db import serving
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -100,6 +101,17 @@ def test_the_image_migrates_simulates_and_computes(superuser: str) -> None:
         assert row is not None and row[0] == end[0] and 0 < row[1] < 1 and row[2] > 0
         jobs = conn.execute("select count(*) from cron.job where jobname like 'alphaplus %'")
         assert jobs.fetchone() != (0,)
+
+
+def test_backends_share_models(superuser: str) -> None:
+    applier.migrate(superuser)
+    with psycopg.connect(superuser, autocommit=True) as conn:
+        serving.install(conn)
+        x, y = serving.synthetic()
+        version = serving.register(conn, serving.train(x, y, 5))
+        conn.execute("select ml.predict_version(%s, %s)", (version, x[0].tolist()))
+        row = conn.execute("select version_id, shared from ml.cache_status()").fetchone()
+        assert row == (version, True)
 
 
 def test_only_tls_gets_into_the_container(superuser: str) -> None:

@@ -145,9 +145,13 @@ class Feed:
         body = line.strip()
         if body[:1].isdigit():
             stamp, _, body = body.partition(b" ")
+            if not stamp.isdigit() or len(stamp) > 19:
+                return "unparsable: receive time"
             received = int(stamp) / 1e3
         try:
             message = json.loads(body)
+        except RecursionError:
+            return "unparsable: nested too deeply"
         except json.JSONDecodeError as error:
             return f"unparsable: {error.msg}"
         except UnicodeDecodeError:
@@ -172,29 +176,38 @@ class Feed:
                 self._whole_book(data)
             else:
                 self._count("other messages")
-        except (KeyError, ValueError, TypeError) as error:
+        except (
+            KeyError,
+            IndexError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             return f"unparsable: {type(error).__name__} {error}"
         return ""
 
     def _instrument(self, data: dict[str, Any], *, spot: bool) -> Instrument:
         venue = self.context.venue("binance" if spot else "binance-futures")
         kind = self.context.kind or ("spot" if spot else "perpetual")
-        return Instrument.of(venue, self.context.symbol or data["s"], kind)
+        native = self.context.symbol or data["s"]
+        if not native:
+            raise ValueError("no symbol")
+        return Instrument.of(venue, native, kind)
 
     def _depth(self, data: dict[str, Any], received: float | None) -> None:
         spot = "pu" not in data
         instrument = self._last = self._instrument(data, spot=spot)
         book = self.books.setdefault(instrument, Book())
-        ts = float(data.get("T", data["E"])) * 1e3
-        first, last = int(data["U"]), int(data["u"])
+        ts = _time(data.get("T", data["E"]))
+        first, last = _id(data["U"]), _id(data["u"])
         # Parsed before anything is changed: a message that cannot be read leaves the book as it is.
-        bids = [(float(p), float(s)) for p, s in data["b"]]
-        asks = [(float(p), float(s)) for p, s in data["a"]]
+        bids, asks = _side_of(data["b"]), _side_of(data["a"])
         if last <= book.last_id:
             self._count("repeated updates")
             return
         expected = book.last_id + 1 if spot else book.last_id
-        seen = first if spot else int(data["pu"])
+        seen = first if spot else _id(data["pu"])
         # An update that begins before and ends after what is known (after a snapshot) is whole.
         follows = seen == expected or first <= book.last_id + 1 <= last
         if book.last_id >= 0 and not follows:
@@ -219,10 +232,9 @@ class Feed:
         if instrument is None:
             self._count("snapshots of no known symbol")
             return
-        bids = [(float(p), float(s)) for p, s in data["bids"]]
-        asks = [(float(p), float(s)) for p, s in data["asks"]]
+        bids, asks = _side_of(data["bids"]), _side_of(data["asks"])
         book = self.books.setdefault(instrument, Book())
-        last = int(data["lastUpdateId"])
+        last = _id(data["lastUpdateId"])
         newer = [item for item in book.recent if item[1] > last]
         if book.last_id > last and (not newer or newer[0][0] > last + 1):
             self._count("snapshots too old")
@@ -238,10 +250,10 @@ class Feed:
         # The spot stream's book ticker has neither E nor T.
         book = self.books.get(self._instrument(data, spot="E" not in data and "T" not in data))
         if book is not None:
-            book.ticker = (
-                int(data["u"]),
-                *(float(data[name]) for name in ("b", "B", "a", "A")),
-            )  # type: ignore[assignment]
+            (bid, bid_size), (ask, ask_size) = _side_of(
+                [(data["b"], data["B"]), (data["a"], data["A"])]
+            )
+            book.ticker = (_id(data["u"]), bid, bid_size, ask, ask_size)
 
     def _snapshot(
         self, instrument: Instrument, book: Book, ts: float, received: float | None
@@ -272,9 +284,11 @@ class Feed:
             return
         # Spot trades carry M ("ignore"); a perpetual's carry X.
         instrument = self._instrument(data, spot="M" in data)
+        id_ = data["t"] if "t" in data else data["a"]
+        if id_ is None or not isinstance(data["m"], bool):
+            raise ValueError("no id" if id_ is None else f"side {data['m']!r}")
         self._trades.append(
-            (instrument, float(data["T"]) * 1e3, received, self._line,
-             str(data["t"] if "t" in data else data["a"]),
+            (instrument, _time(data["T"]), received, self._line, str(id_),
              float(data["p"]), float(data["q"]), -1.0 if data["m"] else 1.0)
         )  # fmt: skip
 
@@ -283,7 +297,7 @@ class Feed:
         price = float(order["ap"]) or float(order["p"])
         size = float(order.get("z") or order["q"]) or float(order["q"])
         self._liquidations.append(
-            (instrument, float(order["T"]) * 1e3, received, self._line,
+            (instrument, _time(order["T"]), received, self._line,
              f"{order['T']}-{order['S']}-{order['p']}-{order['q']}",
              price, float(instrument.base_units(size, price)), _side(order["S"]))
         )  # fmt: skip
@@ -301,7 +315,7 @@ class Feed:
                 for d in item["details"]:
                     price = float(d["bkPx"])
                     self._liquidations.append(
-                        (instrument, float(d["ts"]) * 1e3, received, self._line,
+                        (instrument, _time(d["ts"]), received, self._line,
                          f"{d['ts']}-{d['side']}-{d['bkPx']}-{d['sz']}", price,
                          float(instrument.base_units(float(d["sz"]), price)), _side(d["side"]))
                     )  # fmt: skip
@@ -317,7 +331,7 @@ class Feed:
             )  # fmt: skip
             instrument = Instrument.of(self.context.venue("bybit"), native, "perpetual")
             self._liquidations.append(
-                (instrument, float(ts) * 1e3, received, self._line,
+                (instrument, _time(ts), received, self._line,
                  f"{ts}-{side}-{price}-{size}", float(price), float(size), -_side(side))
             )  # fmt: skip
         return ""
@@ -350,6 +364,30 @@ class Feed:
 def _since_2000(gaps: list[tuple[Any, ...]]) -> list[tuple[Instrument, int, str, int, int]]:
     found = [(i, ts - 946_684_800_000_000, s, e, r) for i, ts, s, e, r in gaps]
     gaps.clear()
+    return found
+
+
+def _time(milliseconds: Any) -> float:
+    """Microseconds since 1970."""
+    value = float(milliseconds) * 1e3
+    if not 0 < value < 1e17:
+        raise ValueError(f"time {milliseconds!r}")
+    return value
+
+
+def _id(number: Any) -> int:
+    value = int(number)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"update id {number!r}")
+    return value
+
+
+def _side_of(levels: Any) -> list[tuple[float, float]]:
+    """Prices and sizes of a side, as numbers that a book can have."""
+    found = [(float(price), float(size)) for price, size in levels]
+    for price, size in found:
+        if not (0 < price < 1e30 and 0 <= size < 1e30):
+            raise ValueError(f"level {price:g} x {size:g}")
     return found
 
 

@@ -801,6 +801,8 @@ def check(kind: str, columns: Columns) -> list[str]:
     with np.errstate(invalid="ignore", over="ignore"):
         refuse(~np.isfinite(columns.ts) | (columns.ts <= 0), "unparsable time")
         refuse(end > now + FUTURE, "future time")
+        if columns.received is not None:
+            refuse(columns.received > now + FUTURE, "future receive time")
         if kind == "candles":
             refuse(~np.isfinite(v["timeframe"]), "bar length not known (--timeframe)")
             prices = np.stack([v[name] for name in ("open", "high", "low", "close")])

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from alphaplus.server import lightgbm_text
+
 _FLOAT64 = 1
 _ROW_MAJOR = 1
 RAW, CONTRIBUTIONS = 1, 3
@@ -50,9 +52,17 @@ def _check(code: int) -> None:
 
 
 class Booster:
-    """One model. ``raw(row)`` is the raw score of one row, NaN or None for missing values."""
+    """One model. ``raw(row)`` is the raw score of one row, NaN or None for missing values.
+
+    Raises:
+        BoosterError: the text is not whole and sound, or the library refused it.
+    """
 
     def __init__(self, text: bytes) -> None:
+        try:
+            lightgbm_text.check(text)
+        except ValueError as error:
+            raise BoosterError(f"no sound LightGBM text model: {error}") from None
         lib = library()
         self._handle = ctypes.c_void_p()
         iterations = ctypes.c_int()

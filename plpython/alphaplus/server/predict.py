@@ -205,16 +205,20 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
             raise ValueError(f"it has {len(row['artifact'])} bytes, the limit is {limit}")
         most = _setting(plpy, "ml.shared_bytes", 2**30)
         model = Model(row, most if _setting(plpy, "ml.share_models", 1) else None)
-    except (BoosterError, ValueError, KeyError, ImportError) as error:
-        plpy.error(
-            f"the artifact of model version {version_id} cannot be read",
-            sqlstate="AP503",
-            detail=str(error),
-            hint="Train the model again: call ml.retrain(model, symbol)",
-        )
+    except (BoosterError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        _unreadable(plpy, version_id, error)
         raise
     kept.put(version_id, model)
     return model
+
+
+def _unreadable(plpy: Any, version_id: int, error: Exception) -> None:
+    plpy.error(
+        f"the artifact of model version {version_id} cannot be read",
+        sqlstate="AP503",
+        detail=str(error),
+        hint="Train the model again: call ml.retrain(model, symbol)",
+    )
 
 
 def _registered(plpy: Any, cache: dict[str, Any], version_id: int) -> Any:
@@ -418,7 +422,11 @@ def explain(
     if model.explainer is None:
         # The packed trees do not know how many rows went which way: the library does.
         before = allocated()
-        model.explainer = Booster(_registered(plpy, cache, version_id)["artifact"])
+        try:
+            model.explainer = Booster(_registered(plpy, cache, version_id)["artifact"])
+        except BoosterError as error:
+            _unreadable(plpy, version_id, error)
+            raise
         models(cache).resize(version_id, model.size + max(allocated() - before, 0))
     values = [math.nan if x is None else float(x) for x in features]
     contributions = model.explainer.contributions(values)

@@ -67,7 +67,7 @@ def _pack(text: str) -> bytes:
     for nodes, depth in parsed:
         trees.append(_TREE.pack(first, depth))
         for value, feature, way, child in nodes:
-            if feature >= features or math.isnan(value):
+            if not 0 <= feature < features or math.isnan(value):
                 raise UnsupportedError("no such feature, or a value that is not a number")
             body.append(_NODE.pack(value, 0 if way is None else start[way] + feature, child))
         first += len(nodes)
