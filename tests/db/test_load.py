@@ -457,6 +457,25 @@ def test_damaged_files_say_so(db: Conn, tmp_path: Path) -> None:
     assert rows(db, "select distinct status from market.loads") == [("failed",)]
 
 
+def test_a_file_has_one_bar_length_and_one_unit_of_volume(db: Conn, tmp_path: Path) -> None:
+    """Both are told by its first rows, however it falls into blocks."""
+    lines = [
+        f"{1704067200 + 60 * i},100,101,99,100,{20_000_000 if i < 60 else 1}" for i in range(90)
+    ]
+    lines.append(f"{1704067200 + 60 * 500},100,101,99,100,1")  # after a gap
+    text = "timestamp,open,high,low,close,volume\n" + "\n".join(lines) + "\n"
+    for size in (1 << 20, 60 * len(lines[0]), 6 * len(lines[0])):
+        db.execute("delete from market.candles")
+        path = write(tmp_path / f"BTC{size}.csv", text)
+        report = load(db, path, symbol="BTC", block=size)
+        assert (report.loaded, report.quarantined) == (91, 0), size
+        assert rows(
+            db,
+            "select count(*), min(timeframe), max(timeframe), count(quote_volume)"
+            " from market.candles",
+        ) == [(91, dt.timedelta(minutes=1), dt.timedelta(minutes=1), 91)]
+
+
 def test_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:
     path = write(
         tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(5) + "6,x,1,6,6,1704067200000,true\n"
