@@ -42,7 +42,25 @@ begin
         return;
     end if;
     return query select 0, l.rows from feature._bars_loaded($1, interval '1 minute', $2, $3) l;
-    if found or exists (
+    if not found then
+        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
+    end if;
+end
+$$;
+
+-- One-minute bars made from trades, none where one was ever superseded.
+create or replace function feature._minutes_of_trades(
+    symbol text, "from" timestamptz, "to" timestamptz
+)
+returns table (source integer, rows bytea)
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+rows 1
+as $$
+#variable_conflict use_column
+begin
+    if exists (
         select from market.trades_history h where h.symbol = $1 and h.ts >= $2 and h.ts < $3
     ) then
         return;
@@ -60,7 +78,8 @@ begin
 end
 $$;
 
--- loaded: whether there may be bars loaded at this length at all.
+-- The same of longer bars; but of source 2 the one-minute bars that they are to be made of, and those
+-- only where no bars longer than a minute are loaded. loaded: whether there may be any.
 do $do$
 declare
     v_bar record;
@@ -99,6 +118,9 @@ begin
         ], 21), ''::bytea)
         from market.%3$I($1, $2, $3) a
         having count(*) > 0;
+    if not found and not $4 then
+        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
+    end if;
 end
 $$
 $body$,

@@ -324,7 +324,7 @@ def test_resolve(market: Connection) -> None:
         " priority) values"
         " ('BTCUSDT', 'binance', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT}', 10),"
         " ('BTCUSDT@bybit', 'bybit', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT,BTC-PERP}', 20),"
-        " ('BTCUSD@okx', 'okx', 'BTC-USD', 'BTC', 'USD', '{BTC-PERP}', 20)"
+        " ('BTCUSD@okx', 'okx', 'BTC-USD', 'BTC', 'USD', '{BTC-PERP,Bitcoin/usd}', 20)"
     )
 
     def resolve(name: str) -> str:
@@ -336,6 +336,7 @@ def test_resolve(market: Connection) -> None:
     assert resolve("btcusdt") == "BTCUSDT"
     assert resolve("btc/usdt:usdt") == "BTCUSDT"
     assert resolve("btcusdt@BYBIT") == "BTCUSDT@bybit"
+    assert resolve("Bitcoin/usd") == resolve("bitcoin/USD") == "BTCUSD@okx"
     with pytest.raises(psycopg.Error) as raised:
         resolve("btc-perp")
     assert raised.value.sqlstate == "AP102"

@@ -381,6 +381,8 @@ def _plain_bars(
         return None
     source = found[0]["source"]
     values = np.frombuffer(found[0]["rows"]).reshape(-1, _PLAIN_FIELDS[source])
+    if source == _TRADED and width > w.MINUTE:
+        return _longer_of_trades(values, width, start, end)
     ts, known = np.ascontiguousarray(values[:, :2].T).view(np.int64)
     if (ts % width).any():
         return None
@@ -424,6 +426,41 @@ def _of_trades(rows: Floats, ts: Times, usable: Times, start: int, end: int) -> 
     never, source = np.full(len(ts), w.NEVER), np.full(len(ts), _TRADED)
     versions = w.Versions(ts, usable, never, values, _BARS_HOW, first, last, source)
     return w.Series(versions, start, end, w.MINUTE)
+
+
+def _longer_of_trades(rows: Floats, width: int, start: int, end: int) -> w.Series | None:
+    """Bars longer than a minute from one-minute bars made from trades, as market.candle_versions
+    puts them together; None where only the trades' ids would say which of two came first."""
+    times = np.ascontiguousarray(rows[:, [0, 1, 10, 11]].T).view(np.int64)
+    bar = times[0] // width * width
+    usable = np.maximum(times[1], bar + width)
+    order = np.lexsort((times[2], usable, bar))
+    bar, usable, first, last = bar[order], usable[order], times[2][order], times[3][order]
+    opens, high, low, close, volume = np.ascontiguousarray(rows[order, 2:7].T)
+    # Those of one bar that became usable together make one version.
+    new = np.append(True, (bar[1:] != bar[:-1]) | (usable[1:] != usable[:-1]))
+    begin = np.flatnonzero(new)
+    version = np.cumsum(new) - 1
+    newest = np.maximum.reduceat(last, begin)
+    ends = last == newest[version]
+    if np.count_nonzero(ends) > len(begin) or (~new[1:] & (first[1:] == first[:-1])).any():
+        return None
+    # Volumes are added one by one, in the order of their times.
+    place = np.arange(len(bar)) - begin[version]
+    volumes = np.zeros((len(begin), place.max() + 1))
+    volumes[version, place] = volume
+    values = {
+        "open": opens[begin],
+        "high": np.maximum.reduceat(high, begin),
+        "low": np.minimum.reduceat(low, begin),
+        "close": close[ends],
+        "volume": np.add.accumulate(volumes, axis=1)[:, -1],
+    }
+    never, source = np.full(len(begin), w.NEVER), np.full(len(begin), _TRADED)
+    versions = w.Versions(
+        bar[begin], usable[begin], never, values, _BARS_HOW, first[begin], newest, source
+    )
+    return w.Series(versions, start, end, width)
 
 
 def _holes(ts: Times, width: int, start: int, end: int) -> list[tuple[int, int]]:
