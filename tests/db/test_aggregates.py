@@ -318,6 +318,12 @@ def test_bars_come_from_the_best_source(market: Connection) -> None:
     assert [source for _, source in found] == ["trades", "loaded", "loaded"]
 
 
+def test_an_unknown_aggregate_is_refused_with_words(market: Connection) -> None:
+    with pytest.raises(psycopg.Error, match="unknown aggregate 'zzz'") as raised:
+        market.execute("call market.refresh_aggregate('zzz')")
+    assert raised.value.sqlstate == "AP108" and raised.value.diag.message_hint
+
+
 def test_resolve(market: Connection) -> None:
     market.execute(
         "insert into market.instruments (symbol, exchange, native_symbol, base, quote, aliases,"
