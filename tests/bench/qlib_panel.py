@@ -132,13 +132,23 @@ def dataset(*conns: psycopg.Connection[Any]) -> tuple[float, pd.DataFrame]:
     return time.perf_counter() - begin, frame
 
 
-def nearby(own: str, ours: pd.DataFrame) -> float | None:
+def shortest(times: int, *conns: psycopg.Connection[Any]) -> tuple[float, pd.DataFrame]:
+    """The shortest of several builds, as the peer has it of as many."""
+    seconds, frame = dataset(*conns)
+    for _ in range(times - 1):
+        del frame
+        again, frame = dataset(*conns)
+        seconds = min(seconds, again)
+    return seconds, frame
+
+
+def nearby(times: int, own: str, ours: pd.DataFrame) -> float | None:
     """Seconds of the same over the Unix socket; None where there is none."""
     conninfo = near(own)
     if conninfo is None:
         return None
     with psycopg.connect(conninfo, autocommit=True) as conn:
-        seconds, again = dataset(conn)
+        seconds, again = shortest(times, conn)
     pd.testing.assert_frame_equal(ours, again)
     return seconds
 
@@ -238,14 +248,14 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         qlib_store(panel, folder / "qlib")
         with psycopg.connect(own, autocommit=True) as conn:
             fill(conn, panel)
-            uncached, ours = dataset(conn)
+            uncached, ours = shortest(2, conn)
             with (
                 psycopg.connect(own, autocommit=True) as one,
                 psycopg.connect(own, autocommit=True) as other,
             ):
-                by_two, again = dataset(one, other)
+                by_two, again = shortest(2, one, other)
             pd.testing.assert_frame_equal(ours, again)
-            uncached_near = nearby(own, ours)
+            uncached_near = nearby(2, own, ours)
             all_of_them = (
                 "call feature.materialise('factors_1d', null::text[], %s, %s, packed => %s)"
             )
@@ -262,9 +272,9 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             begin = time.perf_counter()
             conn.execute("call feature.pack('factors_1d')")
             packed = time.perf_counter() - begin
-            cached, again = dataset(conn)
+            cached, again = shortest(3, conn)
             pd.testing.assert_frame_equal(ours, again)
-            cached_near = nearby(own, ours)
+            cached_near = nearby(3, own, ours)
         python = interpreter()
         pandas_taken, pandas_frame = with_pandas(parquet)
         kept = folder / "factors.parquet"

@@ -393,6 +393,22 @@ def test_liquidations_without_ids_are_told_apart_by_content(db: Conn, tmp_path: 
     assert (again.loaded, again.duplicate, again.quarantined) == (0, 3, 1)
 
 
+def test_trades_and_liquidations_are_told_by_their_names(db: Conn, tmp_path: Path) -> None:
+    head = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
+    line = "bitmex,XBTUSD,1588291201099000,1588291201234268,{},buy,100,10\n"
+    kinds = {
+        "my-liquidations/trades.csv": "trades",
+        "liquidations/bitmex_trades_XBTUSD.csv": "trades",
+        "my-liquidations/XBTUSD.csv": "trades",
+        "liquidations/XBTUSD.csv": "liquidations",
+        "x/bitmex_liquidations_XBTUSD.csv": "liquidations",
+    }
+    for i, (name, kind) in enumerate(kinds.items()):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        assert load(db, write(path, head + line.format(i))).kind == kind, name
+
+
 def test_numbers_out_of_all_proportion_are_refused(db: Conn, tmp_path: Path) -> None:
     head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
     lines = [
