@@ -84,9 +84,13 @@ begin
         using errcode = 'AP305',
             hint = 'Train for all regimes: call ml.retrain(model, symbol)';
     end if;
-    if as_of > clock_timestamp() then
-        raise exception 'as_of % is in the future', as_of
+    if as_of > clock_timestamp() or not isfinite(as_of) then
+        raise exception 'as_of % is in the future, or no time', as_of
         using errcode = 'AP303', hint = 'Leave as_of out to train on all that is known now.';
+    end if;
+    if jsonb_typeof(options) <> 'object' then
+        raise exception 'options are %, not an object', jsonb_typeof(options)
+        using errcode = 'AP304', hint = 'For instance options => ''{"folds": 4}''.';
     end if;
     select string_agg(quote_literal(o), ', ')
     into v_bad
@@ -96,6 +100,21 @@ begin
         raise exception 'unknown training option %', v_bad
         using errcode = 'AP304',
             hint = format('Options: %s.', array_to_string(ml._training_options(), ', '));
+    end if;
+
+    select string_agg(format('%s: %s', o.key, o.value), ', ') into v_bad
+    from jsonb_each(coalesce(options, '{}')) as o
+    where case
+        when o.key in ('folds', 'min_rows', 'sequence_length')
+            then o.value::text !~ '^[1-9]\d{0,8}$'
+        when o.key in ('seed', 'threads') then o.value::text !~ '^\d{1,9}$'
+        when o.key = 'auto_promote' then jsonb_typeof(o.value) <> 'boolean'
+        when o.key in ('params', 'search') then jsonb_typeof(o.value) not in ('object', 'null')
+    end;
+    if v_bad is not null then
+        raise exception 'no value for a training option: %', v_bad
+        using errcode = 'AP304',
+            hint = 'folds, min_rows, sequence_length, seed and threads are whole numbers, auto_promote true or false, params and search objects.';
     end if;
 
     -- Whoever asks for the same while it is still waiting gets the job that waits.
@@ -138,7 +157,7 @@ gradient_boosting, random_forest, logistic_regression, lstm, gru, cnn, transform
 algorithm), sequence_length, search ({"trials": n, "minutes": m, "space": {...}}, by Optuna), folds,
 lookback, seed, calibration, min_rows, baselines, auto_promote, threads. ml.models.params
 hold for the model''s own algorithm only. A job that already waits for the same is returned instead of a second one.
-Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option,
+Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option or no value for it,
 AP305 a regime is given: training sets are not cut by regime, as yet.';
 
 create or replace function ml._training_options()

@@ -99,6 +99,7 @@ def test_what_lightgbm_writes_is_sound(text: str) -> None:
         ("num_leaves", "-1"),
         ("num_cat", "5"),
         ("decision_type", "3 2 2 2 2"),
+        ("decision_type", "12 2 2 2 2"),
         ("decision_type", "1e3 2 2 2 2"),
         ("leaf_value", "nan 0 0 0 0 0"),
         ("leaf_count", "x"),

@@ -145,7 +145,7 @@ def _splits(
     if min(used) < 0 or max(used) >= features:
         raise ValueError("a split by a feature that there is not")
     kinds, thresholds = numbers["decision_type"], numbers["threshold"]
-    if min(kinds) < 0 or max(kinds) > 15 or any(map(math.isnan, thresholds)):
+    if min(kinds) < 0 or max(kinds) > 11 or any(map(math.isnan, thresholds)):
         raise ValueError("decision_type or threshold")
     bounds = _integers(lines.get("cat_boundaries", b""))
     sets = lines.get("cat_threshold", b"").split()
