@@ -16,6 +16,16 @@ begin
     end loop;
 end
 $$;
+-- Whose rights users' SELECTs run with: the reader's, and nobody logs in as it.
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles r where r.rolname = 'alphaplus_select') then
+        create role alphaplus_select nologin nosuperuser nocreatedb nocreaterole noreplication;
+    end if;
+end
+$$;
+grant alphaplus_reader to alphaplus_select;
+comment on role alphaplus_select is 'Owns the functions that run users'' SELECTs; has the reader''s rights.';
 comment on role alphaplus_owner is 'Owns every object of AlphaPlus; migrations run as it.';
 comment on role alphaplus_loader is 'Loads market data.';
 comment on role alphaplus_trainer is 'Claims training jobs and reports versions; cannot promote.';

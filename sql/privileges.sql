@@ -31,7 +31,8 @@ declare
     v_operator constant text [] := array[
         'feature._store', 'feature._store_at', 'feature._pack'
     ];
-    -- Users' SELECTs run with the reader's rights; the first for all who ask for vectors.
+    -- Users' SELECTs run with the reader's rights, but are not the reader's own: an owner may drop and
+    -- alter. The first is for all who ask for vectors.
     v_selects constant text [] := array['feature._set_rows', 'feature._set_columns'];
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
@@ -90,7 +91,7 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname || '.' || p.proname = any (v_selects)
     loop
-        execute format('alter routine %s owner to alphaplus_reader', v_item.identity);
+        execute format('alter routine %s owner to alphaplus_select', v_item.identity);
     end loop;
     for v_item in
         select n.nspname, t.typname, t.typtype

@@ -13,8 +13,8 @@ create or replace function feature._retired(s feature.sets) returns boolean
 language sql immutable parallel safe
 return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
 
--- The two functions that run a user's SELECT. They belong to alphaplus_reader (privileges.sql) and
--- run with its rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
+-- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql) and
+-- run with the reader's rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
 -- they execute may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: at the given times (seconds since 1970) at which the set has
 -- a row, its vector, nulls where not knowable; back: seconds of history; stop: see usersets.values.
 create or replace function feature._set_rows(

@@ -17,8 +17,12 @@ declare
     v_buckets timestamptz [];
 begin
     select a.native, a.source::text, a.width, a.definition, nullif(a.kept_from, '-infinity')
-    into strict v_native, v_source, v_width, v_definition, v_kept_from
+    into v_native, v_source, v_width, v_definition, v_kept_from
     from market.aggregates a where a.name = refresh_aggregate.name;
+    if not found then
+        raise exception 'unknown aggregate %', coalesce(pg_catalog.quote_literal(name), 'null')
+        using errcode = 'AP108', hint = 'List them with: select name from market.aggregates';
+    end if;
     if v_native then
         -- TimescaleDB lets nobody but the owner refresh, and not from a definer's procedure.
         if not pg_catalog.pg_has_role((
@@ -88,7 +92,7 @@ end
 $$;
 
 comment on procedure market.refresh_aggregate(text, integer) is
-'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates. Errors: AP103 the transaction is not read committed.';
+'Bring one aggregate (market.aggregates.name) up to date, batch marks at a time; see market.refresh_aggregates. Errors: AP103 the transaction is not read committed, AP108 unknown aggregate.';
 
 create or replace procedure market.refresh_aggregates()
 language plpgsql

@@ -19,6 +19,15 @@ begin
     from market.instruments i
     where i.aliases @> array[upper(resolve.symbol)] or upper(i.symbol) = upper(resolve.symbol);
     if v_symbols is null then
+        -- An alias that was not written in capitals: the index does not find it.
+        select
+            array_agg(i.symbol order by i.priority, i.symbol),
+            array_agg(i.priority order by i.priority, i.symbol)
+        into v_symbols, v_priorities
+        from market.instruments i
+        where exists (select from unnest(i.aliases) a (name) where upper(a.name) = upper(resolve.symbol));
+    end if;
+    if v_symbols is null then
         select string_agg(n.symbol, ', ') into v_near
         from (
             select i.symbol from market.instruments i

@@ -3,8 +3,8 @@ create or replace function ml._check_query(query text, out reason text, out hint
 returns setof record
 language plpython3u stable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import sqlcheck
-    return [(str(problem), problem.hint) for problem in sqlcheck.read_only(query)]
+    from alphaplus.server.sqlcheck import reading
+    return [(str(problem), problem.hint) for problem in reading.read_only(query)]
 $python$;
 
 create or replace function ml.score_many(version_id bigint, vectors double precision [])

@@ -85,3 +85,26 @@ $$;
 comment on function ops.cron_last_due(text, timestamptz) is
 'The last minute not after at (UTC) at which a five-field cron expression was due; null where there
 was none within a year. Fields: *, numbers, ranges, lists and steps. Errors: AP703 no such expression.';
+
+create or replace function ops.cron_interval(cron text)
+returns interval
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_due timestamptz := ops.cron_last_due(cron, timestamptz '2026-12-31 23:59:00+00');
+    v_before timestamptz;
+    v_longest interval;
+begin
+    for v_back in 1 .. 200 loop
+        v_before := ops.cron_last_due(cron, v_due - interval '1 minute');
+        exit when v_before is null;
+        v_longest := greatest(v_longest, v_due - v_before);
+        v_due := v_before;
+    end loop;
+    return justify_hours(v_longest);
+end
+$$;
+comment on function ops.cron_interval(text) is
+'The longest time between two of the last 200 minutes at which a five-field cron expression was due;
+null where it is due less than twice in a year. Errors: AP703 no such expression.';

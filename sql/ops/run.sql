@@ -1,15 +1,39 @@
 -- Running schedules. A run writes its own row, committed before the work begins, so that the row
--- is there whatever becomes of the work. The advisory lock that says "still going" belongs to the
--- session: when the session dies, so does the claim.
+-- is there whatever becomes of the work. The advisory lock that says "still going" is the run's own
+-- and belongs to the session: when the session dies, so does the claim.
 
-create or replace function ops._run_key(schedule text)
+create or replace function ops._run_key(schedule text, run_id bigint default null)
 returns bigint
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select hashtextextended('ops.run:' || current_database() || ':' || schedule, 0)
+    select hashtextextended(
+        'ops.run:' || current_database() || ':' || schedule || coalesce(':' || run_id, ''), 0
+    )
 $$;
-comment on function ops._run_key(text) is 'Key of the advisory lock that a run of a schedule holds.';
+comment on function ops._run_key(text, bigint) is
+'Key of the advisory lock that a run holds; without one, of that under which runs begin.';
+
+create or replace function ops._going(run ops.runs)
+returns boolean
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select
+        from pg_locks l
+        join pg_stat_activity a on a.pid = l.pid
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+            and l.database = (select d.oid from pg_database d where d.datname = current_database())
+            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(run.schedule, run.run_id)
+            -- A run that is one statement: its session has not gone on to something else.
+            and not coalesce(
+                run.call_started is not null
+                and (a.state like 'idle%' or a.query_start > run.call_started), false
+            )
+    )
+$$;
+comment on function ops._going(ops.runs) is 'Whether the session that began a run is still at it.';
 
 create or replace function ops._is_running(schedule text)
 returns boolean
@@ -17,17 +41,16 @@ language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     select exists (
-        select from pg_locks l
-        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-            and l.database = (select d.oid from pg_database d where d.datname = current_database())
-            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(schedule)
+        select from ops.runs r
+        where r.schedule = $1 and r.status = 'running' and ops._going(r)
     )
 $$;
-comment on function ops._is_running(text) is 'Whether a session holds the claim on a schedule.';
+comment on function ops._is_running(text) is 'Whether a session is at a run of a schedule.';
 
 create or replace function ops.begin_run(
     schedule text,
     at timestamptz default clock_timestamp(),
+    call_started timestamptz default null,
     out run_id bigint,
     out command text,
     out after_crash boolean
@@ -37,6 +60,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_running record;
+    v_first boolean;
     v_timeout interval := ops.setting_interval('ops.run_timeout', interval '30 minutes');
 begin
     select s.command into command from ops.schedules s where s.name = begin_run.schedule;
@@ -47,12 +71,13 @@ begin
         );
     end if;
     after_crash := false;
-    if not pg_try_advisory_lock(ops._run_key(schedule)) then
-        select r.run_id, r.started_at, r.backend_pid into v_running
-        from ops.runs r
-        where r.schedule = begin_run.schedule and r.status = 'running'
-        order by r.run_id desc
-        limit 1;
+    v_first := pg_try_advisory_xact_lock(ops._run_key(schedule));
+    select r.run_id, r.started_at, r.backend_pid into v_running
+    from ops.runs r
+    where r.schedule = begin_run.schedule and r.status = 'running' and ops._going(r)
+    order by r.run_id desc
+    limit 1;
+    if found or not v_first then
         if v_running.started_at < at - v_timeout then
             begin
                 perform pg_cancel_backend(v_running.backend_pid);
@@ -75,24 +100,27 @@ begin
     set status = 'failed', finished_at = at,
         detail = case
             when r.started_at < at - v_timeout then format('cancelled after %s', v_timeout)
-            else 'ended without a word: its session failed or was killed'
+            else 'ended without a word: it failed or was cancelled, or its session was killed'
         end,
         sqlstate = case when r.started_at < at - v_timeout then '57014' end
     where r.schedule = begin_run.schedule and r.status = 'running';
     after_crash := found;
-    insert into ops.runs (schedule, status, started_at, backend_pid, backend_start)
+    insert into ops.runs (schedule, status, started_at, backend_pid, backend_start, call_started)
     values (
         schedule, 'running', at, pg_backend_pid(),
-        (select a.backend_start from pg_stat_activity a where a.pid = pg_backend_pid())
+        (select a.backend_start from pg_stat_activity a where a.pid = pg_backend_pid()),
+        begin_run.call_started
     )
     returning runs.run_id into run_id;
+    perform pg_advisory_lock(ops._run_key(schedule, run_id));
 end
 $$;
-comment on function ops.begin_run(text, timestamptz) is
+comment on function ops.begin_run(text, timestamptz, timestamptz) is
 'Claims a schedule for this session and writes its row in ops.runs; run_id is null, and the row
 says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
 after_crash: the run before ended without a word. For schedulers of one''s own; ops.run does it all.
-Errors: AP711 unknown schedule.';
+call_started: statement_timestamp() where the run is this one statement and over with it; null: over
+with ops.end_run or the session. Errors: AP711 unknown schedule.';
 
 create or replace function ops.end_run(
     run_id bigint, status text, detail text default null, sqlstate text default null
@@ -113,7 +141,7 @@ begin
         raise exception 'run % is not running', coalesce(run_id::text, 'null')
         using errcode = 'AP712', hint = 'select * from ops.runs order by run_id desc limit 10';
     end if;
-    perform pg_advisory_unlock(ops._run_key(v_schedule));
+    perform pg_advisory_unlock(ops._run_key(v_schedule, run_id));
 end
 $$;
 comment on function ops.end_run(bigint, text, text, text) is
@@ -140,7 +168,7 @@ declare
 begin
     select b.run_id, b.command, b.after_crash
     into v_run_id, v_command, v_after_crash
-    from ops.begin_run(schedule, at) b;
+    from ops.begin_run(schedule, at, pg_catalog.statement_timestamp()) b;
     commit;
     if v_run_id is null then
         if not quiet then

@@ -98,7 +98,7 @@ begin
     insert into ops.schedules (name, cron, command, expected_interval, description)
     values (
         v_name, v_cron, format('call ml.retrain(%L, %s)', model, coalesce(quote_literal(v_symbol), 'null')),
-        interval '1 day', format('Asks for a new version of %s for %s.', model, coalesce(v_symbol, 'all symbols'))
+        coalesce(ops.cron_interval(v_cron), interval '1 year'), format('Asks for a new version of %s for %s.', model, coalesce(v_symbol, 'all symbols'))
     )
     on conflict on constraint schedules_pkey do update
     set cron = excluded.cron, command = excluded.command, enabled = true,

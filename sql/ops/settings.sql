@@ -62,7 +62,7 @@ begin
     end if;
     select s.value into v_old from ops.settings s where s.name = set_setting.name for update;
     if not found then
-        if description is null then
+        if description is null or name is null then
             raise exception 'unknown setting %', coalesce(quote_literal(name), 'null')
             using errcode = 'AP701',
                 hint = 'Spelled rightly? A new setting needs a description as third argument.';

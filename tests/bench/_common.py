@@ -73,6 +73,20 @@ def superuser() -> str:
         return pq.make_conninfo(dbname="postgres", password=conn.info.password, **parts)
 
 
+def near(conninfo: str) -> str | None:
+    """The same database, as the operator, over the Unix socket of this checkout's own server: what
+    reads files on the same machine is beside that. None where there is no such socket."""
+    params = pq.conninfo_to_dict(conninfo)
+    folder = Path(os.environ.get("ALPHAPLUS_STATE", ROOT / ".server")) / "run"
+    if not (folder / f".s.PGSQL.{params.get('port', 5432)}").exists():
+        return None
+    operator = pq.conninfo_to_dict(applier.role_conninfo("alphaplus_operator", conninfo))
+    return pq.make_conninfo(
+        conninfo, host=str(folder), sslmode="disable", user="alphaplus_operator",
+        password=operator.get("password"),
+    )  # fmt: skip
+
+
 @contextmanager
 def database(conninfo: str, label: str, migrated: bool = True) -> Iterator[str]:
     """A fresh database, dropped at the end; its connection string."""

@@ -47,13 +47,21 @@ def main() -> None:
         return time.perf_counter() - begin, frame
 
     taken = {}
-    taken["uncached"], frame = build(0)
+    from qlib.data.cache import H
+
+    def shortest(times: int, disk_cache: int) -> tuple[float, object]:
+        seconds, frame = float("inf"), None
+        for _ in range(times):
+            frame = None
+            H.clear()
+            taken, frame = build(disk_cache)
+            seconds = min(seconds, taken)
+        return seconds, frame
+
+    taken["uncached"], frame = shortest(2, 0)
     if port:
         build(1)  # writes the cache
-        from qlib.data.cache import H
-
-        H.clear()
-        taken["cached"], again = build(1)
+        taken["cached"], again = shortest(3, 1)
         assert len(again) == len(frame)
     frame.iloc[::1009].to_pickle(out)
     taken["rows"] = len(frame)

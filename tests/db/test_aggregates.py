@@ -318,13 +318,19 @@ def test_bars_come_from_the_best_source(market: Connection) -> None:
     assert [source for _, source in found] == ["trades", "loaded", "loaded"]
 
 
+def test_an_unknown_aggregate_is_refused_with_words(market: Connection) -> None:
+    with pytest.raises(psycopg.Error, match="unknown aggregate 'zzz'") as raised:
+        market.execute("call market.refresh_aggregate('zzz')")
+    assert raised.value.sqlstate == "AP108" and raised.value.diag.message_hint
+
+
 def test_resolve(market: Connection) -> None:
     market.execute(
         "insert into market.instruments (symbol, exchange, native_symbol, base, quote, aliases,"
         " priority) values"
         " ('BTCUSDT', 'binance', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT}', 10),"
         " ('BTCUSDT@bybit', 'bybit', 'BTCUSDT', 'BTC', 'USDT', '{BTC/USDT:USDT,BTC-PERP}', 20),"
-        " ('BTCUSD@okx', 'okx', 'BTC-USD', 'BTC', 'USD', '{BTC-PERP}', 20)"
+        " ('BTCUSD@okx', 'okx', 'BTC-USD', 'BTC', 'USD', '{BTC-PERP,Bitcoin/usd}', 20)"
     )
 
     def resolve(name: str) -> str:
@@ -336,6 +342,7 @@ def test_resolve(market: Connection) -> None:
     assert resolve("btcusdt") == "BTCUSDT"
     assert resolve("btc/usdt:usdt") == "BTCUSDT"
     assert resolve("btcusdt@BYBIT") == "BTCUSDT@bybit"
+    assert resolve("Bitcoin/usd") == resolve("bitcoin/USD") == "BTCUSD@okx"
     with pytest.raises(psycopg.Error) as raised:
         resolve("btc-perp")
     assert raised.value.sqlstate == "AP102"

@@ -393,6 +393,22 @@ def test_liquidations_without_ids_are_told_apart_by_content(db: Conn, tmp_path: 
     assert (again.loaded, again.duplicate, again.quarantined) == (0, 3, 1)
 
 
+def test_trades_and_liquidations_are_told_by_their_names(db: Conn, tmp_path: Path) -> None:
+    head = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
+    line = "bitmex,XBTUSD,1588291201099000,1588291201234268,{},buy,100,10\n"
+    kinds = {
+        "my-liquidations/trades.csv": "trades",
+        "liquidations/bitmex_trades_XBTUSD.csv": "trades",
+        "my-liquidations/XBTUSD.csv": "trades",
+        "liquidations/XBTUSD.csv": "liquidations",
+        "x/bitmex_liquidations_XBTUSD.csv": "liquidations",
+    }
+    for i, (name, kind) in enumerate(kinds.items()):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        assert load(db, write(path, head + line.format(i))).kind == kind, name
+
+
 def test_numbers_out_of_all_proportion_are_refused(db: Conn, tmp_path: Path) -> None:
     head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
     lines = [
@@ -455,6 +471,25 @@ def test_damaged_files_say_so(db: Conn, tmp_path: Path) -> None:
     with pytest.raises(UnknownFormat, match="has no column 'id'"):
         load(db, part)
     assert rows(db, "select distinct status from market.loads") == [("failed",)]
+
+
+def test_a_file_has_one_bar_length_and_one_unit_of_volume(db: Conn, tmp_path: Path) -> None:
+    """Both are told by its first rows, however it falls into blocks."""
+    lines = [
+        f"{1704067200 + 60 * i},100,101,99,100,{20_000_000 if i < 60 else 1}" for i in range(90)
+    ]
+    lines.append(f"{1704067200 + 60 * 500},100,101,99,100,1")  # after a gap
+    text = "timestamp,open,high,low,close,volume\n" + "\n".join(lines) + "\n"
+    for size in (1 << 20, 60 * len(lines[0]), 6 * len(lines[0])):
+        db.execute("delete from market.candles")
+        path = write(tmp_path / f"BTC{size}.csv", text)
+        report = load(db, path, symbol="BTC", block=size)
+        assert (report.loaded, report.quarantined) == (91, 0), size
+        assert rows(
+            db,
+            "select count(*), min(timeframe), max(timeframe), count(quote_volume)"
+            " from market.candles",
+        ) == [(91, dt.timedelta(minutes=1), dt.timedelta(minutes=1), 91)]
 
 
 def test_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:

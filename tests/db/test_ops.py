@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -108,6 +109,34 @@ def test_a_killed_run_is_known_as_failed(
     assert runs(clock, "works") == [("failed", None), ("succeeded", None)]
 
 
+@pytest.mark.parametrize("goes_on", ["", "begin", "select 1/0"])
+def test_a_run_that_was_cut_short_keeps_nobody_out(
+    clock: Conn, connect_as: Callable[[str, str], Conn], goes_on: str
+) -> None:
+    clock.execute(
+        "insert into ops.schedules (name, cron, command, expected_interval, description)"
+        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '');"
+        "create or replace procedure market.refresh_aggregates() language plpgsql as $$"
+        " begin commit; perform pg_sleep(60); end $$"
+    )
+    other = connect_as("alphaplus_operator", clock.info.dbname)
+    other.execute("set statement_timeout = '700ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        other.execute("call ops.run('refresh')")
+    clock.execute(
+        "create or replace procedure market.refresh_aggregates() language plpgsql as $$"
+        " begin commit; end $$"
+    )
+    with contextlib.suppress(psycopg.Error):
+        other.execute(goes_on)  # type: ignore[call-overload]
+    clock.execute("call ops.run('refresh')")
+    assert runs(clock, "refresh") == [("failed", None), ("succeeded", None)]
+    other.rollback()
+    other.execute("reset statement_timeout")
+    other.execute("call ops.run('refresh')")
+    assert runs(clock, "refresh")[-1] == ("succeeded", None)
+
+
 def test_a_run_over_its_time_is_cancelled(
     clock: Conn, connect_as: Callable[[str, str], Conn]
 ) -> None:
@@ -188,6 +217,29 @@ def test_health_turns_red_when_the_clock_has_stopped(clock: Conn) -> None:
         (at + 2 * minute,),
     )
     assert health(clock, at + 2 * minute + second)["works"] == "red"
+
+
+def test_health_follows_a_schedules_cron_expression(clock: Conn) -> None:
+    at = datetime(2026, 1, 3, 3, 0, 1, tzinfo=UTC)
+    clock.execute(
+        "insert into ops.runs (schedule, status, started_at) values ('works', 'succeeded', %s)",
+        (at,),
+    )
+    clock.execute("update ops.schedules set cron = '0 3 * * *' where name = 'works'")
+    assert health(clock, at + timedelta(hours=23))["works"] == "green"
+    assert health(clock, at + timedelta(hours=48))["works"] == "red"
+    clock.execute("update ops.schedules set cron = '*/5 * * * *' where name = 'works'")
+    assert health(clock, at + timedelta(minutes=10))["works"] == "red"
+    # What is said beside it counts.
+    clock.execute(
+        "update ops.schedules set cron = '0 3 * * 1', expected_interval = '1 hour'"
+        " where name = 'works'"
+    )
+    assert health(clock, at + timedelta(hours=3))["works"] == "red"
+    clock.execute("call ops.schedule_retraining('liquidation_5m', null, '0 4 * * 0')")
+    assert clock.execute(
+        "select expected_interval from ops.schedules where name = 'retrain:liquidation_5m'"
+    ).fetchone() == (timedelta(days=7),)
 
 
 def test_health_of_failures_and_queue(clock: Conn) -> None:

@@ -135,7 +135,7 @@ def test_definer_functions_are_pinned_and_nobody_elses(db_module: Conn) -> None:
         where n.nspname = any (%s) and p.prosecdef
             and (
                 p.proowner <> case
-                    when p.proname in ('_set_rows', '_set_columns') then 'alphaplus_reader'::regrole
+                    when p.proname in ('_set_rows', '_set_columns') then 'alphaplus_select'::regrole
                     else 'alphaplus_owner'::regrole end
                 or not exists (
                     select from unnest(p.proconfig) as c (setting)

@@ -70,7 +70,7 @@ def test_everything_belongs_to_the_owner(db_module: Connection) -> None:
         " where n.nspname = any(%(s)s) and p.proowner <> 'alphaplus_owner'::regrole"
         # Users' SELECTs run in these, with the reader's rights.
         " and not (p.proname in ('_set_rows', '_set_columns') and p.prosecdef"
-        " and p.proowner = 'alphaplus_reader'::regrole)"
+        " and p.proowner = 'alphaplus_select'::regrole)"
         " union all select nspname from pg_namespace where nspname = any(%(s)s)"
         " and nspowner <> 'alphaplus_owner'::regrole",
         {"s": ALL},
@@ -341,6 +341,20 @@ def test_a_planted_function_does_not_lead_the_owner_astray(
     version = toy.register(world, regime="planted")
     conn.execute("call ml.promote(%s, 'x')", (version,))
     conn.execute("call ml.retrain('toy', 'AAA', options => '{\"seed\": 77}')")
+
+
+def test_nobody_alters_the_functions_that_run_users_selects(
+    world: Connection, connect_as: Connect
+) -> None:
+    for role in ROLES:
+        with connect_as(f"alphaplus_{role}", world.info.dbname) as conn:
+            for statement in (
+                "alter function feature._set_columns(text) security invoker",
+                "drop function feature._set_columns(text)",
+                "set role alphaplus_select",
+            ):
+                with pytest.raises(DENIED):
+                    conn.execute(statement)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.db.test_technical import MINUTE, START, candles, names, put
@@ -87,6 +87,7 @@ spans = st.tuples(minutes, minutes).map(sorted).map(tuple)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("store"), spans),
+        st.tuples(st.just("store many"), st.tuples(spans, st.booleans())),
         st.tuples(st.just("pack"), st.none()),
         st.tuples(st.just("late"), st.integers(0, MINUTES - 1)),
     ),
@@ -96,6 +97,7 @@ steps = st.lists(
 
 
 @given(steps, spans)
+@example([("store many", ((-60, 2500), True)), ("late", 1200), ("pack", None)], (0, 2400))
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -107,6 +109,11 @@ def test_however_they_were_stored_and_packed_they_are_as_computed(
     for what, which in done:
         if what == "store":
             store(market, *which)
+        elif what == "store many":
+            market.execute(
+                "call feature.materialise(%s, null::text[], %s, %s, packed => %s)",
+                (SET, *(START + minute * MINUTE for minute in which[0]), which[1]),
+            )
         elif what == "pack":
             market.execute("call feature.pack(%s)", (SET,))
         else:
@@ -253,3 +260,31 @@ def test_packing_what_is_not_there(market: Connection) -> None:
     assert error.value.sqlstate == "AP101"
     market.execute("call feature.pack(%s, array['BBB'])", (SET,))  # nothing is stored of it
     assert blocks(market) == []
+
+
+def test_many_symbols_are_stored_and_packed_in_one_go(market: Connection) -> None:
+    """The rows and blocks that storing each, then packing, makes."""
+    store(market)
+    store(market, symbol="BBB")
+    market.execute("call feature.pack(%s)", (SET,))
+    query = (
+        "select set_id, symbol, ts, values::text from feature.vectors order by symbol, ts",
+        "select set_id, symbol, ts_from, ts_to, first_ts, last_ts, n, ts, vectors"
+        " from feature.vector_blocks order by symbol, ts_from",
+        "select symbol, since, through from feature.watermarks order by 1",
+    )
+    want = [market.execute(one).fetchall() for one in query]
+    assert all(want)
+    market.execute("truncate feature.vectors, feature.watermarks")
+    for packed in (False, True):
+        market.execute(
+            "call feature.materialise(%s, array['BBB', 'AAA', 'BBB'], %s, %s, packed => %s)",
+            (SET, START, START + (MINUTES + 60) * MINUTE, packed),
+        )
+        got = [market.execute(one).fetchall() for one in query]
+        assert got[0] == want[0]
+        assert got[2] == want[2]
+        assert got[1] == (want[1] if packed else [])
+    with pytest.raises(psycopg.Error) as error:
+        market.execute("call feature.materialise(%s, array['CCC'], %s, %s)", (SET, *ALL))
+    assert error.value.sqlstate == "AP101"

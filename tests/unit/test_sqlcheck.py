@@ -1,8 +1,8 @@
 """The linter of users' SQL: what it refuses, with position, and what it lets through."""
 
 import pytest
-from alphaplus.server import sqlcheck
-from alphaplus.server.sqlcheck import Catalogue, Relation
+from alphaplus.server.sqlcheck import ahead, columns, reading
+from alphaplus.server.sqlcheck.syntax import Catalogue, Relation
 
 CATALOGUE = Catalogue(
     relations={
@@ -564,15 +564,15 @@ WRITES = [
 
 @pytest.mark.parametrize("query", CLEAN)
 def test_clean_queries_pass(query: str) -> None:
-    assert sqlcheck.look_ahead(query, CATALOGUE) == []
-    assert sqlcheck.read_only(query, CATALOGUE) == []
+    assert ahead.look_ahead(query, CATALOGUE) == []
+    assert reading.read_only(query, CATALOGUE) == []
 
 
 @pytest.mark.parametrize(("query", "words", "column"), LEAKS)
 def test_look_ahead_is_refused_with_its_position(
     query: str, words: str, column: int | None
 ) -> None:
-    problems = sqlcheck.look_ahead(query, CATALOGUE)
+    problems = ahead.look_ahead(query, CATALOGUE)
     assert any(words in problem.reason for problem in problems), problems
     if column is not None:
         assert problems[0].column == column
@@ -581,13 +581,13 @@ def test_look_ahead_is_refused_with_its_position(
 
 @pytest.mark.parametrize(("query", "words"), WRITES)
 def test_what_is_not_one_select_over_known_relations_is_refused(query: str, words: str) -> None:
-    problems = sqlcheck.read_only(query, CATALOGUE)
+    problems = reading.read_only(query, CATALOGUE)
     assert any(words in problem.reason for problem in problems), problems
 
 
 def test_position_counts_lines() -> None:
     query = "select symbol, ts,\n    lead(close) over (order by ts) as f\nfrom market.candles_1m"
-    (problem,) = sqlcheck.look_ahead(query, CATALOGUE)
+    (problem,) = ahead.look_ahead(query, CATALOGUE)
     assert (problem.line, problem.column) == (2, 5)
 
 
@@ -596,14 +596,14 @@ def test_lineage_reaches_the_raw_columns() -> None:
         "with r as (select symbol, ts, close / lag(close) over (order by ts) as r, volume"
         " from market.candles_1m) select symbol, ts, r * volume as x, r from r"
     )
-    found = sqlcheck.lineage(query, CATALOGUE)
+    found = columns.lineage(query, CATALOGUE)
     assert found["x"] == [f"market.candles_1m.{name}" for name in ("close", "ts", "volume")]
     assert found["symbol"] == ["market.candles_1m.symbol"]
 
 
 def test_lineage_follows_views() -> None:
     views = {"market.candles_1m": "select symbol, ts, price as close from market.trades"}
-    found = sqlcheck.lineage("select symbol, ts, close from market.candles_1m", CATALOGUE, views)
+    found = columns.lineage("select symbol, ts, close from market.candles_1m", CATALOGUE, views)
     assert found["close"] == ["market.trades.price"]
 
 
@@ -614,5 +614,5 @@ def test_lineage_goes_into_a_lateral(value: str) -> None:
         f" left join lateral (select {value} as z from market.funding_rates f where f.ts <= u.ts"
         " limit 1) as l on true"
     )
-    found = sqlcheck.lineage(query, CATALOGUE)
+    found = columns.lineage(query, CATALOGUE)
     assert found["x"] == ["market.candles_1m.close", "market.funding_rates.rate"]

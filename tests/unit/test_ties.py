@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from alphaplus.server import sqlcheck, ties
+from alphaplus.server import ties
+from alphaplus.server.sqlcheck import syntax
 
 from tests.unit.test_sqlcheck import CLEAN, LEAKS
 
@@ -56,7 +57,7 @@ def test_the_key_is_added_behind_the_time(query: str, want: str | None, count: i
 def test_what_it_becomes_is_the_same_but_for_keys(query: str) -> None:
     """Without the keys the text is what it was; a query that is none is left alone."""
     text, count = ties.keyed(query)
-    assert text == query or not isinstance(sqlcheck.parse(text), sqlcheck.Problem)
+    assert text == query or not isinstance(syntax.parse(text), syntax.Problem)
     rest = iter(text)
     assert all(letter in rest for letter in query), "letters were only put in"
     assert count == (text.count(ties.OUTPUT.format(1)) > 0) * count

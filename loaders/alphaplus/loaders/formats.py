@@ -599,7 +599,7 @@ def detect(cells: list[str], context: Context, kind: str | None) -> tuple[Format
     names = {cell.strip() for cell in cells}
     fits = [f for f in FORMATS if f.needs <= names and (f.name != "candles" or _stamped(names))]
     wanted = [f for f in fits if kind in (None, f.kind)]
-    if kind is None and "liquidations" in str(context.path).lower():
+    if kind is None and _of_liquidations(context.path):
         wanted = [f for f in wanted if f.kind == "liquidations"] or wanted
     if wanted:
         return wanted[0], True
@@ -617,6 +617,13 @@ def detect(cells: list[str], context: Context, kind: str | None) -> tuple[Format
         f"{context.path.name} has no format known here; its first row is: {seen}, …"
         f" Known: {', '.join(f.name for f in FORMATS)}, book feeds and liquidation streams (JSON)"
     )
+
+
+def _of_liquidations(path: Path) -> bool:
+    """Does its name, or else a folder called so, say that it is not of trades?"""
+    name = path.name.lower()
+    folders = {part.lower() for part in path.parts[:-1]}
+    return "liquidation" in name or ("trade" not in name and "liquidations" in folders)
 
 
 def _stamped(names: set[str]) -> bool:

@@ -18,7 +18,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -444,6 +444,9 @@ class Loader:
                     layout = self._layout(lines[head], context, state, report)
                     if layout.header:
                         lines, first = lines[head + 1 :], first + head + 1
+                    if isinstance(layout.reader, Format):
+                        start = parse_lines(lines, first, layout.names).frame
+                        context = _settled(layout.reader, start, context)
                 if number <= resume:
                     continue
                 skip = max(0, resume - first + 1)
@@ -507,6 +510,8 @@ class Loader:
         number = 0
         for batch in file.iter_batches(PARQUET_ROWS):
             first, number = number + 1, number + batch.num_rows
+            if first == 1:
+                context = _settled(found, batch.to_pandas(), context)
             if number <= resume:
                 continue
             frame = batch.to_pandas()
@@ -534,13 +539,7 @@ class Loader:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
-            try:
-                columns = found.read(block.frame, context)
-            except KeyError as error:
-                raise UnknownFormat(
-                    f"{context.path.name} looks like {found.name}, but has no column {error};"
-                    f" its columns: {', '.join(map(str, block.frame.columns))}"
-                ) from None
+            columns = _read(found, block.frame, context)
             if found.read is tardis_funding:
                 columns = _last_before_paid(columns, block.frame)
                 report.read += len(columns.ts) - len(block.frame)
@@ -746,6 +745,30 @@ class _Layout:
     def state(self) -> dict[str, Any] | None:
         """What a later run needs to go on, besides the line."""
         return None if isinstance(self.reader, Format) else self.reader.state()
+
+
+def _read(found: Format, frame: pd.DataFrame, context: Context) -> Columns:
+    try:
+        return found.read(frame, context)
+    except KeyError as error:
+        raise UnknownFormat(
+            f"{context.path.name} looks like {found.name}, but has no column {error};"
+            f" its columns: {', '.join(map(str, frame.columns))}"
+        ) from None
+
+
+def _settled(found: Format, frame: pd.DataFrame, context: Context) -> Context:
+    """With what the first rows of a file of candles say of all of them: length, unit of volume."""
+    if found.kind != "candles" or frame.empty:
+        return context
+    values = _read(found, frame, context).values
+    length = float(values["timeframe"][0])
+    unit = "quote" if "quote_volume" in values else "base"
+    return replace(
+        context,
+        timeframe=context.timeframe or (length if np.isfinite(length) else None),
+        volume_unit=unit if context.volume_unit == "auto" else context.volume_unit,
+    )
 
 
 def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:

@@ -260,11 +260,16 @@ def history(
     plpy: Any, cache: dict[str, Any], family: Family, symbol: str, start: int, end: int
 ) -> Iterator[tuple[Times, Floats]]:
     """Grid times in [start, end) with their features, a bounded number at a time."""
-    first = -(-start // family.grid) * family.grid
-    grid = np.arange(first, end, family.grid, dtype=np.int64)
-    for begin in range(0, len(grid), READ):
-        part = grid[begin : begin + READ]
+    times = grid(family, start, end)
+    for begin in range(0, len(times), READ):
+        part = times[begin : begin + READ]
         yield part, matrix(plpy, cache, family, symbol, part)
+
+
+def grid(family: Family, start: int, end: int) -> Times:
+    """The grid times of a family in [start, end)."""
+    first = -(-start // family.grid) * family.grid
+    return np.arange(first, end, family.grid, dtype=np.int64)
 
 
 def reader(

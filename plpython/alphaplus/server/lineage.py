@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, sqlcheck
+from alphaplus.server import families
 from alphaplus.server import windows as w
+from alphaplus.server.sqlcheck.columns import lineage as lineage_of
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -72,7 +73,7 @@ def of_query(plpy: Any, query: str) -> dict[str, list[str]]:
     from alphaplus.server import usersets
 
     known = usersets.catalogue(plpy)
-    found = sqlcheck.lineage(query, known)
+    found = lineage_of(query, known)
     return {name: found[name] for name in found if name not in ("ts", "symbol")}
 
 

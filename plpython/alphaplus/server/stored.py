@@ -266,27 +266,26 @@ def pack(plpy: Any, set_id: int, k: int, step: float, symbol: str) -> int:
         "select pg_advisory_xact_lock(hashtextextended($1, 0))", ["text"]
     )  # as feature.materialise has it
     plpy.execute(lock, [f"feature.materialise:{set_id}:{symbol}"])
-    stretch = round(step * w.SECOND) * BLOCK
     plan = plpy.prepare(
-        f"select {_SECONDS.format('coalesce(m.since, v.oldest)')} as since,"
-        f" {_SECONDS.format('m.through')} as through from feature.watermarks m"
-        " cross join (select min(v.ts) as oldest from feature.vectors v"
-        " where v.set_id = $1 and v.symbol = $2) v"
-        " where m.set_id = $1 and m.symbol = $2 and v.oldest is not null",
+        f"select {_SECONDS.format('m.since')} as since, {_SECONDS.format('m.through')} as through"
+        " from feature.watermarks m where m.set_id = $1 and m.symbol = $2",
         ["int4", "text"],
     )
     found = plpy.execute(plan, [set_id, symbol])
     if not len(found):
         return 0
-    since, through = (round(found[0][name] * w.SECOND) for name in ("since", "through"))
-    starts = np.arange(since // stretch, -(-through // stretch)) * stretch
-    wanted = list(
-        zip(
-            np.maximum(starts, since).tolist(),
-            np.minimum(starts + stretch, through).tolist(),
-            strict=True,
+    since = found[0]["since"]
+    if since is None:  # not recorded: this looks through all chunks
+        plan = plpy.prepare(
+            f"select {_SECONDS.format('min(v.ts)')} as since from feature.vectors v"
+            " where v.set_id = $1 and v.symbol = $2",
+            ["int4", "text"],
         )
-    )
+        since = plpy.execute(plan, [set_id, symbol])[0]["since"]
+        if since is None:
+            return 0
+    span = round(since * w.SECOND), round(found[0]["through"] * w.SECOND)
+    wanted = spans(span, round(step * w.SECOND))
     made = _made(plpy, set_id, symbol)
     missing = [span for span in wanted if span not in made]
     old = plpy.prepare(
@@ -319,9 +318,35 @@ def _made(plpy: Any, set_id: int, symbol: str) -> set[tuple[int, int]]:
     }
 
 
+def spans(span: tuple[int, int], step: int) -> list[tuple[int, int]]:
+    """The stretches of a set's blocks in a span of time, cut at its ends."""
+    start, end = span
+    stretch = step * BLOCK
+    starts = np.arange(start // stretch, -(-end // stretch)) * stretch
+    return list(
+        zip(
+            np.maximum(starts, start).tolist(),
+            np.minimum(starts + stretch, end).tolist(),
+            strict=True,
+        )
+    )
+
+
 def _make(plpy: Any, set_id: int, k: int, symbol: str, spans: list[tuple[int, int]]) -> int:
     """Blocks of adjoining spans; none of those in which nothing is stored."""
     read = plpy.prepare(_ROWS.format(symbol="", which="$2"), ["int4", "text", "float8", "float8"])
+    ends = _ends(spans[0][0], spans[-1][1] - 1)
+    row = plpy.execute(read, [set_id, symbol, *ends])[0]
+    return sum(
+        keep(plpy, set_id, symbol, spans, ts, values) for ts, values in _piece(row, {"k": k})
+    )
+
+
+def keep(
+    plpy: Any, set_id: int, symbol: str, spans: list[tuple[int, int]], ts: Times, values: Floats
+) -> int:
+    """Write the vectors at ascending times as a block for each of the adjoining spans that has
+    some; how many blocks. They are all that is stored, or is to be, of the spans."""
     insert = plpy.prepare(
         "insert into feature.vector_blocks"
         " (set_id, symbol, ts_from, ts_to, first_ts, last_ts, n, ts, vectors)"
@@ -330,13 +355,11 @@ def _make(plpy: Any, set_id: int, k: int, symbol: str, spans: list[tuple[int, in
         ["int4", "text", *["float8"] * 4, "int4", "bytea", "bytea"],
     )
     count = 0
-    ends = _ends(spans[0][0], spans[-1][1] - 1)
-    for ts, values in _piece(plpy.execute(read, [set_id, symbol, *ends])[0], {"k": k}):
-        cuts = np.searchsorted(ts, [start for start, _ in spans[1:]])
-        for span, t, rows in zip(spans, np.split(ts, cuts), np.split(values, cuts), strict=True):
-            if len(t):
-                times = [*_ends(*span), *_ends(int(t[0]), int(t[-1]))]
-                numbers = t.astype("<i8").tobytes(), rows.astype("<f8").tobytes()
-                plpy.execute(insert, [set_id, symbol, *times, len(t), *numbers])
-                count += 1
+    cuts = np.searchsorted(ts, [start for start, _ in spans[1:]])
+    for span, t, rows in zip(spans, np.split(ts, cuts), np.split(values, cuts), strict=True):
+        if len(t):
+            times = [*_ends(*span), *_ends(int(t[0]), int(t[-1]))]
+            numbers = t.astype("<i8").tobytes(), rows.astype("<f8").tobytes()
+            plpy.execute(insert, [set_id, symbol, *times, len(t), *numbers])
+            count += 1
     return count

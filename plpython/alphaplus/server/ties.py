@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import sqlglot
-from alphaplus.server import sqlcheck
+from alphaplus.server.sqlcheck import rowtimes, syntax
 from sqlglot import exp
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
@@ -32,7 +32,7 @@ KEYS = {
     "market.open_interest": (),
 }
 OUTPUT = "_alphaplus_{}"
-CATALOGUE = sqlcheck.Catalogue({name: sqlcheck.Relation((), "ts") for name in KEYS})
+CATALOGUE = syntax.Catalogue({name: syntax.Relation((), "ts") for name in KEYS})
 _POSITIONAL = (exp.Lag, exp.FirstValue, exp.LastValue, exp.NthValue, exp.RowNumber, exp.Lead)
 
 
@@ -57,8 +57,8 @@ class _Changes:
 
 def keyed(query: str) -> tuple[str, int]:
     """The query with its ties decided, and how many columns :data:`OUTPUT` it gives along."""
-    tree = sqlcheck.parse(query)
-    if isinstance(tree, sqlcheck.Problem):
+    tree = syntax.parse(query)
+    if isinstance(tree, syntax.Problem):
         return query, 0
     changes = _Changes(list(sqlglot.tokenize(query, read="postgres")))
     count = 0
@@ -75,9 +75,9 @@ def keyed(query: str) -> tuple[str, int]:
         if not isinstance(select, exp.Select):
             continue
         keys = _keys(scope, carried)
-        times = sqlcheck._time_names(scope, CATALOGUE)
+        times = rowtimes.time_names(scope, CATALOGUE)
         _orders(scope, keys, times, changes)
-        given = next(iter(sqlcheck._row_times(scope, CATALOGUE)), None)
+        given = next(iter(rowtimes.row_times(scope, CATALOGUE)), None)
         mine = keys.get(given or "", ())
         if not mine or stars or not _plain(scope, select):
             continue
@@ -99,8 +99,8 @@ def keyed(query: str) -> tuple[str, int]:
     text = query
     for start, end, new in sorted(set(changes.texts), reverse=True):
         text = text[:start] + new + text[end:]
-    again = sqlcheck.parse(text)
-    if isinstance(again, sqlcheck.Problem):
+    again = syntax.parse(text)
+    if isinstance(again, syntax.Problem):
         return query, 0
     if again.sql("postgres", comments=False) != tree.sql("postgres", comments=False):
         return query, 0
@@ -119,7 +119,9 @@ def _keys(scope: Scope, carried: Mapping[int, int]) -> dict[str, tuple[str, ...]
     for alias, source in scope.sources.items():
         name = exp.to_identifier(alias, quoted=True).sql("postgres")
         if isinstance(source, exp.Table):
-            keys[alias] = tuple(key.format(name) for key in KEYS.get(sqlcheck._name(source), ()))
+            keys[alias] = tuple(
+                key.format(name) for key in KEYS.get(syntax.qualified_name(source), ())
+            )
         else:
             count = carried.get(id(source.expression), 0)
             keys[alias] = tuple(f"{name}.{OUTPUT.format(i + 1)}" for i in range(count))
@@ -220,7 +222,7 @@ def _listed(
 
 
 def _name_of(source: object) -> str:
-    return sqlcheck._name(source) if isinstance(source, exp.Table) else ""
+    return syntax.qualified_name(source) if isinstance(source, exp.Table) else ""
 
 
 def _orders(

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server import families, sqlcheck, ties
+from alphaplus.server import families, ties
 from alphaplus.server import windows as w
+from alphaplus.server.sqlcheck import ahead, reading, syntax
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -58,8 +59,8 @@ def rewritten(query: str, known: str) -> str:
     """
     from sqlglot import exp
 
-    tree = sqlcheck.parse(query)
-    assert not isinstance(tree, sqlcheck.Problem)
+    tree = syntax.parse(query)
+    assert not isinstance(tree, syntax.Problem)
     places: list[tuple[int, int, str]] = []
     for table in tree.find_all(exp.Table):
         schema = table.args.get("db")
@@ -207,9 +208,9 @@ def family(plpy: Any, definition: str) -> families.Family:
     )
 
 
-def catalogue(plpy: Any) -> sqlcheck.Catalogue:
+def catalogue(plpy: Any) -> syntax.Catalogue:
     """What a set's SELECT may read and call, from the database's own catalogue."""
-    relations: dict[str, sqlcheck.Relation] = {}
+    relations: dict[str, syntax.Relation] = {}
     rows = plpy.execute(
         "select c.relname, array_agg(a.attname::text order by a.attnum) as columns"
         " from pg_catalog.pg_class c"
@@ -221,7 +222,7 @@ def catalogue(plpy: Any) -> sqlcheck.Catalogue:
         if row["relname"] in TABLES:
             columns = tuple(row["columns"])
             width = "timeframe" if "timeframe" in columns else None
-            relations[f"market.{row['relname']}"] = sqlcheck.Relation(columns, "ts", width)
+            relations[f"market.{row['relname']}"] = syntax.Relation(columns, "ts", width)
     # Every function that writes, or is not the server's or an extension's own.
     refused = {
         row["proname"]
@@ -240,7 +241,7 @@ def catalogue(plpy: Any) -> sqlcheck.Catalogue:
         for name in names
         if name.startswith(_FORBIDDEN) or any(part in name for part in _READS_BY_NAME)
     }
-    return sqlcheck.Catalogue(relations, refused, names)
+    return syntax.Catalogue(relations, refused, names)
 
 
 def check(plpy: Any, query: str, *, look_ahead: bool) -> tuple[str, ...]:
@@ -250,17 +251,17 @@ def check(plpy: Any, query: str, *, look_ahead: bool) -> tuple[str, ...]:
     numbers; AP205 it looks ahead. The detail says where and why.
     """
     known = catalogue(plpy)
-    _refuse(plpy, sqlcheck.read_only(query, known), "AP204", "the query is not taken")
-    tree = sqlcheck.parse(query)
+    _refuse(plpy, reading.read_only(query, known), "AP204", "the query is not taken")
+    tree = syntax.parse(query)
     from sqlglot import exp
 
-    assert not isinstance(tree, sqlcheck.Problem)
+    assert not isinstance(tree, syntax.Problem)
     for node in tree.find_all(exp.Parameter, exp.Placeholder):
-        problem = sqlcheck._problem(node, "a parameter has no value here", "Write the value.")
+        problem = syntax.problem_at(node, "a parameter has no value here", "Write the value.")
         _refuse(plpy, [problem], "AP204", "the query is not taken")
     if not look_ahead:
-        _refuse(plpy, sqlcheck.look_ahead(query, known), "AP205", "the query looks ahead")
-    names = sqlcheck.outputs(query)
+        _refuse(plpy, ahead.look_ahead(query, known), "AP205", "the query looks ahead")
+    names = syntax.outputs(query)
     if "ts" not in names:
         plpy.error(
             "the query has no column ts",
@@ -279,7 +280,7 @@ def check(plpy: Any, query: str, *, look_ahead: bool) -> tuple[str, ...]:
     return features
 
 
-def _refuse(plpy: Any, problems: list[sqlcheck.Problem], code: str, words: str) -> None:
+def _refuse(plpy: Any, problems: list[syntax.Problem], code: str, words: str) -> None:
     if problems:
         plpy.error(
             f"{words}: {problems[0]}",
@@ -404,7 +405,7 @@ def _described(plpy: Any, formulas: str | None, features: tuple[str, ...]) -> Ma
 def _expressions(query: str) -> dict[str, str]:
     from sqlglot import exp
 
-    tree = sqlcheck.parse(query)
+    tree = syntax.parse(query)
     if not isinstance(tree, exp.Query):
         return {}
     return {p.alias_or_name: p.unalias().sql(dialect="postgres") for p in tree.selects}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import arrays, carried, families, times
+from alphaplus.server import arrays, carried, families, stored, times
 from alphaplus.server import windows as w
 
 PIECE = 4 << 20  # bytes that are copied at once
@@ -277,13 +277,49 @@ def store_at(
         _hold(plpy, set_id)
         handle = os.memfd_create("alphaplus-vectors")
         try:
-            with open(handle, "wb", closefd=False) as file:
-                file.write(_HEADER)
-                file.writelines(parts)
-            _copy(plpy, handle)
+            _copy_parts(plpy, handle, parts)
         finally:
             os.close(handle)
     return len(parts)
+
+
+def store_many(
+    plpy: Any,
+    cache: dict[str, Any],
+    set_id: int,
+    family: str,
+    symbols: list[str],
+    start: float,
+    end: float,
+    packed: bool,
+) -> int:
+    """Compute grid times in [start, end) of some symbols, as many as memory has room for, and add
+    them to feature.vectors, ``packed`` to feature.vector_blocks too; how many were known.
+
+    Chunk by chunk: what a symbol has in one is often too little for a COPY of its own.
+    """
+    begin, stop = times.moments(plpy, start, end)
+    found = families.find(plpy, cache, family)
+    grid = families.grid(found, begin, stop)
+    _hold(plpy, set_id)
+    for symbol in symbols:
+        _unpack(plpy, cache, set_id, symbol, (begin, stop))
+    computed_at = _now(plpy)
+    local = families.ahead(plpy, cache, family, symbols, grid)
+    rows, kept = [], []
+    for symbol in symbols:
+        for part, values in families.history(plpy, local, found, symbol, begin, stop):
+            known = arrays.known(values)
+            if known.any():
+                ts, values = part[known], values[known]
+                rows.append(binary_rows(set_id, symbol, ts, computed_at, values))
+                if packed:
+                    span = int(part[0]), int(part[-1]) + found.grid
+                    kept.append((symbol, stored.spans(span, found.grid), ts, values))
+    _add_many(plpy, cache, rows)
+    for block in kept:  # after the rows: a trigger deletes the blocks of what goes in by the table
+        stored.keep(plpy, set_id, *block)
+    return sum(map(len, rows))
 
 
 def _now(plpy: Any) -> int:
@@ -390,13 +426,14 @@ def _add(
     """
     piece = max(1, PIECE // file.template.itemsize)
     many = len(ts) >= DIRECT and _interval(plpy, cache) >= DIRECT * step
-    at = 0
+    at, chunks = 0, None
     while at < len(ts):
         until, into = len(ts), None
         if many and until - at >= DIRECT:
-            chunk = _chunk(plpy, cache, int(ts[at]))
+            chunks = chunks or _chunks(plpy, cache)
+            chunk = _holding(chunks, int(ts[at]))
             if chunk is None:
-                until = at + 1  # this one makes the chunk
+                until, chunks = at + 1, None  # this one makes the chunk
             else:
                 until = int(np.searchsorted(ts, chunk["stop"]))
                 if until - at >= DIRECT and not chunk["is_compressed"]:
@@ -406,6 +443,48 @@ def _add(
             file.write(ts[part], values[part])
             _copy(plpy, file.handle, into)
         at = until
+
+
+def _add_many(plpy: Any, cache: dict[str, Any], rows: list[np.ndarray[Any, Any]]) -> None:
+    """Add rows in COPY's format, of each symbol in order of time, chunk by chunk."""
+    times_ = [part["ts"].astype(np.int64) for part in rows]
+    at = [0] * len(rows)
+    chunks = _chunks(plpy, cache)
+    handle = os.memfd_create("alphaplus-vectors")
+    few: list[bytes] = []
+    try:
+        while True:
+            first = min(
+                (int(t[i]) for t, i in zip(times_, at, strict=True) if i < len(t)), default=None
+            )
+            if first is None:
+                break
+            into = _holding(chunks, first)
+            stop = first + 1 if into is None else into["stop"]
+            ends = [int(np.searchsorted(t, stop)) for t in times_]
+            parts = [r[i:j].tobytes() for r, i, j in zip(rows, at, ends, strict=True) if i < j]
+            many = sum(ends) - sum(at) >= DIRECT
+            at = ends
+            if into is None:  # these make the chunk
+                _copy_parts(plpy, handle, parts)
+                chunks = _chunks(plpy, cache)
+            elif many and not into["is_compressed"]:
+                _copy_parts(plpy, handle, parts, into["name"])
+            else:
+                few += parts
+        if few:
+            _copy_parts(plpy, handle, few)
+    finally:
+        os.close(handle)
+
+
+def _copy_parts(plpy: Any, handle: int, parts: list[bytes], chunk: str | None = None) -> None:
+    os.lseek(handle, 0, os.SEEK_SET)
+    with open(handle, "wb", closefd=False) as file:
+        file.write(_HEADER)
+        file.writelines(parts)
+        file.truncate()  # its memory is written over, not given back and taken anew
+    _copy(plpy, handle, chunk)
 
 
 _MICROSECONDS = "(extract(epoch from {} - '2000-01-01 00:00:00+00'::timestamptz) * 1000000)::int8"
@@ -423,21 +502,23 @@ def _interval(plpy: Any, cache: dict[str, Any]) -> int:
     return int(plpy.execute(plans["chunk interval"])[0]["width"])
 
 
-def _chunk(plpy: Any, cache: dict[str, Any], time: int) -> Any:
-    """The chunk of feature.vectors that holds a time: name, stop, is_compressed; None: there is
-    none yet."""
+def _chunks(plpy: Any, cache: dict[str, Any]) -> Any:
+    """The chunks of feature.vectors: name, start, stop, is_compressed."""
     plans = cache.setdefault("alphaplus.plans", {})
-    if "chunk" not in plans:
-        plans["chunk"] = plpy.prepare(
+    if "chunks" not in plans:
+        plans["chunks"] = plpy.prepare(
             "select format('%I.%I', c.chunk_schema, c.chunk_name) as name, c.is_compressed,"
+            f" {_MICROSECONDS.format('c.range_start')} as start,"
             f" {_MICROSECONDS.format('c.range_end')} as stop"
             " from timescaledb_information.chunks c"
             " where c.hypertable_schema = 'feature' and c.hypertable_name = 'vectors'"
-            " and c.range_start <= to_timestamp($1) and c.range_end > to_timestamp($1)",
-            ["float8"],
         )
-    found = plpy.execute(plans["chunk"], [time / w.SECOND + w.EPOCH])
-    return found[0] if len(found) else None
+    return plpy.execute(plans["chunks"])
+
+
+def _holding(chunks: Any, time: int) -> Any:
+    """The chunk that holds a time; None: there is none yet."""
+    return next((chunk for chunk in chunks if chunk["start"] <= time < chunk["stop"]), None)
 
 
 def _hold(plpy: Any, set_id: int) -> None:
