@@ -2,7 +2,7 @@
 -- a new function, view or table gets sensible rights without a line here:
 --
 -- * everything belongs to alphaplus_owner, nothing is granted to public;
--- * reader, app and operator read all tables and views, but no artifact;
+-- * reader, app and operator read all tables and views, but no artifact and no half-made one;
 -- * functions that read (STABLE, IMMUTABLE) may be called by those who read; helpers (leading
 --   underscore) only where they run with the caller's own rights;
 -- * functions that write and procedures belong to the operator, less helpers that run with the
@@ -126,7 +126,7 @@ begin
         execute format('grant select on all tables in schema %I to %s', v_schema, v_readers);
     end loop;
     -- (a right on the table covers all its columns, so it goes before the columns are given)
-    execute format('revoke select on ml.model_versions from %s', v_readers);
+    execute format('revoke select on ml.model_versions, ml.training_checkpoints from %s', v_readers);
     select string_agg(format('%I', a.attname), ', ' order by a.attnum)
     into v_columns
     from pg_catalog.pg_attribute a

@@ -56,6 +56,15 @@ as $$
                 )
             )
     ),
+    -- What is no finite number is no metric: NaN and infinity pass any threshold of one side.
+    finite as (
+        select
+            l.gate, l.metric, l.threshold, l.comparison, l.against, l.champion_id, l.version_id,
+            l.compared_with,
+            case when abs(l.value) < 'infinity' then l.value end as value,
+            case when abs(l.reference_value) < 'infinity' then l.reference_value end as reference_value
+        from looked_up l
+    ),
     judged as (
         select
             l.*,
@@ -64,7 +73,7 @@ as $$
             and (l.champion_id is null or l.champion_id = l.version_id) as no_rival,
             l.against = 'champion'
             and l.compared_with is distinct from l.champion_id as other_rival
-        from looked_up l
+        from finite l
     )
     select
         j.gate, j.metric, j.value, j.reference_value, j.threshold, j.comparison, j.against,

@@ -19,6 +19,9 @@ ALL = [*SCHEMAS, "procrastinate"]
 ROLES = ["loader", "trainer", "app", "reader", "operator"]
 DENIED = errors.InsufficientPrivilege
 
+# Models, and what will be one: nobody but the owner reads their bytes.
+ARTIFACTS = {"ml.model_versions", "ml.training_checkpoints"}
+
 # The trainer's doors; adding one is a decision.
 TRAINER = {
     "ml._claim_job",
@@ -155,7 +158,7 @@ def test_table_rights_are_those_of_the_rules(db_module: Connection) -> None:
         if schema == "procrastinate":
             may_read = may_write = role == "trainer"
         else:
-            may_read = (role in ("app", "reader", "operator") and name != "ml.model_versions") or (
+            may_read = (role in ("app", "reader", "operator") and name not in ARTIFACTS) or (
                 role == "loader" and (schema in ("market", "sentiment") or name == "ops.settings")
             )
             may_write = kind in "rp" and (
@@ -247,6 +250,7 @@ def test_readers_do_not_see_artifacts(world: Connection, connect_as: Connect) ->
     for role in ("reader", "app", "operator"):
         conn = connect_as(f"alphaplus_{role}", world.info.dbname)
         for statement in (
+            "select state from ml.training_checkpoints",
             "select artifact from ml.model_versions",
             "select * from ml.model_versions",
             "select m.* from ml.model_versions m",

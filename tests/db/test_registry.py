@@ -356,6 +356,19 @@ def test_gates_decide(world: Connection, regime: str) -> None:
     assert count[1]
 
 
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", None])
+def test_what_is_no_number_passes_no_gate(world: Connection, regime: str, odd: str | None) -> None:
+    metrics = {"auc": odd, "auc_low": odd, "log_loss": odd, "ece": odd, "baseline": {"log_loss": 1}}
+    version = toy.register(world, regime=regime, metrics=metrics)
+    verdicts = world.execute(
+        "select passed, detail from ml.gate_report(%s) where against <> 'champion'", (version,)
+    ).fetchall()
+    assert verdicts
+    for passed, detail in verdicts:
+        assert not passed
+        assert "is missing" in detail
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "passes"), [(0.80, 0.81, True), (0.80, 0.796, True), (0.80, 0.79, False)]
 )

@@ -138,6 +138,21 @@ def test_up_twice_does_nothing(second_server: SecondServer) -> None:
     assert before == after
 
 
+def test_up_on_another_port_says_where_it_runs(second_server: SecondServer) -> None:
+    port = second_server.env["PGPORT"]
+    for word, code in (("up", 1), ("status", 0)):
+        done = subprocess.run(
+            [str(ROOT / "docker" / "server"), word],
+            env={**second_server.env, "PGPORT": str(int(port) + 1)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert port in done.stdout + done.stderr
+        assert f"port {int(port) + 1}\n" not in done.stdout
+
+
 def test_a_taken_port_is_said_with_what_to_do(second_server: SecondServer, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(ROOT / "docker" / "server"), "up"],
