@@ -270,9 +270,9 @@ declare
     v_trigger text;
     v_right record;
 begin
-    if native and current_setting('timescaledb.license', true) is distinct from 'timescale' then
-        raise exception 'this server has no continuous aggregates'
-        using errcode = 'AP104', hint = 'They are in TimescaleDB''s Community edition, with timescaledb.license = timescale.';
+    if native and not market._native_works() then
+        raise exception 'no continuous aggregates with this TimescaleDB'
+        using errcode = 'AP104', hint = 'They are in its Community edition, with timescaledb.license = timescale; from 2.23 on they miss late rows that COPY brings.';
     end if;
     for v_source in
         select distinct a.source from market.aggregates a
@@ -351,7 +351,7 @@ begin
 end
 $$;
 comment on procedure market.switch_aggregates(boolean) is
-'Let TimescaleDB keep the aggregates (true: continuous aggregates; Community edition only), or keep them by marks (false: either edition). Before a database goes to a server with the Apache edition: false. In one transaction, which holds up writers; the next refresh has everything to do, and until then reads are slow. Errors: AP104 no Community edition here, AP105 to continuous aggregates where rows were dropped (market.drop_rows).';
+'Let TimescaleDB keep the aggregates (true: continuous aggregates; Community edition before 2.23), or keep them by marks (false: either edition). Before a database goes to a server with the Apache edition: false. In one transaction, which holds up writers; the next refresh has everything to do, and until then reads are slow. Errors: AP104 no Community edition here, or one that misses rows, AP105 to continuous aggregates where rows were dropped (market.drop_rows).';
 
 create or replace procedure market.drop_rows("table" text, older_than timestamptz)
 language plpgsql security definer set search_path = pg_catalog, pg_temp

@@ -129,9 +129,9 @@ begin
     check_name := 'aggregate';
     for v_aggregate in select a.* from market.aggregates a order by a.name loop
         subject := substr(v_aggregate.name, 2);
-        if v_aggregate.native and current_setting('timescaledb.license', true) is distinct from 'timescale' then
+        if v_aggregate.native and not market._native_works() then
             status := 'red';
-            detail := 'a continuous aggregate, which this edition of TimescaleDB cannot refresh: call market.switch_aggregates(false)';
+            detail := 'a continuous aggregate, which this TimescaleDB cannot refresh or not rightly: call market.switch_aggregates(false)';
         elsif v_aggregate.native then
             -- What changed behind the watermark, and whether rows wait before it for too long.
             select

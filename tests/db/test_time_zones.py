@@ -63,7 +63,7 @@ def market(db_module: Conn) -> Iterator[Conn]:
     conn.execute(
         "select feature.create_set('daily', $$select (public.time_bucket('1 day', ts)"
         " + interval '1 day') - interval '1 microsecond' as ts, max(high) - min(low) as range,"
-        " count(*) as n from market.candles group by 1$$, '3 days', '1 day')"
+        " count(*) as n from market.candles where timeframe = '1 hour' group by 1$$, '3 days', '1 day')"
     )
     yield conn
 

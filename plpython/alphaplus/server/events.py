@@ -94,6 +94,14 @@ def _read(
     return rows
 
 
+def ahead(
+    plpy: Any, cache: dict[str, Any], symbol: str, trades_from: int, tops_from: int, end: int
+) -> None:
+    """Read both for those who ask for them later in a call that keeps what it reads."""
+    _read(plpy, cache, "feature._trade_rows", TRADE, symbol, trades_from, end)
+    _read(plpy, cache, "feature._top_rows", TOP, symbol, tops_from, end)
+
+
 def trades(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Trades:
     """Versions of a symbol's trades in [start, end); not those whose numbers are no numbers."""
     rows = _read(plpy, cache, "feature._trade_rows", TRADE, symbol, start, end)

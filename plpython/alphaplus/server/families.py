@@ -146,6 +146,8 @@ class Family:
     series: Callable[[Reader, Times, Keep | None], Floats] | None = None
     # For what reads by itself, events or a user's query: (plpy, cache, symbol, ascending times).
     rows: Callable[[Any, dict[str, Any], str, Times], Floats] | None = None
+    # Reads what one of the last two will ask for at one time: (plpy, cache, symbol, time).
+    ahead: Callable[[Any, dict[str, Any], str, int], None] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -294,6 +296,29 @@ def reader(
     return read
 
 
+def read_ahead(
+    plpy: Any, cache: dict[str, Any], symbol: str, asked: list[tuple[Family, int]]
+) -> None:
+    """Read what families will ask for, each at its time, before the first of them computes.
+
+    In turns the server's code and numpy's push each other out of the processor's caches.
+    """
+    for family, t in asked:
+        if family.ahead is not None:
+            family.ahead(plpy, cache, symbol, t)
+        elif family.compute is not None:
+            _sources(plpy, cache, family, symbol, np.array([t], dtype=np.int64))
+
+
+def bars_ahead(
+    plpy: Any, cache: dict[str, Any], symbol: str, t: int, stretches: list[tuple[int, int]]
+) -> None:
+    """Read bars of some lengths from some times on to t, where that takes no thought."""
+    longer: list[tuple[int, bool]] = []
+    for width, start in stretches:
+        _plain_bars(plpy, cache, symbol, width, (start, t), t, False, longer)
+
+
 def keeper(cache: dict[str, Any], symbol: str) -> Keep | None:
     """Where a symbol's runs of single times are kept; None in a backend that keeps none."""
     memory: carried.Memory | None = cache.get("alphaplus.runs")
@@ -305,7 +330,8 @@ class Reads:
     """What one call has read of one symbol at one time, for ``families`` that ask for it again."""
 
     families: tuple[Family, ...]
-    bars: dict[tuple[int, int, int], w.Series] = field(default_factory=dict)
+    # By length, end and since when it was asked: from where on, and what, None where not plain.
+    bars: dict[tuple[int, int, int], tuple[int, w.Series | None]] = field(default_factory=dict)
     sources: dict[int, Sources] = field(default_factory=dict)
     events: dict[str, tuple[int, int, Any]] = field(default_factory=dict)
 
@@ -354,11 +380,33 @@ def _plain_bars(
     if "alphaplus.floor" in cache or "alphaplus.bars" in cache:
         return None
     reads: Reads | None = cache.get("alphaplus.reads")
-    if reads is not None:
-        held = reads.bars.get((width, end, since))
-        if held is not None and held.start <= start:
-            skip = (start - held.start) // width
+    if reads is None:
+        return _asked_bars(plpy, cache, symbol, width, (start, end), since, longer)
+    which = width, end, since
+    if which in reads.bars:
+        begin, held = reads.bars[which]
+        if begin == start:
+            return held
+        if held is not None and begin < start and not len(held.odd.index):
+            skip = (start - begin) // width
             return w.Series.plain(start, width, {n: v[skip:] for n, v in held.final.items()})
+    found = _asked_bars(plpy, cache, symbol, width, (start, end), since, longer)
+    if which not in reads.bars:
+        reads.bars[which] = start, found
+    return found
+
+
+def _asked_bars(
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    span: tuple[int, int],
+    since: int,
+    longer: list[tuple[int, bool]],
+) -> w.Series | None:
+    start, end = span
+    size = (end - start) // width
 
     def ask(query: str, kinds: tuple[str, ...], *values: Any) -> Any:
         plans = cache.setdefault("alphaplus.plans", {})
@@ -412,10 +460,7 @@ def _plain_bars(
     else:
         channels = np.full((len(names), size), np.nan)
         channels[:, (ts - start) // width] = values.T
-    series = w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
-    if reads is not None:
-        reads.bars[width, end, since] = series
-    return series
+    return w.Series.plain(start, width, dict(zip(names, channels, strict=True)))
 
 
 def _of_trades(rows: Floats, ts: Times, usable: Times, start: int, end: int) -> w.Series:

@@ -702,6 +702,11 @@ def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:
     return windows | {"sizes": series.totals(grid, MINUTES, "sizes")}
 
 
+def _ahead(plpy: Any, cache: dict[str, Any], symbol: str, t: int) -> None:
+    trades, tops = MINUTES * w.MINUTE, (MINUTES + MID_AGE) * w.MINUTE
+    events.ahead(plpy, cache, symbol, t - trades, t - tops, t)
+
+
 FAMILY = Family(
     name="microstructure",
     version=2,
@@ -710,4 +715,5 @@ FAMILY = Family(
     features=FEATURES,
     needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),
     rows=_read_compute,
+    ahead=_ahead,
 )

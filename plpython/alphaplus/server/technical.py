@@ -599,6 +599,10 @@ class Plan:
         """How far before t a bar can count, in microseconds."""
         return (self.warmup + self.block) * self.width
 
+    def begin(self, t: int) -> int:
+        """Where the stretch of bars begins that counts at t."""
+        return _begin(t, self.width, self.warmup, self.block)
+
     @cached_property
     def kinds(self) -> dict[str, list[int]]:
         """The columns of each kind that is held as relative to close or volume."""
@@ -684,6 +688,10 @@ class Stretch(NamedTuple):
     max_age: int = MAX_AGE
 
 
+def _begin(t: int, width: int, warmup: int, block: int) -> int:
+    return t // (block * width) * block * width - warmup * width
+
+
 def series_matrix(
     read: Reader,
     grid: Times,
@@ -705,7 +713,7 @@ def series_matrix(
         return out
     width, warmup, block, max_age = stretch
     span = block * width
-    start = int(grid[0]) // span * span - warmup * width
+    start = _begin(int(grid[0]), width, warmup, block)
     series = read(width, start, int(grid[-1]))
     size = len(series.final["close"])
     if size == 0:
@@ -920,6 +928,9 @@ def _family(name: str, plans: Sequence[Plan]) -> families.Family:
         features=_features(plans),
         needs=families.Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
         series=lambda read, times, keep: evaluate(read, times, plans, keep),
+        ahead=lambda plpy, cache, symbol, t: families.bars_ahead(
+            plpy, cache, symbol, t, [(plan.width, plan.begin(t)) for plan in plans]
+        ),
         grid=grid,
     )
 

@@ -44,9 +44,9 @@ def live_many(
             " from unnest($1, $3) as s (set_id, seconds)",
             ["int4[]", "text", "float8[]"],
         )
-    times = [time + w.EPOCH for time in seconds or ()]
+    since_1970 = [time + w.EPOCH for time in seconds or ()]
     parts: list[list[float] | None] = [
-        row["vector"] for row in plpy.execute(plan, [set_ids or [], symbol, times])
+        row["vector"] for row in plpy.execute(plan, [set_ids or [], symbol, since_1970])
     ]
     asked = [
         (families.find(plpy, cache, definitions[i]), i) for i, p in enumerate(parts) if p is None
@@ -55,8 +55,11 @@ def live_many(
     # What is read for this call is kept for this call.
     reads = families.Reads(tuple(family for family, _ in asked))
     local = {**cache, "alphaplus.reads": reads}
-    for family, i in sorted(asked, key=lambda one: reads.order(one[0])):
-        grid = np.array([round(seconds[i] * w.SECOND)], dtype=np.int64)
+    asked.sort(key=lambda one: reads.order(one[0]))
+    moments = {i: round(seconds[i] * w.SECOND) for _, i in asked}
+    families.read_ahead(plpy, local, symbol, [(family, moments[i]) for family, i in asked])
+    for family, i in asked:
+        grid = np.array([moments[i]], dtype=np.int64)
         parts[i] = families.matrix(plpy, local, family, symbol, grid)[0].tolist()
     return [value for part in parts if part is not None for value in part]
 
