@@ -75,6 +75,11 @@ begin
         raise exception 'setting % is a %, not a %', name, jsonb_typeof(v_old), jsonb_typeof(value)
         using errcode = 'AP702', hint = format('It is now %s.', v_old);
     end if;
+    if jsonb_typeof(v_old) = 'string' and pg_input_is_valid(v_old #>> '{}', 'interval')
+        and not pg_input_is_valid(value #>> '{}', 'interval') then
+        raise exception 'setting % is a length of time, not %', name, value
+        using errcode = 'AP702', hint = format('It is now %s.', v_old);
+    end if;
     update ops.settings s
     set value = set_setting.value,
         description = coalesce(set_setting.description, s.description),
@@ -86,7 +91,7 @@ end
 $$;
 comment on function ops.set_setting(text, jsonb, text) is
 'Changes a setting, or makes a new one where a description is given; answers the value. The type
-of an existing setting stays. Errors: AP701 unknown setting, AP702 value of another type or null.';
+of an existing setting stays, and a length of time stays one. Errors: AP701 unknown setting, AP702 value of another type or null.';
 
 insert into ops.settings (name, value, description)
 values

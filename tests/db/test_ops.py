@@ -366,6 +366,7 @@ def test_settings(db: Conn) -> None:
         ("select ops.set_setting('no.such', '1')", "AP701"),
         ("select ops.set_setting('ops.run_timeout', '1')", "AP702"),
         ("select ops.set_setting('ops.run_timeout', null)", "AP702"),
+        ("""select ops.set_setting('ops.run_timeout', '"soon"')""", "AP702"),
     ):
         with pytest.raises(psycopg.Error) as caught:
             db.execute(call)
