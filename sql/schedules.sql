@@ -4,7 +4,7 @@ values
 ('market.default_exchange', '"binance"', 'The venue whose instruments go by their bare native symbol.'),
 ('ml.cache_bytes', '268435456', 'Most bytes of models that one backend keeps.'),
 ('ml.share_models', 'true', 'Whether backends share the trees of a LightGBM model, packed in one file of the server''s folder for temporary files, or each keeps a copy of its own.'),
-('ml.shared_bytes', '1073741824', 'Most bytes of those files together.'),
+('ml.shared_bytes', '1073741824', 'Most bytes of those files together; the folder is the whole server''s: the least of its databases'' settings holds.'),
 ('ml.base_rate_window', '"7 days"', 'Over how long the base rate that answers for a missing model is taken.'),
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),

@@ -299,6 +299,26 @@ def test_stamps_of_any_unit(db_module: Conn, tmp_path: Path, stamp: str) -> None
     assert got == [(dt.datetime(2024, 1, 1, tzinfo=dt.UTC),)]
 
 
+def test_candles_of_several_symbols_in_one_file(db: Conn, tmp_path: Path) -> None:
+    lines = [
+        f"{1704067200 + 60 * i},{symbol},{1 + j},{2 + j},0.5,{1.5 + j},10"
+        for i in range(50)
+        for j, symbol in enumerate(("AAA", "BBB"))
+    ]
+    lines.append(f"{1704067200 + 3000},,1,2,0.5,1.5,10")
+    text = "timestamp,symbol,open,high,low,close,volume\n" + "\n".join(lines) + "\n"
+    report = load(db, write(tmp_path / "all.csv", text), block=700)
+    assert (report.loaded, report.quarantined) == (100, 1)
+    assert rows(
+        db,
+        "select symbol, count(*), min(open), max(open), max(timeframe) from market.candles"
+        " group by symbol order by symbol",
+    ) == [
+        ("AAA@local", 50, 1.0, 1.0, dt.timedelta(minutes=1)),
+        ("BBB@local", 50, 2.0, 2.0, dt.timedelta(minutes=1)),
+    ]
+
+
 def test_zip_of_several_and_spot(db: Conn, tmp_path: Path) -> None:
     path = tmp_path / "two.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -239,6 +239,10 @@ def _plain_candles(frame: pd.DataFrame, context: Context) -> Columns:
             values["quote_volume"] = values["volume"]
             values["volume"] = values["quote_volume"] / values["close"]
     values["timeframe"] = np.full(len(ts), length)
+    if "symbol" in frame and context.symbol is None:
+        venue = "exchange" if "exchange" in frame and context.exchange is None else None
+        chosen = _per_row(frame, venue or context.venue("local"), "symbol", context.kind)
+        return Columns(ts, values, **chosen)
     return Columns(ts, values, context.instrument("local"))
 
 
