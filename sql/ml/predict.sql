@@ -6,8 +6,11 @@ returns double precision
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import score
-    return score(plpy, GD, version_id, features)
+    # Asked for in every prediction by key: the import is done once.
+    if "score" not in SD:
+        from alphaplus.server.predict import score
+        SD["score"] = score
+    return SD["score"](plpy, GD, version_id, features)
 $python$;
 comment on function ml.predict_version(bigint, double precision []) is
 'The calibrated probability, or the value, that one version gives a vector (NaN or null: not known). The model is kept in this backend. Errors: AP501 unknown version, AP502 the artifact is not the one registered, AP503 it cannot be read, AP504 another number of values.';

@@ -52,6 +52,9 @@ class ModelCache:
         self.misses = 0
         self.evictions = 0
         self._models: OrderedDict[int, Any] = OrderedDict()
+        # The most recently used one, which is asked for again most often.
+        self.newest_id: int | None = None
+        self.newest: Any = None
 
     def get(self, version_id: int) -> Any | None:
         """The model, now the most recently used; None when it is not here."""
@@ -61,6 +64,7 @@ class ModelCache:
             return None
         self.hits += 1
         self._models.move_to_end(version_id)
+        self.newest_id, self.newest = version_id, model
         return model
 
     def put(self, version_id: int, model: Any) -> None:
@@ -76,6 +80,7 @@ class ModelCache:
         if full:
             trim()
         self._models[version_id] = model
+        self.newest_id, self.newest = version_id, model
         self.size += model.size
 
     def resize(self, version_id: int, size: int) -> None:
@@ -90,6 +95,8 @@ class ModelCache:
     def drop(self, version_id: int) -> None:
         """Forget a model and give its memory back."""
         model = self._models.pop(version_id, None)
+        if version_id == self.newest_id:
+            self.newest_id = self.newest = None
         if model is not None:
             self.size -= model.size
             model.close()

@@ -257,7 +257,11 @@ def score(plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[
     Raises (SQLSTATE): AP501 to AP503, AP504 another number of features than the version's.
     """
     kept = cache.get("alphaplus.models")
-    model = (kept.get(version_id) if kept is not None else None) or load(plpy, cache, version_id)
+    if kept is not None and kept.newest_id == version_id:
+        kept.hits += 1
+        model = kept.newest
+    else:
+        model = load(plpy, cache, version_id)
     try:
         prediction: float = model.prediction(model.raw(features))
     except (ValueError, TypeError):
