@@ -198,6 +198,9 @@ def test_python_bodies_only_import_and_call() -> None:
         body = textwrap.dedent(f.body).strip()
         tree = ast.parse(f"def body():\n{textwrap.indent(body, '    ')}")
         lines = tree.body[0].body  # type: ignore[attr-defined]
+        if isinstance(lines[0], ast.If) and ast.unparse(lines[0].test).endswith("not in SD"):
+            # Imported once and kept in SD: for what is called in microseconds.
+            lines = [lines[0].body[0], *lines[1:]]
         imports = [line for line in lines[:-1] if isinstance(line, ast.Import | ast.ImportFrom)]
         ours = [
             line
