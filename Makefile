@@ -8,7 +8,7 @@ ENV = load=1; [ -n "$$PGHOST$$DATABASE_URL" ] && load=; [ -n "$$load" ] && [ -f 
 	saved=$$(export -p | grep -E ' (PG|ALPHAPLUS_)' || true); set -a; . ./.env; set +a; eval "$$saved"; };
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 venv: .venv/.stamp ## the Python environment of the client side
 
@@ -44,8 +44,12 @@ psql: ## psql as the operator
 demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
 	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
 
-test: up migrate ## all tests, against the real server
-	@$(ENV) $(BIN)/python -m pytest -q -x --durations=15 tests/unit tests/sqltext tests/server tests/db
+TESTS = tests/sqltext tests/unit tests/server tests/db
+test: up migrate ## all tests but the long ones, against the real server (under 15 minutes on 2 cores)
+	@$(ENV) $(BIN)/python -m pytest -q --durations=15 -m "not long" $(TESTS)
+
+test-long: up migrate ## the tests that take longer: statistics, whole loops, kill tests (under 40 minutes)
+	@$(ENV) $(BIN)/python -m pytest -q --durations=15 -m long $(TESTS)
 
 bench: up ## measure, beside what one would do instead; writes bench.json
 	@$(ENV) $(BIN)/python -m tests.bench $(BENCH)
@@ -66,4 +70,4 @@ destroy: ## stop the embedded server and delete this checkout's data
 	@docker/server destroy
 	@rm -f .env
 
-.PHONY: help venv up down migrate psql demo test bench lint docs clean destroy
+.PHONY: help venv up down migrate psql demo test test-long bench lint docs clean destroy

@@ -13,7 +13,7 @@
 do $$
 declare
     v_schemas constant text [] := array[
-        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics'
+        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics', 'backtest', 'bi'
     ];
     v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
@@ -41,7 +41,7 @@ declare
     ];
     -- Rows that are the operator's to change: data and configuration, never the registry.
     v_data constant text [] := array[
-        'market', 'feature', 'regime', 'drift', 'sentiment', 'analytics'
+        'market', 'feature', 'regime', 'drift', 'sentiment', 'analytics', 'backtest', 'bi'
     ];
     v_configured constant text [] := array[
         'ops.settings', 'ops.schedules', 'ops.runs', 'ml.labels', 'ml.models', 'ml.gates',

@@ -24,6 +24,7 @@ CATALOG = r"""
 with ours as (
     select n.oid, n.nspname from pg_namespace n
     where n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
+        'backtest', 'bi',
         'procrastinate')
 )
 select 'relation', c.oid::regclass::text, c.relkind::text, pg_get_userbyid(c.relowner),

@@ -28,7 +28,7 @@ OWNER = "alphaplus_owner"
 EXTENSIONS = ("timescaledb", "vector", "plpython3u", "plpgsql_check")
 # sql/ is applied schema by schema in this order, by file name within one; the two last files
 # need all that came before.
-SCHEMAS = ("ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics")
+SCHEMAS = ("ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics", "backtest", "bi")
 LAST = ("schedules.sql", "privileges.sql")
 
 
@@ -360,7 +360,8 @@ select 'function', p.oid::pg_catalog.regprocedure::text
 from pg_catalog.pg_proc p
 join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where pg_catalog.age(p.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
-  and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics')
+  and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
+                    'backtest', 'bi')
   and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
 union all
 select 'view', c.oid::pg_catalog.regclass::text
@@ -368,7 +369,8 @@ from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where pg_catalog.age(c.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   and c.relkind = 'v'
-  and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics')
+  and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
+                    'backtest', 'bi')
 """
 
 

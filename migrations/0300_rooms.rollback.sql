@@ -1,0 +1,2 @@
+drop schema bi;
+drop schema backtest;
