@@ -28,7 +28,18 @@ OWNER = "alphaplus_owner"
 EXTENSIONS = ("timescaledb", "vector", "plpython3u", "plpgsql_check")
 # sql/ is applied schema by schema in this order, by file name within one; the two last files
 # need all that came before.
-SCHEMAS = ("ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics", "backtest", "bi")
+SCHEMAS = (
+    "ops",
+    "market",
+    "feature",
+    "regime",
+    "ml",
+    "drift",
+    "sentiment",
+    "analytics",
+    "backtest",
+    "bi",
+)
 LAST = ("schedules.sql", "privileges.sql")
 
 
