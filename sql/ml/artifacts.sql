@@ -13,7 +13,7 @@ comment on function ml._max_artifact_bytes() is 'Largest artifact that is regist
 create or replace function ml._check_onnx(artifact bytea, features integer) returns void
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import onnx
+    from alphaplus.server.serving import onnx
     onnx.refuse(plpy, artifact, features)
 $python$;
 comment on function ml._check_onnx(bytea, integer) is
@@ -22,7 +22,7 @@ comment on function ml._check_onnx(bytea, integer) is
 create or replace function ml._check_lightgbm(artifact bytea, features integer) returns void
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import lightgbm_text
+    from alphaplus.server.serving import lightgbm_text
     lightgbm_text.refuse(plpy, artifact, features)
 $python$;
 comment on function ml._check_lightgbm(bytea, integer) is
@@ -35,7 +35,7 @@ create or replace function ml._try_artifact(
 returns void
 language plpython3u volatile parallel unsafe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import trial
+    from alphaplus.server.serving import trial
     trial.refuse(plpy, artifact, format, spec, features, task, seconds, memory)
 $python$;
 comment on function ml._try_artifact(

@@ -20,6 +20,6 @@ returns double precision []
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import attention
+    from alphaplus.server.serving.score import attention
     return attention(plpy, GD, version_id, features)
 $python$;
