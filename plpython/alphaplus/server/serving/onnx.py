@@ -1,7 +1,7 @@
 """ONNX models in a backend: onnxruntime on one thread, bounded in time and open to a cancel.
 
-:mod:`alphaplus.server.serving.onnx_check` reads a model before onnxruntime (imported at the first ONNX
-model, about 150 ms) does.
+:mod:`alphaplus.server.serving.onnx_check` reads a model before onnxruntime (imported at the first
+ONNX model, about 150 ms) does.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Session:
         x = self._scaled(rows)
         if not self.length:
             x = x[:, 0, :]
-        x = x.astype(self._kind)
+        with self._np.errstate(over="ignore"):
+            x = x.astype(self._kind)
         parts = [self._run(x[at : at + ROWS], outputs) for at in range(0, max(len(x), 1), ROWS)]
         if len(parts) == 1:
             return parts[0]

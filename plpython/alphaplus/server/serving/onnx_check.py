@@ -242,7 +242,7 @@ def _node(data: memoryview) -> _Node:
 
 
 def _dimensions(value_info: memoryview) -> tuple[str, int, list[int | None]]:
-    """(name, element type, dimensions) of a ValueInfoProto; a dimension without a number is None."""
+    """(name, element type, dimensions) of a ValueInfoProto; None: a dimension without a number."""
     name, kind, dimensions = "", 0, []
     for number, value in _fields(value_info):
         if number == 1:
@@ -450,7 +450,7 @@ def _trees(node: _Node, width: int | None) -> None:
                 raise OnnxError("a split that leads to no node")
             parents[at] += 1
     # The first node of each tree is its root; all others have one parent.
-    first = {}
+    first: dict[int, int] = {}
     for i, tree in enumerate(trees):
         first.setdefault(tree, i)
     roots = set(first.values())
@@ -497,5 +497,3 @@ def _leaves(
         at = place.get(key)
         if at is None or modes[at] != "LEAF":
             raise OnnxError("a weight of what is no leaf")
-
-

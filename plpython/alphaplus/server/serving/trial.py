@@ -46,7 +46,8 @@ def attempt(
         spec: the version's spec.
         features: their names.
         task: "classification" or "regression".
-        seconds: the child's time, on the clock and on the processor.
+        seconds: the child's time on the processor; on the clock it has three times as much, as
+            the machine may be busy.
         memory: bytes of the child's address space.
         check: called now and then while waiting; may raise, which ends the child.
 
@@ -60,33 +61,22 @@ def attempt(
     header = json.dumps(head).encode()
     keep = {"PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH", "PATH"}
     environment = {key: value for key, value in os.environ.items() if key in keep}
-    try:
-        child = subprocess.Popen(
-            [_interpreter(), "-m", "alphaplus.server.serving.trial"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-    except OSError as error:
-        raise TrialError(f"no process to try it in could be started ({error})") from None
-    until = time.monotonic() + seconds
-    given: bytes | None = _HEADER.pack(len(header)) + header + artifact
-    try:
-        while True:
-            try:
-                said, _ = child.communicate(given, timeout=0.05)
-                break
-            except subprocess.TimeoutExpired:
-                given = None  # it goes on with what it has
-                check()
-                if time.monotonic() > until:
-                    raise TrialError(f"it took longer than {seconds:g} s") from None
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+    with os.fdopen(os.memfd_create("artifact"), "w+b") as given:
+        given.write(_HEADER.pack(len(header)) + header)
+        given.write(artifact)
+        given.seek(0)
+        try:
+            child = subprocess.Popen(
+                [_interpreter(), "-m", "alphaplus.server.serving.trial"],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            raise TrialError(f"no process to try it in could be started ({error})") from None
+    said = _wait(child, time.monotonic() + 3 * seconds, seconds, check)
     if child.returncode < 0:
         raise TrialError(_ended(-child.returncode, seconds))
     try:
@@ -95,6 +85,26 @@ def attempt(
         raise TrialError(f"its process ended with code {child.returncode}") from None
     if answer.get("error"):
         raise TrialError(str(answer["error"]))
+
+
+def _wait(
+    child: subprocess.Popen[bytes], until: float, seconds: float, check: Callable[[], None]
+) -> bytes:
+    """What the child said; it is gone then, whatever happens."""
+    try:
+        while True:
+            try:
+                return child.communicate(timeout=0.05)[0]
+            except subprocess.TimeoutExpired:
+                check()
+                if time.monotonic() > until:
+                    raise TrialError(f"it took longer than {seconds:g} s") from None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
 
 
 def _ended(number: int, seconds: float) -> str:
@@ -213,7 +223,7 @@ def _child() -> None:
         resource.setrlimit(limit, (value, value))
     try:
         _score(data.read(), head)
-        answer = {"error": None}
+        answer: dict[str, str | None] = {"error": None}
     except MemoryError:
         answer = {"error": "it needs more memory than it may have"}
     except Exception as error:  # whatever the libraries raise is the answer
