@@ -112,12 +112,8 @@ as $$
 begin
     return (
         select v.values
-        from feature.vectors v
+        from feature.valid_vectors v
         where v.set_id = $1 and v.symbol = $2 and v.ts = $3
-            and not exists (
-                select from feature.pending p
-                where p.set_id = $1 and p.symbol = $2 and $3 between p.ts_from and p.ts_to
-            )
     );
 end
 $$;
