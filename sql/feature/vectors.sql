@@ -41,7 +41,7 @@ $python$;
 create or replace function feature._copy_vectors(handle integer, "into" regclass) returns void
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     vectors.copy_from_memory(plpy, handle, into)
 $python$;
 
