@@ -1,4 +1,4 @@
--- depends: 0300_rooms
+-- depends: 0008_simulation
 --
 -- 0301: names that become names of functions are letters, digits and underscores, checked where
 -- they are stored.
