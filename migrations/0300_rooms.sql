@@ -1,4 +1,5 @@
 -- 0300: two more rooms: back-tests, and what users keep for their BI tools.
+-- depends: 0225_runs_in_a_call
 create schema backtest;
 create schema bi;
 

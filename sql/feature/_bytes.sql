@@ -3,7 +3,7 @@
 -- Both functions are names for what the server has anyway; they look at bytes only, and resolve no
 -- name that a search_path could change.
 
--- An array's bytes from one of them on. From 1: a header (alphaplus.server.arrays knows it) and the
+-- An array's bytes from one of them on. From 1: a header (alphaplus.server.codec knows it) and the
 -- numbers; from 21: the numbers alone, of one dimension without nulls, as the machine orders bytes.
 create or replace function feature._bytes(numbers double precision [], start integer) returns bytea
 language internal immutable strict parallel safe

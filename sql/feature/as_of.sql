@@ -140,8 +140,10 @@ create or replace function feature._as_of_newest(
 language plpython3u stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import asof
-    return asof.newest(plpy, relation, history, names, (codes, times, floors), (since, until))
+    from alphaplus.server.store import point_in_time
+    return point_in_time.newest(
+        plpy, relation, history, names, (codes, times, floors), (since, until)
+    )
 $python$;
 
 create or replace function feature._as_of(

@@ -3,7 +3,7 @@ create or replace function feature._lineage(definition text, query text)
 returns table (feature text, columns text [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import lineage
+    from alphaplus.server.sets import lineage
     return lineage.rows(plpy, GD, definition, query)
 $python$;
 
@@ -31,7 +31,7 @@ returns table (
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import audit
+    from alphaplus.server.sets import audit
     return audit.look_ahead(plpy, GD, definition, symbol, start, stop, samples, tolerance, seed)
 $python$;
 
@@ -66,7 +66,7 @@ returns table (
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import audit
+    from alphaplus.server.sets import audit
     return audit.warm_up(
         plpy, GD, definition, symbol, start, stop, samples, tolerance, seed, declared
     )

@@ -10,8 +10,8 @@ returns table (
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 100
 as $python$
-    from alphaplus.server import noise
-    return noise.rows(plpy, GD, symbol, (start, stop, step), params)
+    from alphaplus.server.training import row_filters
+    return row_filters.rows(plpy, GD, symbol, (start, stop, step), params)
 $python$;
 
 create or replace function feature.noise_mask(

@@ -8,7 +8,7 @@ returns table (
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 1000
 as $python$
-    from alphaplus.server import patterns
+    from alphaplus.server.features import patterns
     return patterns.rows(plpy, GD, symbol, timeframe, (start, stop))
 $python$;
 

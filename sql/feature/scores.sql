@@ -12,7 +12,7 @@ create or replace function feature._volatility_score(symbol text, seconds double
 returns double precision
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import scores
+    from alphaplus.server.features import scores
     return scores.volatility(plpy, GD, symbol, seconds)
 $python$;
 

@@ -8,7 +8,7 @@ begin
 end
 $$;
 
--- Whether only an older release computed the set: see alphaplus.server.vectors.
+-- Whether only an older release computed the set: see alphaplus.server.store.vectors.
 create or replace function feature._retired(s feature.sets) returns boolean
 language sql immutable parallel safe
 return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
@@ -16,7 +16,7 @@ return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
 -- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql) and
 -- run with the reader's rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
 -- they execute may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: at the given times (seconds since 1970) at which the set has
--- a row, its vector, nulls where not knowable; back: seconds of history; stop: see usersets.values.
+-- a row, its vector, nulls where not knowable; back: seconds of history; stop: see user.values.
 create or replace function feature._set_rows(
     set_id integer, symbol text, seconds double precision [], back double precision,
     stop double precision
@@ -27,8 +27,8 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, MDY'
 as $python$
-    from alphaplus.server import usersets
-    return usersets.run(plpy, GD, set_id, symbol, seconds, back, stop)
+    from alphaplus.server.sets import user
+    return user.run(plpy, GD, set_id, symbol, seconds, back, stop)
 $python$;
 
 create or replace function feature._set_columns(query text)
@@ -38,8 +38,8 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, MDY'
 as $python$
-    from alphaplus.server import usersets
-    return usersets.columns(plpy, query)
+    from alphaplus.server.sets import user
+    return user.columns(plpy, query)
 $python$;
 
 create or replace function feature._create_set(
@@ -49,8 +49,8 @@ create or replace function feature._create_set(
 returns integer
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import usersets
-    return usersets.create(
+    from alphaplus.server.sets import user
+    return user.create(
         plpy, name, query, lookback, grid, description, formulas, unchecked
     )
 $python$;
@@ -104,8 +104,8 @@ comment on function feature.create_set(text, text, interval, interval, text, jso
 create or replace function feature._user_functions(set_id integer) returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import usersets
-    usersets.functions(plpy, set_id)
+    from alphaplus.server.sets import user
+    user.functions(plpy, set_id)
 $python$;
 
 create or replace function feature.drop_set(name text, version integer default null) returns integer

@@ -7,7 +7,7 @@ returns table (seconds double precision, vector double precision [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 10000
 as $python$
-    from alphaplus.server import technical
+    from alphaplus.server.features import technical
     return technical.rows(plpy, GD, symbol, timeframe, (start, stop))
 $python$;
 
@@ -29,7 +29,7 @@ $$;
 create or replace function feature._sync_technical() returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import technical
+    from alphaplus.server.features import technical
     technical.sync(plpy)
 $python$;
 

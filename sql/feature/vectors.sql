@@ -9,7 +9,7 @@ returns double precision []
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.live(plpy, GD, family, symbol, seconds)
 $python$;
 
@@ -20,7 +20,7 @@ returns double precision []
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.live_many(plpy, GD, set_ids, definitions, symbol, seconds)
 $python$;
 
@@ -31,7 +31,7 @@ returns table (seconds double precision, vector double precision [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 10000
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.rows(plpy, GD, family, symbol, start, stop)
 $python$;
 
@@ -42,7 +42,7 @@ create or replace function feature._store(
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.store(plpy, GD, set_id, family, symbol, start, stop)
 $python$;
 
@@ -54,7 +54,7 @@ returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.store_at(plpy, GD, set_id, family, symbols, seconds)
 $python$;
 
@@ -66,14 +66,14 @@ create or replace function feature._store_many(
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     return vectors.store_many(plpy, GD, set_id, family, symbols, start, stop, packed)
 $python$;
 
 create or replace function feature._sync() returns void
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import vectors
+    from alphaplus.server.store import vectors
     vectors.sync(plpy)
 $python$;
 

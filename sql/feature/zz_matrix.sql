@@ -5,8 +5,8 @@ create or replace function feature._matrix(
 returns table (symbol text, seconds double precision, n bigint, ts bytea, vectors bytea)
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import stored
-    return stored.matrix(plpy, GD, spec, symbols, (start, stop))
+    from alphaplus.server.store import blocks
+    return blocks.matrix(plpy, GD, spec, symbols, (start, stop))
 $python$;
 
 -- search_path: not pinned, so that it is inlined; every name is qualified. A function that is not
@@ -59,8 +59,8 @@ create or replace function feature._pack(
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import stored
-    return stored.pack(plpy, set_id, k, step, symbol)
+    from alphaplus.server.store import blocks
+    return blocks.pack(plpy, set_id, k, step, symbol)
 $python$;
 
 -- Commits after each symbol, so it cannot pin search_path; every name is qualified.

@@ -20,7 +20,7 @@ returns double precision []
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import attention
+    from alphaplus.server.serving.score import attention
     return attention(plpy, GD, version_id, features)
 $python$;
 
@@ -28,14 +28,14 @@ $python$;
 create or replace function ml._check_onnx(artifact bytea) returns void
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import onnx
+    from alphaplus.server.serving import onnx
     onnx.refuse(plpy, artifact)
 $python$;
 
 create or replace function ml._check_lightgbm(artifact bytea) returns void
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import lightgbm_text
+    from alphaplus.server.serving import lightgbm_text
     try:
         lightgbm_text.check(artifact)
     except ValueError as error:

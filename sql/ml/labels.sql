@@ -42,8 +42,8 @@ create or replace function ml._label_rows(
 returns table (seconds double precision, target double precision)
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.label_rows(plpy, GD, kind, horizon, params, symbol, step, start, stop, as_of)
+    from alphaplus.server.training import dataset
+    return dataset.label_rows(plpy, GD, kind, horizon, params, symbol, step, start, stop, as_of)
 $python$;
 
 create or replace function ml.label_values(

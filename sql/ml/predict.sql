@@ -8,7 +8,7 @@ set search_path = pg_catalog, pg_temp
 as $python$
     # Asked for in every prediction by key: the import is done once.
     if "score" not in SD:
-        from alphaplus.server.predict import score
+        from alphaplus.server.serving.score import score
         SD["score"] = score
     return SD["score"](plpy, GD, version_id, features)
 $python$;
@@ -23,7 +23,7 @@ create or replace function ml.score_version(
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import score_with_trust
+    from alphaplus.server.serving.score import score_with_trust
     return score_with_trust(plpy, GD, version_id, features)
 $python$;
 
@@ -35,7 +35,7 @@ returns table (feature text, value double precision, contribution double precisi
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import explain
+    from alphaplus.server.serving.score import explain
     return explain(plpy, GD, version_id, features)
 $python$;
 
@@ -46,7 +46,7 @@ create or replace function ml.warm_versions(version_ids bigint []) returns integ
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import warm
+    from alphaplus.server.serving.score import warm
     return warm(plpy, GD, version_ids)
 $python$;
 
@@ -61,7 +61,7 @@ returns table (
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import status
+    from alphaplus.server.serving.score import status
     return status(plpy, GD)
 $python$;
 comment on function ml.cache_status() is
@@ -245,8 +245,10 @@ create or replace function ml._base_rate_of(
 returns double precision
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.base_rate(plpy, GD, task, kind, horizon, params, symbol, step, as_of, window_length)
+    from alphaplus.server.training import dataset
+    return dataset.base_rate(
+        plpy, GD, task, kind, horizon, params, symbol, step, as_of, window_length
+    )
 $python$;
 
 create or replace function ml._base_rate(label text, symbol text, grid interval, as_of timestamptz)

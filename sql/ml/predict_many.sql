@@ -3,7 +3,7 @@ create or replace function ml._check_query(query text, out reason text, out hint
 returns setof record
 language plpython3u stable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.sqlcheck import reading
+    from alphaplus.server.sets.sqlcheck import reading
     return [(str(problem), problem.hint) for problem in reading.read_only(query)]
 $python$;
 
@@ -12,7 +12,7 @@ returns double precision []
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import score_many
+    from alphaplus.server.serving.score import score_many
     return score_many(plpy, GD, version_id, vectors)
 $python$;
 comment on function ml.score_many(bigint, double precision []) is
@@ -23,7 +23,7 @@ returns double precision []
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import score_block
+    from alphaplus.server.serving.score import score_block
     return score_block(plpy, GD, version_id, vectors)
 $python$;
 comment on function ml.score_block(bigint, bytea) is
@@ -37,7 +37,7 @@ returns table (seconds double precision, prediction double precision)
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.predict import score_sequences
+    from alphaplus.server.serving.score import score_sequences
     return score_sequences(plpy, GD, version_id, set_id, symbol, times, step)
 $python$;
 comment on function ml.score_sequences(bigint, integer, text, double precision [], double precision) is

@@ -58,8 +58,8 @@ returns table (
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.training_rows(plpy, GD, model, symbols, start, stop, as_of)
+    from alphaplus.server.training import dataset
+    return dataset.training_rows(plpy, GD, model, symbols, start, stop, as_of)
 $python$;
 
 create or replace function ml._training_matrix(
@@ -70,8 +70,8 @@ create or replace function ml._training_matrix(
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.training_matrix(plpy, GD, model, symbols, start, stop, as_of)
+    from alphaplus.server.training import dataset
+    return dataset.training_matrix(plpy, GD, model, symbols, start, stop, as_of)
 $python$;
 
 create or replace function ml._training_block(
@@ -80,8 +80,8 @@ create or replace function ml._training_block(
 ) returns bytea
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.training_block(plpy, GD, model, symbols, start, stop, as_of)
+    from alphaplus.server.training import dataset
+    return dataset.training_block(plpy, GD, model, symbols, start, stop, as_of)
 $python$;
 
 create or replace function ml.training_set(
@@ -153,8 +153,8 @@ create or replace function ml._folds(times bytea, ends bytea, folds integer)
 returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server import training
-    return training.folds(times, ends, folds)
+    from alphaplus.server.training import dataset
+    return dataset.folds(times, ends, folds)
 $python$;
 
 create or replace function ml.folds(

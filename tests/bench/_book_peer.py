@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from alphaplus.server import microstructure, order_book
+from alphaplus.server.features import microstructure, order_book
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]

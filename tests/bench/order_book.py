@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 import psycopg
 from alphaplus.loaders import pgcopy
-from alphaplus.server import microstructure, order_book
+from alphaplus.server.features import microstructure, order_book
 
 from tests.bench import _book_peer
 from tests.bench._common import database, row

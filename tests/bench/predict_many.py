@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from alphaplus.server.booster import Booster
+from alphaplus.server.serving.booster import Booster
 
 from tests.bench import _common as common
 from tests.bench.predict_key import prepare

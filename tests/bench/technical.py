@@ -26,12 +26,12 @@ import psycopg
 import pyarrow as pa
 import pyarrow.csv
 from alphaplus.loaders import pgcopy
-from alphaplus.server import patterns, technical
+from alphaplus.server.features import patterns, technical
 from psycopg import conninfo as pq
 from talib import _ta_lib as ta
 
 from tests.bench._common import database, percentiles, row
-from tests.unit.test_technical import direct
+from tests.unit.features.test_technical import direct
 
 Floats = npt.NDArray[np.float64]
 

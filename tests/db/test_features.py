@@ -392,11 +392,11 @@ def test_the_threshold_is_the_trailing_quantile_known_at_t(market: Conn) -> None
     count=st.integers(1, 8),
 )
 def test_no_training_label_touches_the_test(gaps: list[int], horizon: int, count: int) -> None:
-    from alphaplus.server import training
+    from alphaplus.server.training import dataset
 
     t = np.cumsum(gaps).astype(np.int64) * 1000
     end = t + horizon * 1000
-    for _, train_from, train_to, test_from, test_to in training.folds(
+    for _, train_from, train_to, test_from, test_to in dataset.folds(
         t.astype(">i8").tobytes(), end.astype(">i8").tobytes(), count
     ):
         test = (t >= test_from) & (t < test_to)

@@ -101,7 +101,7 @@ def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, s
     """And takes the short way for bars of which nothing is open, so that this compares two ways."""
     swap = (
         "do language plpython3u $$\n"
-        "from alphaplus.server import families as f\n"
+        "from alphaplus.server.features import families as f\n"
         "plain = GD.setdefault('plain', f._plain_bars)\n"
         "def counted(*a, **k):\n"
         "    found = plain(*a, **k)\n"

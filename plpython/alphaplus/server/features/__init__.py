@@ -1,0 +1,1 @@
+"""Feature families: declared once, computed for history and for the live edge."""

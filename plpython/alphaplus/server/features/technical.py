@@ -1,0 +1,1041 @@
+"""Technical indicators of candles: trend, momentum, volatility, volume, cycle, on six timeframes.
+
+**What a value is.** Bars are cut into blocks of UTC time, :data:`BLOCK` bars long. An indicator at
+t is TA-Lib (or the formula below) run once over the bars from :data:`WARMUP` bars before the start
+of t's block to the last bar closed and known by t. History and the live edge read the same stretch
+and run the same loop, so they agree to the last bit, recursive indicators too; and the stretch is
+long enough that a longer one changes a value by less than 1e-9 of it (each indicator says how many
+bars it needs, and is null until it has them). Bars that are missing are skipped, never made up.
+
+Prices are in quote currency, volumes in base units. A bar older than :data:`MAX_AGE` bars is no
+answer: the value is then null.
+
+A *set* holds scale-free numbers, so that a model does not learn the price level: a price p is held
+as p / close - 1, a difference of prices as d / close, a volume as v / (mean volume of 20 bars).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from alphaplus.server import database
+from alphaplus.server.features import families, incremental
+from alphaplus.server.market import revisions as w
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+Reader = families.Reader
+Keep = families.Keep
+# compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
+Compute = Callable[["Bars", bool], Floats]
+
+BLOCK = 480
+WARMUP = 720
+MAX_AGE = 5
+HOUR, DAY = 60 * w.MINUTE, 1440 * w.MINUTE
+# Name of a timeframe in features' names -> its length.
+TIMEFRAMES = {
+    "1m": w.MINUTE,
+    "5m": 5 * w.MINUTE,
+    "15m": 15 * w.MINUTE,
+    "1h": HOUR,
+    "4h": 4 * HOUR,
+    "1d": DAY,
+}
+CHANNELS = ("open", "high", "low", "close", "volume")
+
+
+class Output(NamedTuple):
+    """One indicator: ``kind`` is price, delta (of prices), volume, force (price x volume) or pure;
+    ``warmup`` the bars it needs, ``finite`` whether it uses no others."""
+
+    name: str
+    kind: str
+    group: str
+    formula: str
+    unit: str
+    source: str
+    warmup: int
+    finite: bool
+
+
+class Calculation(NamedTuple):
+    """Outputs that one call gives together."""
+
+    outputs: tuple[Output, ...]
+    call: Callable[[Bars], tuple[Floats, ...]]
+
+
+@lru_cache(maxsize=1)
+def _talib() -> Any:
+    from talib import _ta_lib
+
+    return _ta_lib
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars without holes, oldest first.
+
+    ``ta``: TA-Lib's C functions, without the wrappers that look for pandas. ``before``: how many
+    bars there are before these, which only the functions of ``ta`` have seen: a calculation may
+    look by itself at the last :data:`alphaplus.server.features.incremental.TAIL` bars at most.
+    """
+
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    before: int = 0
+    ta: Any = field(default_factory=_talib)
+
+    @classmethod
+    def of(cls, channels: Mapping[str, Floats], before: int = 0, ta: Any = None) -> Bars:
+        """Bars of :data:`CHANNELS`."""
+        open_, high, low, close, volume = (channels[name] for name in CHANNELS)
+        return cls(open_, high, low, close, volume, before, ta or _talib())
+
+    @property
+    def count(self) -> int:
+        """How many there are, those before included."""
+        return self.before + len(self.close)
+
+    @cached_property
+    def typical(self) -> Floats:
+        """(high + low + close) / 3."""
+        return (self.high + self.low + self.close) / 3
+
+    @cached_property
+    def returns(self) -> Floats:
+        """ln(close / previous close), the first one 0 (no window that is full uses it)."""
+        return np.diff(np.log(self.close), prepend=np.log(self.close[:1]))
+
+    @cached_property
+    def log_range(self) -> Floats:
+        """ln(high / low)."""
+        return np.log(self.high / self.low)
+
+    @cached_property
+    def log_body(self) -> Floats:
+        """ln(close / open)."""
+        return np.log(self.close / self.open)
+
+    @cached_property
+    def rogers_satchell(self) -> Floats:
+        """ln(h/o) ln(h/c) + ln(l/o) ln(l/c)."""
+        high, low = np.log(self.high / self.open), np.log(self.low / self.open)
+        close = self.log_body
+        terms: Floats = high * (high - close) + low * (low - close)
+        return terms
+
+    @cached_property
+    def volume_20(self) -> Floats:
+        """Mean volume of 20 bars."""
+        mean: Floats = self.ta.SMA(self.volume, 20)
+        return mean
+
+
+def recursive(alpha: float, first: int, stages: int = 1) -> int:
+    """Bars until what lies before has less than 1e-10 of the weight: a filter of factor ``alpha``,
+    ``stages`` of them in a row, that starts after ``first`` bars."""
+    decay = -math.log1p(-alpha)
+    bars = 23.03 / decay
+    for _ in range(3):  # n^(stages-1) exp(-decay n) / (stages-1)! = 1e-10
+        power = (stages - 1) * math.log(max(bars * decay, 1.0)) - math.lgamma(stages)
+        bars = (23.03 + max(power, 0.0)) / decay
+    return first + math.ceil(bars)
+
+
+def ema(period: int, first: int = 0, stages: int = 1) -> int:
+    """Bars an exponential average needs."""
+    return recursive(2 / (period + 1), first or period, stages)
+
+
+def wilder(period: int, first: int = 0, stages: int = 1) -> int:
+    """Bars an average with Wilder's smoothing needs."""
+    return recursive(1 / period, first or period, stages)
+
+
+CALCULATIONS: list[Calculation] = []
+_UNITS = {
+    "price": "quote currency",
+    "delta": "quote currency",
+    "volume": "base units",
+    "force": "quote currency x base units",
+}
+
+
+def _add(
+    group: str,
+    call: Callable[[Bars], Any],
+    *outputs: tuple[str, str, str, str],
+    source: str,
+    warmup: int,
+    finite: bool = True,
+) -> None:
+    """Declare outputs (name, kind, unit or "", formula) of one call."""
+    declared = tuple(
+        Output(name, kind, group, formula, unit or _UNITS[kind], source, warmup, finite)
+        for name, kind, unit, formula in outputs
+    )
+
+    def tupled(bars: Bars) -> tuple[Floats, ...]:
+        result = call(bars)
+        return result if isinstance(result, tuple) else (result,)
+
+    CALCULATIONS.append(Calculation(declared, tupled))
+
+
+def _of_close(function: str, period: int) -> Callable[[Bars], Any]:
+    return lambda bars: getattr(bars.ta, function)(bars.close, period)
+
+
+def _shift(x: Floats, bars: int) -> Floats:
+    out = np.full_like(x, np.nan)
+    out[bars:] = x[:-bars] if bars else x
+    return out
+
+
+def _change(x: Floats, bars: int) -> Floats:
+    return x - _shift(x, bars)
+
+
+def _bollinger(b: Bars) -> tuple[Floats, ...]:
+    upper, middle, lower = b.ta.BBANDS(b.close, 20, 2.0, 2.0, 0)
+    width = upper - lower
+    return upper, lower, width / middle, (b.close - lower) / width
+
+
+def _donchian(b: Bars) -> tuple[Floats, ...]:
+    upper, _, lower = b.ta.DONCHIAN(b.high, b.low, 20)
+    return upper, lower, (b.close - lower) / (upper - lower)
+
+
+def _ichimoku(b: Bars) -> tuple[Floats, ...]:
+    tenkan = b.ta.MIDPRICE(b.high, b.low, 9)
+    kijun = b.ta.MIDPRICE(b.high, b.low, 26)
+    slow = b.ta.MIDPRICE(b.high, b.low, 52)
+    return tenkan, kijun, _shift((tenkan + kijun) / 2, 26), _shift(slow, 26)
+
+
+def _vwap(b: Bars) -> Floats:
+    value: Floats = b.ta.SUM(b.typical * b.volume, 60) / _positive(b.ta.SUM(b.volume, 60))
+    return value
+
+
+def _positive(x: Floats) -> Floats:
+    return np.where(x > 0, x, np.nan)
+
+
+def _parkinson(b: Bars) -> Floats:
+    squares = b.log_range**2
+    value: Floats = np.sqrt(_floor(b.ta.SMA(squares, 20)) / (4 * math.log(2)))
+    return value
+
+
+def _floor(x: Floats) -> Floats:
+    return np.maximum(x, 0.0)
+
+
+def _garman_klass(b: Bars) -> Floats:
+    terms = 0.5 * b.log_range**2 - (2 * math.log(2) - 1) * b.log_body**2
+    value: Floats = np.sqrt(_floor(b.ta.SMA(terms, 20)))
+    return value
+
+
+def _yang_zhang(b: Bars) -> Floats:
+    n = 20
+    k = 0.34 / (1.34 + (n + 1) / (n - 1))
+    overnight = np.log(b.open / np.concatenate([b.open[:1], b.close[:-1]]))
+    sample = n / (n - 1)
+    variance = (
+        sample * b.ta.VAR(overnight, n, 1.0)
+        + k * sample * b.ta.VAR(b.log_body, n, 1.0)
+        + (1 - k) * b.ta.SMA(b.rogers_satchell, n)
+    )
+    value: Floats = np.sqrt(_floor(variance))
+    return value
+
+
+def _realised(b: Bars, bars: int) -> Floats:
+    value: Floats = b.ta.STDDEV(b.returns, bars, 1.0) * math.sqrt(bars / (bars - 1))
+    return value
+
+
+def _volume_z(b: Bars) -> Floats:
+    value: Floats = (b.volume - b.ta.SMA(b.volume, 60)) / _positive(b.ta.STDDEV(b.volume, 60, 1.0))
+    return value
+
+
+def _autocorrelation(b: Bars, lag: int) -> Floats:
+    value = np.full_like(b.close, np.nan)
+    value[lag:] = b.ta.CORREL(b.returns[lag:], b.returns[:-lag], 60)
+    return value
+
+
+def _phase(b: Bars) -> tuple[Floats, ...]:
+    phase = b.ta.HT_DCPHASE(b.close)
+    return phase, np.sin(np.radians(phase)), np.sin(np.radians(phase + 45))
+
+
+def _hurst(b: Bars) -> Floats:
+    lags = (1, 2, 4, 8, 16)
+    price = np.log(b.close)
+    rows = np.full((len(lags), len(price)), np.nan)
+    for row, lag in zip(rows, lags, strict=True):
+        row[lag:] = b.ta.SMA((price[lag:] - price[:-lag]) ** 2, 128)
+    x = np.log(lags) - np.mean(np.log(lags))
+    slope: Floats = (x[:, None] * np.log(_positive(rows))).sum(axis=0) / (x @ x)
+    return slope / 2
+
+
+# One declaration a line or two reads better than what the formatter makes of it.
+# fmt: off
+for _n in (20, 50, 200):
+    _add("trend", _of_close("SMA", _n),
+         (f"sma_{_n}", "price", "", f"mean of {_n} closes"), source="TA-Lib SMA", warmup=_n)
+for _n in (12, 26, 50):
+    _add("trend", _of_close("EMA", _n),
+         (f"ema_{_n}", "price", "", f"exponential mean of closes, factor 2/{_n + 1}"),
+         source="TA-Lib EMA", warmup=ema(_n), finite=False)
+_add("trend", lambda b: b.ta.WMA(b.close, 20),
+     ("wma_20", "price", "", "mean of 20 closes with weights 1..20"),
+     source="TA-Lib WMA", warmup=20)
+_add("trend", lambda b: b.ta.DEMA(b.close, 20),
+     ("dema_20", "price", "", "2 EMA - EMA(EMA), period 20"),
+     source="TA-Lib DEMA; Mulloy 1994", warmup=ema(20, 40, 2), finite=False)
+_add("trend", lambda b: b.ta.TEMA(b.close, 20),
+     ("tema_20", "price", "", "3 EMA - 3 EMA(EMA) + EMA(EMA(EMA)), period 20"),
+     source="TA-Lib TEMA; Mulloy 1994", warmup=ema(20, 60, 3), finite=False)
+_add("trend", lambda b: b.ta.TRIMA(b.close, 20),
+     ("trima_20", "price", "", "mean of 20 closes with triangular weights"),
+     source="TA-Lib TRIMA", warmup=20)
+_add("trend", lambda b: b.ta.KAMA(b.close, 10),
+     ("kama_10", "price", "", "adaptive mean, efficiency ratio of 10 bars"),
+     source="TA-Lib KAMA; Kaufman 1995", warmup=700, finite=False)
+_add("trend", lambda b: b.ta.T3(b.close, 5, 0.7),
+     ("t3_5", "price", "", "six exponential means of period 5, volume factor 0.7"),
+     source="TA-Lib T3; Tillson 1998", warmup=ema(5, 30, 6), finite=False)
+_add("trend", lambda b: b.ta.HMA(b.close, 20),
+     ("hma_20", "price", "", "WMA(2 WMA(10) - WMA(20), 4)"),
+     source="TA-Lib HMA; Hull 2005", warmup=24)
+_add("trend", lambda b: b.ta.VWMA(b.close, b.volume, 20),
+     ("vwma_20", "price", "", "mean of 20 closes weighted by volume"),
+     source="TA-Lib VWMA", warmup=20)
+_add("trend", lambda b: b.ta.MAMA(b.close, 0.5, 0.05),
+     ("mama", "price", "", "MESA adaptive mean, limits 0.5 and 0.05"),
+     ("fama", "price", "", "following adaptive mean of mama"),
+     source="TA-Lib MAMA; Ehlers 2001", warmup=700, finite=False)
+_add("trend", lambda b: b.ta.HT_TRENDLINE(b.close),
+     ("ht_trendline", "price", "", "instantaneous trend line by Hilbert transform"),
+     source="TA-Lib HT_TRENDLINE; Ehlers 2001", warmup=500, finite=False)
+_add("trend", _bollinger,
+     ("bb_upper_20", "price", "", "sma_20 + 2 population standard deviations"),
+     ("bb_lower_20", "price", "", "sma_20 - 2 population standard deviations"),
+     ("bb_width_20", "pure", "fraction", "(upper - lower) / sma_20"),
+     ("bb_percent_20", "pure", "fraction", "(close - lower) / (upper - lower)"),
+     source="TA-Lib BBANDS; Bollinger 2001", warmup=20)
+_add("trend", lambda b: b.ta.KC(b.high, b.low, b.close, 20, 10, 2.0)[::2],
+     ("keltner_upper_20", "price", "", "EMA 20 of close + 2 ATR 10"),
+     ("keltner_lower_20", "price", "", "EMA 20 of close - 2 ATR 10"),
+     source="TA-Lib KC; Keltner 1960, Raschke", warmup=ema(20, 30), finite=False)
+_add("trend", _donchian,
+     ("donchian_upper_20", "price", "", "highest high of 20 bars"),
+     ("donchian_lower_20", "price", "", "lowest low of 20 bars"),
+     ("donchian_position_20", "pure", "fraction", "(close - lower) / (upper - lower)"),
+     source="TA-Lib DONCHIAN", warmup=20)
+_add("trend", _ichimoku,
+     ("ichimoku_tenkan", "price", "", "middle of the range of 9 bars"),
+     ("ichimoku_kijun", "price", "", "middle of the range of 26 bars"),
+     ("ichimoku_senkou_a", "price", "", "(tenkan + kijun) / 2 of 26 bars ago"),
+     ("ichimoku_senkou_b", "price", "", "middle of the range of 52 bars, 26 bars ago"),
+     source="Hosoda 1969, over TA-Lib MIDPRICE; the lagging line looks ahead and is left out",
+     warmup=78)
+_add("trend", lambda b: b.ta.SAR(b.high, b.low, 0.02, 0.2),
+     ("sar", "price", "", "parabolic stop and reverse, step 0.02, limit 0.2"),
+     source="TA-Lib SAR; Wilder 1978", warmup=300, finite=False)
+_add("trend", lambda b: b.ta.SUPERTREND(b.high, b.low, b.close, 10, 3.0),
+     ("supertrend_10", "price", "", "stop at the bar's middle -/+ 3 ATR 10, ratcheted"),
+     ("supertrend_direction_10", "pure", "-1 or 1", "1 while close is above the stop"),
+     source="TA-Lib SUPERTREND; Seban", warmup=500, finite=False)
+_add("trend", lambda b: b.ta.LINEARREG(b.close, 20),
+     ("linearreg_20", "price", "", "end of the least-squares line through 20 closes"),
+     source="TA-Lib LINEARREG", warmup=20)
+_add("trend", lambda b: b.ta.LINEARREG_SLOPE(b.close, 20),
+     ("linearreg_slope_20", "delta", "quote currency a bar", "slope of that line"),
+     source="TA-Lib LINEARREG_SLOPE", warmup=20)
+_add("trend", lambda b: b.ta.ADX(b.high, b.low, b.close, 14),
+     ("adx_14", "pure", "0 to 100", "Wilder's mean of |+DI - -DI| / (+DI + -DI)"),
+     source="TA-Lib ADX; Wilder 1978", warmup=wilder(14, 28, 2), finite=False)
+_add("trend", lambda b: b.ta.ADXR(b.high, b.low, b.close, 14),
+     ("adxr_14", "pure", "0 to 100", "mean of adx_14 and adx_14 of 13 bars ago"),
+     source="TA-Lib ADXR; Wilder 1978", warmup=wilder(14, 42, 2), finite=False)
+_add("trend", lambda b: b.ta.PLUS_DI(b.high, b.low, b.close, 14),
+     ("plus_di_14", "pure", "0 to 100", "upward movement / true range, Wilder's means"),
+     source="TA-Lib PLUS_DI; Wilder 1978", warmup=wilder(14), finite=False)
+_add("trend", lambda b: b.ta.MINUS_DI(b.high, b.low, b.close, 14),
+     ("minus_di_14", "pure", "0 to 100", "downward movement / true range, Wilder's means"),
+     source="TA-Lib MINUS_DI; Wilder 1978", warmup=wilder(14), finite=False)
+_add("trend", lambda b: b.ta.AROON(b.high, b.low, 14),
+     ("aroon_down_14", "pure", "0 to 100", "100 (14 - bars since the lowest low) / 14"),
+     ("aroon_up_14", "pure", "0 to 100", "100 (14 - bars since the highest high) / 14"),
+     source="TA-Lib AROON; Chande 1995", warmup=15)
+_add("trend", lambda b: b.ta.AROONOSC(b.high, b.low, 14),
+     ("aroon_osc_14", "pure", "-100 to 100", "aroon_up_14 - aroon_down_14"),
+     source="TA-Lib AROONOSC; Chande 1995", warmup=15)
+_add("trend", lambda b: b.ta.VORTEX(b.high, b.low, b.close, 14),
+     ("vortex_plus_14", "pure", "ratio", "sum |high - previous low| / sum true range, 14 bars"),
+     ("vortex_minus_14", "pure", "ratio", "sum |low - previous high| / sum true range, 14 bars"),
+     source="TA-Lib VORTEX; Botes and Siepman 2010", warmup=15)
+_add("trend", _vwap,
+     ("vwap_60", "price", "", "sum of typical price x volume / sum of volume, 60 bars"),
+     source="definition, over TA-Lib SUM (TA-Lib's VWAP runs from the first bar on)", warmup=60)
+
+for _n in (7, 14):
+    _add("momentum", _of_close("RSI", _n),
+         (f"rsi_{_n}", "pure", "0 to 100", f"100 up / (up + down), Wilder's means of {_n}"),
+         source="TA-Lib RSI; Wilder 1978", warmup=wilder(_n), finite=False)
+_add("momentum", lambda b: b.ta.STOCH(b.high, b.low, b.close, 14, 3, 0, 3, 0),
+     ("stoch_k", "pure", "0 to 100", "mean of 3 of close's place in the range of 14 bars"),
+     ("stoch_d", "pure", "0 to 100", "mean of 3 of stoch_k"),
+     source="TA-Lib STOCH; Lane", warmup=18)
+_add("momentum", lambda b: b.ta.STOCHRSI(b.close, 14, 14, 3, 0),
+     ("stochrsi_k", "pure", "0 to 100", "rsi_14's place in its own range of 14 bars"),
+     ("stochrsi_d", "pure", "0 to 100", "mean of 3 of stochrsi_k"),
+     source="TA-Lib STOCHRSI; Chande and Kroll 1994", warmup=wilder(14, 31), finite=False)
+_add("momentum", lambda b: b.ta.MACD(b.close, 12, 26, 9),
+     ("macd", "delta", "", "EMA 12 - EMA 26 of close"),
+     ("macd_signal", "delta", "", "EMA 9 of macd"),
+     ("macd_hist", "delta", "", "macd - macd_signal"),
+     source="TA-Lib MACD; Appel 1979", warmup=ema(26, 35, 2), finite=False)
+_add("momentum", lambda b: b.ta.PPO(b.close, 12, 26, 1),
+     ("ppo", "pure", "percent", "100 (EMA 12 - EMA 26) / EMA 26"),
+     source="TA-Lib PPO", warmup=ema(26), finite=False)
+for _n in (1, 10, 60):
+    _add("momentum", _of_close("ROC", _n),
+         (f"roc_{_n}", "pure", "percent", f"100 (close / close of {_n} bars ago - 1)"),
+         source="TA-Lib ROC", warmup=_n + 1)
+_add("momentum", lambda b: b.ta.MOM(b.close, 10),
+     ("mom_10", "delta", "", "close - close of 10 bars ago"), source="TA-Lib MOM", warmup=11)
+_add("momentum", lambda b: b.ta.CCI(b.high, b.low, b.close, 20),
+     ("cci_20", "pure", "index", "(typical - its mean of 20) / (0.015 mean deviation)"),
+     source="TA-Lib CCI; Lambert 1980", warmup=20)
+_add("momentum", lambda b: b.ta.CMO(b.close, 14),
+     ("cmo_14", "pure", "-100 to 100", "100 (up - down) / (up + down), Wilder's means of 14"),
+     source="TA-Lib CMO; Chande 1994", warmup=wilder(14), finite=False)
+_add("momentum", lambda b: b.ta.WILLR(b.high, b.low, b.close, 14),
+     ("willr_14", "pure", "-100 to 0", "-100 (highest - close) / (highest - lowest), 14 bars"),
+     source="TA-Lib WILLR; Williams 1973", warmup=14)
+_add("momentum", lambda b: b.ta.ULTOSC(b.high, b.low, b.close, 7, 14, 28),
+     ("ultosc", "pure", "0 to 100", "buying pressure / true range over 7, 14, 28 bars, 4:2:1"),
+     source="TA-Lib ULTOSC; Williams 1985", warmup=29)
+_add("momentum", lambda b: b.ta.TRIX(b.close, 15),
+     ("trix_15", "pure", "percent", "one-bar change of a triple EMA 15"),
+     source="TA-Lib TRIX; Hutson 1983", warmup=ema(15, 46, 3), finite=False)
+_add("momentum", lambda b: b.ta.BOP(b.open, b.high, b.low, b.close),
+     ("bop", "pure", "-1 to 1", "(close - open) / (high - low)"),
+     source="TA-Lib BOP; Livshin 2001", warmup=1)
+_add("momentum", lambda b: b.ta.TSI(b.close, 25, 13),
+     ("tsi", "pure", "-100 to 100", "100 EMA 13(EMA 25(change)) / the same of |change|"),
+     source="TA-Lib TSI; Blau 1991", warmup=ema(25, 38, 2), finite=False)
+_add("momentum", lambda b: b.ta.MFI(b.high, b.low, b.close, b.volume, 14),
+     ("mfi_14", "pure", "0 to 100", "RSI of typical price weighted by money flow, 14 bars"),
+     source="TA-Lib MFI; Quong and Soudack 1989", warmup=15)
+_add("momentum", lambda b: b.ta.IMI(b.open, b.close, 14),
+     ("imi_14", "pure", "0 to 100", "100 up bodies / all bodies, 14 bars"),
+     source="TA-Lib IMI; Chande 1994", warmup=14)
+_add("momentum", lambda b: b.ta.AO(b.high, b.low, 5, 34),
+     ("ao", "delta", "", "SMA 5 - SMA 34 of (high + low) / 2"),
+     source="TA-Lib AO; Williams 1998", warmup=34)
+_add("momentum", lambda b: b.ta.ER(b.close, 10),
+     ("er_10", "pure", "0 to 1", "|change of 10 bars| / sum of |changes|"),
+     source="TA-Lib ER; Kaufman 1995", warmup=11)
+_add("momentum", lambda b: b.ta.VHF(b.close, 28),
+     ("vhf_28", "pure", "ratio", "range of 28 closes / sum of |changes|"),
+     source="TA-Lib VHF; White 1991", warmup=29)
+
+_add("volatility", lambda b: b.ta.TRANGE(b.high, b.low, b.close),
+     ("trange", "delta", "", "true range"), source="TA-Lib TRANGE; Wilder 1978", warmup=2)
+_add("volatility", lambda b: b.ta.ATR(b.high, b.low, b.close, 14),
+     ("atr_14", "delta", "", "Wilder's mean of 14 true ranges"),
+     source="TA-Lib ATR; Wilder 1978", warmup=wilder(14), finite=False)
+_add("volatility", lambda b: b.ta.NATR(b.high, b.low, b.close, 14),
+     ("natr_14", "pure", "percent", "100 atr_14 / close"),
+     source="TA-Lib NATR; Forman 2006", warmup=wilder(14), finite=False)
+_add("volatility", lambda b: b.ta.STDDEV(b.close, 20, 1.0),
+     ("stddev_20", "delta", "", "population standard deviation of 20 closes"),
+     source="TA-Lib STDDEV", warmup=20)
+for _n in (20, 60):
+    _add("volatility", partial(_realised, bars=_n),
+         (f"rv_{_n}", "pure", "fraction a bar",
+          f"sample standard deviation of {_n} log returns, close to close"),
+         source="definition, over TA-Lib STDDEV", warmup=_n + 1)
+_add("volatility", _parkinson,
+     ("parkinson_20", "pure", "fraction a bar", "sqrt(mean ln(high/low)^2 / (4 ln 2)), 20 bars"),
+     source="Parkinson 1980", warmup=20)
+_add("volatility", _garman_klass,
+     ("garman_klass_20", "pure", "fraction a bar",
+      "sqrt(mean(ln(high/low)^2 / 2 - (2 ln 2 - 1) ln(close/open)^2)), 20 bars"),
+     source="Garman and Klass 1980", warmup=20)
+_add("volatility", lambda b: np.sqrt(_floor(b.ta.SMA(b.rogers_satchell, 20))),
+     ("rogers_satchell_20", "pure", "fraction a bar",
+      "sqrt(mean(ln(h/o) ln(h/c) + ln(l/o) ln(l/c))), 20 bars"),
+     source="Rogers and Satchell 1991", warmup=20)
+_add("volatility", _yang_zhang,
+     ("yang_zhang_20", "pure", "fraction a bar",
+      "sqrt(var(ln(o/previous c)) + k var(ln(c/o)) + (1-k) Rogers-Satchell), 20 bars,"
+      " k = 0.34 / (1.34 + 21/19)"),
+     source="Yang and Zhang 2000", warmup=21)
+_add("volatility", lambda b: b.ta.MASSI(b.high, b.low, 9, 25),
+     ("massi", "pure", "index", "sum of 25 of EMA 9 of range / its EMA 9"),
+     source="TA-Lib MASSI; Dorsey 1992", warmup=ema(9, 42, 2), finite=False)
+_add("volatility", lambda b: b.ta.CVI(b.high, b.low, 10, 10),
+     ("cvi_10", "pure", "percent", "change over 10 bars of EMA 10 of range"),
+     source="TA-Lib CVI; Chaikin", warmup=ema(10, 20), finite=False)
+
+_add("volume", lambda b: _change(b.ta.OBV(b.close, b.volume), 20),
+     ("obv_20", "volume", "", "change of on-balance volume over 20 bars"),
+     source="TA-Lib OBV; Granville 1963", warmup=21)
+_add("volume", lambda b: _change(b.ta.AD(b.high, b.low, b.close, b.volume), 20),
+     ("ad_20", "volume", "", "change of the accumulation/distribution line over 20 bars"),
+     source="TA-Lib AD; Chaikin", warmup=21)
+_add("volume", lambda b: b.ta.ADOSC(b.high, b.low, b.close, b.volume, 3, 10),
+     ("adosc", "volume", "", "EMA 3 - EMA 10 of the accumulation/distribution line"),
+     source="TA-Lib ADOSC; Chaikin", warmup=ema(10, 10, 2), finite=False)
+_add("volume", lambda b: b.ta.CMF(b.high, b.low, b.close, b.volume, 20),
+     ("cmf_20", "pure", "-1 to 1", "sum of close's place in the bar x volume / volume, 20 bars"),
+     source="TA-Lib CMF; Chaikin", warmup=20)
+_add("volume", lambda b: b.ta.EFI(b.close, b.volume, 13),
+     ("efi_13", "force", "", "EMA 13 of change of close x volume"),
+     source="TA-Lib EFI; Elder 1993", warmup=ema(13, 14), finite=False)
+_add("volume", lambda b: b.ta.RVOL(b.volume, 20),
+     ("rvol_20", "pure", "ratio", "volume / mean volume of 20 bars"),
+     source="TA-Lib RVOL", warmup=21)
+_add("volume", _volume_z,
+     ("volume_z_60", "pure", "standard deviations", "(volume - mean) / deviation of 60 bars"),
+     source="definition, over TA-Lib SMA and STDDEV", warmup=60)
+
+_add("cycle", lambda b: b.ta.HT_DCPERIOD(b.close),
+     ("ht_dcperiod", "pure", "bars", "dominant cycle period"),
+     source="TA-Lib HT_DCPERIOD; Ehlers 2001", warmup=500, finite=False)
+_add("cycle", _phase,
+     ("ht_dcphase", "pure", "degrees", "dominant cycle phase"),
+     ("ht_sine", "pure", "-1 to 1", "sine of the dominant cycle phase"),
+     ("ht_leadsine", "pure", "-1 to 1", "sine of that phase + 45 degrees"),
+     source="TA-Lib HT_DCPHASE (its HT_SINE is the sine of it); Ehlers 2001",
+     warmup=500, finite=False)
+_add("cycle", lambda b: b.ta.HT_PHASOR(b.close),
+     ("ht_inphase", "delta", "", "in-phase component of the detrended price"),
+     ("ht_quadrature", "delta", "", "quadrature component of the detrended price"),
+     source="TA-Lib HT_PHASOR; Ehlers 2001", warmup=500, finite=False)
+_add("cycle", _hurst,
+     ("hurst_128", "pure", "exponent",
+      "half the slope of ln mean (ln p(t) - ln p(t-lag))^2 on ln lag, lags 1 to 16, 128 bars"),
+     source="generalised Hurst exponent, q = 2; Di Matteo 2007", warmup=144)
+for _n in (1, 5):
+    _add("cycle", partial(_autocorrelation, lag=_n),
+         (f"autocorrelation_{_n}", "pure", "-1 to 1",
+          f"correlation of log returns with those {_n} bars before, 60 pairs"),
+         source="definition, over TA-Lib CORREL", warmup=61 + _n)
+_add("cycle", lambda b: b.ta.PERCENTRANK(b.close, 100),
+     ("percentrank_100", "pure", "0 to 100", "share of the last 100 closes below close"),
+     source="TA-Lib PERCENTRANK", warmup=101)
+
+# fmt: on
+
+OUTPUTS: tuple[Output, ...] = tuple(o for c in CALCULATIONS for o in c.outputs)
+NAMES: tuple[str, ...] = tuple(o.name for o in OUTPUTS)
+
+# What a higher timeframe lends to a set: indicators with a finite window, and where it is short
+# enough for the long memory of the others to be there, those too.
+CONTEXT_FINITE = (
+    "sma_20", "bb_width_20", "bb_percent_20", "donchian_position_20", "linearreg_slope_20",
+    "aroon_osc_14", "roc_1", "roc_10", "cci_20", "willr_14", "mfi_14", "rv_20",
+    "garman_klass_20", "obv_20", "rvol_20",
+)  # fmt: skip
+CONTEXT_RECURSIVE = ("rsi_14", "macd_hist", "adx_14", "natr_14")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which outputs of which timeframe, and the stretch of bars they are computed from."""
+
+    timeframe: str
+    names: tuple[str, ...]
+    warmup: int = WARMUP
+    block: int = BLOCK
+    relative: bool = True
+
+    @cached_property
+    def calculations(self) -> list[tuple[Calculation, list[tuple[int, int]]]]:
+        """Each call that is needed, with (place in its result, column) pairs."""
+        wanted = {name: column for column, name in enumerate(self.names)}
+        return [
+            (calculation, places)
+            for calculation in CALCULATIONS
+            if (
+                places := [
+                    (place, wanted[output.name])
+                    for place, output in enumerate(calculation.outputs)
+                    if output.name in wanted
+                ]
+            )
+        ]
+
+    @property
+    def width(self) -> int:
+        """Length of a bar in microseconds."""
+        return TIMEFRAMES[self.timeframe]
+
+    @property
+    def reach(self) -> int:
+        """How far before t a bar can count, in microseconds."""
+        return (self.warmup + self.block) * self.width
+
+    def begin(self, t: int) -> int:
+        """Where the stretch of bars begins that counts at t."""
+        return _begin(t, self.width, self.warmup, self.block)
+
+    @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The columns of each kind that is held as relative to close or volume."""
+        found: dict[str, list[int]] = {}
+        for calculation, places in self.calculations:
+            for place, column in places:
+                found.setdefault(calculation.outputs[place].kind, []).append(column)
+        return {kind: found[kind] for kind in found if kind != "pure" and self.relative}
+
+    @cached_property
+    def units(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Of each column the unit it is held in, as :meth:`_newest` numbers them, and whether it is
+        a price."""
+        unit = np.zeros(len(self.names), dtype=np.int64)
+        price = np.zeros(len(self.names), dtype=np.bool_)
+        for kind, columns in self.kinds.items():
+            unit[columns] = {"price": 1, "delta": 1, "volume": 2, "force": 3}[kind]
+            price[columns] = kind == "price"
+        return unit, price
+
+    def compute(self, bars: Bars, last: bool = False) -> Floats:
+        """All outputs at every bar, (bars, outputs), or at the ``last`` one alone, (1, outputs);
+        NaN until an output has its warm-up."""
+        if last:
+            return self._newest(bars)
+        count = bars.count
+        out = np.full((len(self.names), count), np.nan)
+        if count == 0:
+            return out.T
+        for calculation, places in self.calculations:
+            values = calculation.call(bars)
+            for place, column in places:
+                begin = calculation.outputs[place].warmup - 1
+                out[column, begin:] = values[place][begin:]
+        for kind, columns in self.kinds.items():
+            _make_relative(kind, out, columns, bars)
+        return out.T
+
+    def _newest(self, bars: Bars) -> Floats:
+        count = bars.count
+        row = [math.nan] * len(self.names)
+        if count == 0:
+            return np.empty((0, len(row)))
+        for calculation, places in self.calculations:
+            values = calculation.call(bars)
+            for place, column in places:
+                if calculation.outputs[place].warmup <= count:
+                    row[column] = values[place][-1]
+        out = np.array([row])
+        unit, price = self.units
+        if unit.any():
+            close, volume = bars.close[-1], math.nan
+            if "volume" in self.kinds or "force" in self.kinds:
+                volume = _positive(bars.volume_20[-1:])[0]
+            out /= np.array([1.0, close, volume, close * volume])[unit]
+            out[:, price] -= 1
+        return out
+
+
+def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> None:
+    """Make these rows of ``out``, of as many bars, relative."""
+    close = bars.close
+    if kind in ("volume", "force"):
+        unit = _positive(bars.volume_20)
+        if kind == "force":
+            unit = close * unit
+    else:
+        unit = close
+    for column in columns:
+        row = out[column]
+        row /= unit
+        if kind == "price":
+            row -= 1
+
+
+class Stretch(NamedTuple):
+    """Length of a bar in microseconds; bars before a block, and in one; the age in bars at which
+    the last bar is no answer any more."""
+
+    width: int
+    warmup: int
+    block: int
+    max_age: int = MAX_AGE
+
+
+def _begin(t: int, width: int, warmup: int, block: int) -> int:
+    return t // (block * width) * block * width - warmup * width
+
+
+def series_matrix(
+    read: Reader,
+    grid: Times,
+    stretch: Stretch,
+    compute: Compute,
+    columns: int,
+    out: Floats | None = None,
+    keep: Keep | None = None,
+) -> Floats:
+    """``compute`` at each ascending grid time, over the bars known by then: (n, columns).
+
+    The heart of what is defined at the top of this module: bars of one length, block by block.
+    ``out``: where to write them. ``keep``: where the run of a single time is kept, so that the
+    next one carries it on; for a ``compute`` that looks back as :class:`Bars` says.
+    """
+    if out is None:
+        out = np.empty((len(grid), columns))
+    if len(grid) == 0:
+        return out
+    width, warmup, block, max_age = stretch
+    span = block * width
+    start = _begin(int(grid[0]), width, warmup, block)
+    series = read(width, start, int(grid[-1]))
+    size = len(series.final["close"])
+    if size == 0:
+        out[:] = np.nan
+        return out
+    if len(grid) == 1:
+        over = min((int(grid[0]) - start) // width, size)
+        if not len(series.odd.between(0, over, grid)):
+            out[0] = _newest(series, over, stretch, compute, keep)
+            return out
+    anchors = grid // span
+    closed = np.minimum((grid - start) // width, size)  # bars closed by each time
+    edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
+    bars = _Dense(series.final)
+    with np.errstate(all="ignore"):
+        for low, high in pairwise(edges):
+            first = int(anchors[low] * span - warmup * width - start) // width
+            last = int(closed[high - 1])
+            rows_ = slice(low, high)
+            if last <= first:
+                out[rows_] = np.nan
+                continue
+            odd = series.odd.between(first, last, grid[rows_])
+            alone = high - low == 1 and len(odd) == 0
+            run = _Run(bars, (first, last), compute, max_age, alone)
+            run.at(closed[rows_], closed[rows_], out[rows_])
+            if len(odd):
+                _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
+    return out
+
+
+def _newest(
+    series: w.Series, closed: int, stretch: Stretch, compute: Compute, keep: Keep | None
+) -> Floats | float:
+    """The row of the last of the ``closed`` bars of a series that were never otherwise; NaN where
+    there is none, or it is too old."""
+    dense = _Dense({name: series.final[name][:closed] for name in CHANNELS})
+    if not len(dense.places) or closed - dense.places[-1] > stretch.max_age:
+        return math.nan
+    with np.errstate(all="ignore"):
+        if keep is None:
+            rows = compute(Bars.of(dense.bars), True)
+        else:
+            run = keep((stretch.width, compute))
+            rows = run.last(dense.bars, _of_channels(compute), _talib())
+    newest: Floats = rows[0]
+    return newest
+
+
+def _of_channels(compute: Compute) -> incremental.Compute:
+    return lambda bars, before, ta: compute(Bars.of(bars, before, ta), True)
+
+
+class _Dense:
+    """The bars of a series that are there, one after the other."""
+
+    def __init__(self, channels: Mapping[str, Floats]) -> None:
+        known = np.isfinite(channels["close"])
+        if known.all():
+            self.places = np.arange(len(known))
+            self.count = np.arange(len(known) + 1)  # bars before each place
+            self.bars = {name: channels[name] for name in CHANNELS}
+        else:
+            self.places = np.flatnonzero(known)
+            self.count = np.concatenate([[0], np.cumsum(known)])
+            self.bars = {name: channels[name][known] for name in CHANNELS}
+        if not np.isfinite(self.bars["volume"]).all():
+            self.bars["volume"] = np.nan_to_num(self.bars["volume"])
+
+
+class _Run:
+    """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
+    no bar's row but the last one's will be asked for."""
+
+    def __init__(
+        self,
+        dense: _Dense,
+        places: tuple[int, int],
+        compute: Compute,
+        max_age: int,
+        alone: bool,
+    ) -> None:
+        self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
+        begin, end = dense.count[places[0]], dense.count[places[1]]
+        self.begin, self.values = begin, None
+        if end > begin:
+            bars = {name: x[begin:end] for name, x in dense.bars.items()}
+            self.values = compute(Bars.of(bars), alone)
+            self.begin = end - len(self.values)  # bars before the first row
+
+    def at(self, closed: Times, until: Times, out: Floats) -> None:
+        """Into ``out`` the row of the last bar before ``until``, unless it is too old when
+        ``closed`` bars are over."""
+        if self.values is None:
+            out[:] = np.nan
+            return
+        rows = self.dense.count[until] - 1
+        there = (rows >= self.begin) & (closed - self.dense.places[rows] <= self.max_age)
+        rows -= self.begin
+        if rows[-1] - rows[0] == len(rows) - 1 and there.all():
+            out[:] = self.values[rows[0] : rows[-1] + 1]
+        else:
+            self.values.take(np.maximum(rows, 0), axis=0, out=out, mode="clip")
+            out[~there] = np.nan
+
+
+def _as_known(
+    series: w.Series, touched: Times, run: _Run, grid: Times, closed: Times, out: Floats
+) -> None:
+    """Set the rows of times at which some bar was not as it is now: computed from what was known
+    then. Where it was only that the newest bars had not come yet, that is an earlier row of the
+    same run."""
+    first, last = run.span
+    odd = series.odd
+    index = odd.index[touched] - first
+    missing = np.isnan(odd.values["close"][touched])
+    from_row = np.searchsorted(grid, odd.start[touched])
+    to_row = np.searchsorted(grid, odd.end[touched])
+    known = np.isfinite(series.final["close"][first:last])
+    for row in range(int(from_row.min()), min(int(to_row.max()), len(grid))):
+        limit = max(int(closed[row]) - first, 0)
+        holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
+        if len(holds) == 0:
+            continue
+        places = index[holds]
+        oldest = int(places.min())
+        here = slice(row, row + 1)
+        if missing[holds].all():
+            others = known[oldest:limit].copy()
+            others[places - oldest] = False
+            if not others.any():
+                run.at(closed[here], np.array([first + oldest]), out[here])
+                continue
+        state = {name: series.final[name][first : first + limit].copy() for name in CHANNELS}
+        for name, values in state.items():
+            values[places] = odd.values[name][touched[holds]]
+        then = np.array([limit])
+        then_run = _Run(_Dense(state), (0, limit), run.compute, run.max_age, True)
+        then_run.at(then, then, out[here])
+
+
+def evaluate(read: Reader, grid: Times, plans: Sequence[Plan], keep: Keep | None = None) -> Floats:
+    """The outputs of several plans side by side, at each ascending grid time."""
+    out = np.empty((len(grid), sum(len(plan.names) for plan in plans)))
+    at = 0
+    for plan in plans:
+        columns = len(plan.names)
+        stretch = Stretch(plan.width, plan.warmup, plan.block)
+        part = out[:, at : at + columns]
+        series_matrix(read, grid, stretch, plan.compute, columns, part, keep)
+        at += columns
+    return out
+
+
+CONTEXT = (*CONTEXT_FINITE, *CONTEXT_RECURSIVE)
+
+
+def _short(timeframe: str) -> Plan:
+    """A context of finite windows only."""
+    return Plan(timeframe, CONTEXT_FINITE, warmup=64, block=16)
+
+
+PLANS = {
+    "technical_1m": (
+        Plan("1m", NAMES),
+        Plan("5m", CONTEXT, warmup=480, block=240),
+        Plan("15m", CONTEXT, warmup=480, block=240),
+        _short("1h"),
+    ),
+    "technical_1h": (Plan("1h", NAMES), _short("4h"), _short("1d")),
+}
+_RELATIVE = {
+    "price": ("{} / close - 1", "fraction"),
+    "delta": ("({}) / close", "fraction"),
+    "volume": ("({}) / mean volume of 20 bars", "ratio"),
+    "force": ("({}) / (close x mean volume of 20 bars)", "ratio"),
+    "pure": ("{}", ""),
+}
+_BY_NAME = {output.name: output for output in OUTPUTS}
+
+
+def _features(plans: Sequence[Plan]) -> tuple[families.Feature, ...]:
+    """The features of a set: the base timeframe's by name, the others with theirs added."""
+    features = []
+    for plan in plans:
+        for name in plan.names:
+            output = _BY_NAME[name]
+            form, unit = _RELATIVE[output.kind]
+            own = name if plan is plans[0] else f"{name}_{plan.timeframe}"
+            features.append(
+                families.Feature(
+                    own,
+                    f"{form.format(output.formula)}, {plan.timeframe} bars (needs {output.warmup})",
+                    unit or output.unit,
+                    output.source,
+                )
+            )
+    return tuple(features)
+
+
+def _family(name: str, plans: Sequence[Plan]) -> families.Family:
+    grid = plans[0].width
+    higher = ", ".join(plan.timeframe for plan in plans[1:])
+    return families.Family(
+        name=name,
+        version=1,
+        revision="1",
+        description=(
+            f"Technical indicators of {plans[0].timeframe} bars, with the last closed bar of"
+            f" {higher}; scale-free."
+        ),
+        features=_features(plans),
+        needs=families.Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
+        series=lambda read, times, keep: evaluate(read, times, plans, keep),
+        ahead=lambda plpy, cache, symbol, t: families.bars_ahead(
+            plpy, cache, symbol, t, [(plan.width, plan.begin(t)) for plan in plans]
+        ),
+        grid=grid,
+    )
+
+
+FAMILIES = tuple(_family(name, plans) for name, plans in PLANS.items())
+
+
+def width_of(timeframe: str) -> int:
+    """A timeframe's length in microseconds, from PostgreSQL's text of the interval.
+
+    Raises:
+        KeyError: no such timeframe.
+    """
+    return {
+        "00:01:00": w.MINUTE,
+        "00:05:00": 5 * w.MINUTE,
+        "00:15:00": 15 * w.MINUTE,
+        "01:00:00": HOUR,
+        "04:00:00": 4 * HOUR,
+        "1 day": DAY,
+        "24:00:00": DAY,
+    }[timeframe]
+
+
+@lru_cache(maxsize=len(TIMEFRAMES))
+def plan_of(timeframe: str) -> Plan:
+    """All outputs of one timeframe in their own units."""
+    width = width_of(timeframe)
+    return Plan(next(name for name, us in TIMEFRAMES.items() if us == width), NAMES, relative=False)
+
+
+READ = 20_160  # grid times at once
+
+
+def rows(
+    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
+) -> Iterator[tuple[float, list[float | None]]]:
+    """``(seconds, outputs)`` at the timeframe's grid times in [start, stop), seconds since 2000."""
+    start, stop = database.moments(plpy, *span)
+    plan = plan_of(timeframe)
+    grid = np.arange(-(-start // plan.width) * plan.width, stop, plan.width, dtype=np.int64)
+    keep = families.keeper(cache, symbol) if len(grid) == 1 else None
+    return _rows(families.reader(plpy, cache, symbol), grid, plan, keep)
+
+
+def _rows(
+    read: Reader, grid: Times, plan: Plan, keep: Keep | None
+) -> Iterator[tuple[float, list[float | None]]]:
+    for begin in range(0, len(grid), READ):
+        part = grid[begin : begin + READ]
+        values = evaluate(read, part, [plan], keep)
+        for time, row in zip((part / w.SECOND).tolist(), values, strict=True):
+            if np.isfinite(row).any() or len(grid) == 1:
+                yield time, [x if math.isfinite(x) else None for x in row.tolist()]
+
+
+def sync(plpy: Any) -> None:
+    """Create ``feature.technical`` and ``feature.technical_history`` with one column an output."""
+    quote = plpy.quote_ident
+    columns = ", ".join(f"{quote(name)} double precision" for name in NAMES)
+    picks = ", ".join(f"r.vector[{i}]" for i in range(1, len(NAMES) + 1))
+    table = "\n".join(
+        f"  {o.name} [{o.unit}] {o.formula} ({o.source}; {o.group}, needs {o.warmup} bars)"
+        for o in OUTPUTS
+    )
+    returns = f"returns table (symbol text, ts timestamptz, {columns})"
+    pinned = "language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
+    epoch = "timestamptz '2000-01-01 00:00:00+00'"
+    plpy.execute(
+        "create or replace function feature.technical(symbol text, as_of timestamptz default null,"
+        f" timeframe interval default '1 minute') {returns} {pinned} $f$"
+        f" select s.name, s.ts, {picks} from (select market.resolve($1) as name,"
+        " feature._timeframe($3) as width,"
+        " public.time_bucket(feature._timeframe($3), coalesce($2, now())) as ts) s"
+        " left join lateral feature._technical_rows(s.name, s.width,"
+        f" date_part('epoch', s.ts - {epoch}), date_part('epoch', s.ts - {epoch}) + 1) r on true"
+        " $f$"
+    )
+    plpy.execute(
+        'create or replace function feature.technical_history(symbol text, "from" timestamptz,'
+        f" \"to\" timestamptz, timeframe interval default '1 minute') {returns} {pinned} $f$"
+        f" select s.name, to_timestamp(r.seconds + 946684800), {picks}"
+        " from (select market.resolve($1) as name, feature._timeframe($4) as width) s"
+        " cross join lateral feature._technical_rows(s.name, s.width,"
+        f" date_part('epoch', $2 - {epoch}), date_part('epoch', $3 - {epoch})) r $f$"
+    )
+    plpy.execute(
+        "comment on function feature.technical(text, timestamptz, interval) is "
+        + plpy.quote_literal(
+            "Technical indicators of the bars of one timeframe (1 min, 5 min, 15 min, 1 hour,"
+            " 4 hours, 1 day), in their own units, from bars closed and known at ts, the last"
+            " multiple of the timeframe not after as_of (default: now). Null until an indicator has"
+            f" the bars it needs, and when the last bar is more than {MAX_AGE} bars old. Each is"
+            f" computed from the bars since {WARMUP} before the start of ts's block of {BLOCK} bars"
+            " (UTC), at any time and in history alike. Errors: AP101, AP102, AP210 unknown"
+            f" timeframe.\n{table}"
+        )
+    )
+    plpy.execute(
+        "comment on function"
+        " feature.technical_history(text, timestamptz, timestamptz, interval) is "
+        + plpy.quote_literal(
+            "The columns of feature.technical at each multiple of the timeframe in [from, to), each"
+            " as known at its own time: the numbers the live function gave then. Errors: AP101,"
+            " AP102, AP210."
+        )
+    )

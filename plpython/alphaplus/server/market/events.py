@@ -1,0 +1,255 @@
+"""Trades and tops of the book row by row, and their minutes as they were known at any time.
+
+A family that needs more of its events than a minute's totals declares *channels*: numbers of one
+minute made from the rows that hold in it. :func:`states` says which rows held in each minute from
+when to when, :class:`Groups` adds them up, and the result is a
+:class:`.revisions.Series` like any other: history and the live edge cut their windows
+from it. A row that became known after its minute had closed, or was corrected or deleted, makes
+another state of that minute, and only that minute is added up again.
+
+Times are integers: microseconds since 2000-01-01 UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from alphaplus.server.market import revisions as w
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+ROWS = 400_000  # rows wished for at one read
+_FIRST_SPAN = 360 * w.MINUTE
+
+_CLOCKS = [("ts", "<i8"), ("known", "<i8"), ("superseded", "<i8")]
+TRADE = np.dtype([*_CLOCKS, ("price", "<f8"), ("size", "<f8")])
+TOP = np.dtype([*_CLOCKS, *((name, "<f8") for name in ("bid", "bid_size", "ask", "ask_size"))])
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Versions of trades by time: price, size (base units), sign (+1: the buyer was the aggressor).
+
+    ``usable`` and ``expires``: whole minutes between which a version held.
+    """
+
+    ts: Times
+    usable: Times
+    expires: Times
+    price: Floats
+    size: Floats
+    sign: Floats
+
+
+@dataclass(frozen=True)
+class Tops:
+    """Versions of the best levels of two-sided, uncrossed books by time.
+
+    ``broken``: the feed had a gap just before this book.
+    """
+
+    ts: Times
+    usable: Times
+    expires: Times
+    bid: Floats
+    bid_size: Floats
+    ask: Floats
+    ask_size: Floats
+    broken: npt.NDArray[np.bool_]
+
+
+def _minute(times: Times) -> Times:
+    """Rounded up to whole minutes; NEVER stays."""
+    return np.where(times == w.NEVER, w.NEVER, -(-times // w.MINUTE) * w.MINUTE)
+
+
+def _read(
+    plpy: Any, cache: dict[str, Any], function: str, layout: np.dtype[Any], symbol: str,
+    start: int, end: int,
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    # The audit of warm-up asks what is known when the data begin later.
+    start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
+    reads = cache.get("alphaplus.reads")
+    if reads is not None:
+        held = reads.events.get(function)
+        if held is not None and held[0] <= start and held[1] == end:
+            found: np.ndarray[Any, Any] = held[2]
+            return found[np.searchsorted(found["ts"], start) :]
+    plans = cache.setdefault("alphaplus.plans", {})
+    plan = plans.get(function)
+    if plan is None:
+        plan = plans[function] = plpy.prepare(
+            f"select rows from {function}_live($1, to_timestamp($2), to_timestamp($3))",
+            ["text", "float8", "float8"],
+        )
+    span = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
+    rows = np.frombuffer(plpy.execute(plan, [symbol, *span])[0]["rows"] or b"", dtype=layout)
+    if reads is not None:
+        reads.events[function] = start, end, rows
+    return rows
+
+
+def ahead(
+    plpy: Any, cache: dict[str, Any], symbol: str, trades_from: int, tops_from: int, end: int
+) -> None:
+    """Read both for those who ask for them later in a call that keeps what it reads."""
+    _read(plpy, cache, "feature._trade_rows", TRADE, symbol, trades_from, end)
+    _read(plpy, cache, "feature._top_rows", TOP, symbol, tops_from, end)
+
+
+def trades(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Trades:
+    """Versions of a symbol's trades in [start, end); not those whose numbers are no numbers."""
+    rows = _read(plpy, cache, "feature._trade_rows", TRADE, symbol, start, end)
+    price, size = (rows[name].astype(np.float64) for name in ("price", "size"))
+    good = np.isfinite(price) & np.isfinite(size)
+    if not good.all():
+        rows, price, size = rows[good], price[good], size[good]
+    return Trades(
+        rows["ts"].astype(np.int64),
+        _minute(rows["known"].astype(np.int64)),
+        _minute(rows["superseded"].astype(np.int64)),
+        price,
+        np.abs(size),
+        np.sign(size),
+    )
+
+
+def tops(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Tops:
+    """Versions of a symbol's best levels in [start, end), of two-sided and uncrossed books."""
+    rows = _read(plpy, cache, "feature._top_rows", TOP, symbol, start, end)
+    levels = {
+        name: rows[name].astype(np.float64) for name in ("bid", "bid_size", "ask", "ask_size")
+    }
+    broken = levels["bid_size"] < 0
+    levels["bid_size"] = np.abs(levels["bid_size"])
+    good = levels["bid"] < levels["ask"]
+    for values in levels.values():
+        good &= np.isfinite(values) & (values > 0)
+    return Tops(
+        rows["ts"].astype(np.int64)[good],
+        _minute(rows["known"].astype(np.int64))[good],
+        _minute(rows["superseded"].astype(np.int64))[good],
+        **{name: values[good] for name, values in levels.items()},
+        broken=broken[good],
+    )
+
+
+def in_parts(grid: Times, work: Callable[[Times], int]) -> None:
+    """Call ``work`` with one part of ``grid`` after another, each of about :data:`ROWS` rows.
+
+    ``work`` returns how many rows it has read. Nothing it computes may depend on the parts.
+    """
+    at, span = 0, _FIRST_SPAN
+    while at < len(grid):
+        stop = int(np.searchsorted(grid, grid[at] + span))
+        count = work(grid[at:stop])
+        at = stop
+        span = int(min(max(span * ROWS // max(count, 1), 10 * w.MINUTE), 8 * span))
+
+
+@dataclass(frozen=True)
+class States:
+    """Rows by state of a minute: state ``k`` of minute ``place`` holds in [begin, end).
+
+    ``row``: the rows of each state in order of time, state after state; ``state``: whose they are.
+    A state without rows is one too: nothing was known of the minute then.
+    """
+
+    row: Times
+    state: Times
+    place: Times
+    begin: Times
+    end: Times
+
+
+def states(ts: Times, usable: Times, expires: Times, start: int, size: int) -> States:
+    """The states of ``size`` minutes from ``start``, given versions of rows in order of time."""
+    place = (ts - start) // w.MINUTE
+    closed = start + (place + 1) * w.MINUTE
+    usable = np.maximum(usable, closed)
+    kept = np.flatnonzero((place >= 0) & (place < size) & (usable < expires))
+    place, usable, expires, closed = place[kept], usable[kept], expires[kept], closed[kept]
+    changing = (usable > closed) | (expires != w.NEVER)
+    odd = np.zeros(size, dtype=bool)
+    odd[place[changing]] = True
+
+    plain = ~odd[place]
+    plain_place = place[plain]
+    new = np.append(True, np.diff(plain_place) != 0)[: len(plain_place)]
+    plain_state = np.cumsum(new) - 1
+    plain_place = plain_place[new]
+    count = len(plain_place)
+    never = np.full(count, w.NEVER)
+    if not odd.any():
+        begins = start + (plain_place + 1) * w.MINUTE
+        return States(kept[plain], plain_state, plain_place, begins, never)
+
+    row = np.flatnonzero(~plain)
+    places = np.flatnonzero(odd)
+    ends = row[expires[row] != w.NEVER]
+    where = np.concatenate([places, place[row], place[ends]])
+    when = np.concatenate([start + (places + 1) * w.MINUTE, usable[row], expires[ends]])
+    order = np.lexsort((when, where))
+    where, when = where[order], when[order]
+    new = np.append(True, (where[1:] != where[:-1]) | (when[1:] != when[:-1]))
+    where, when = where[new], when[new]
+    until = np.where(np.append(where[1:] != where[:-1], True), w.NEVER, np.append(when[1:], 0))
+
+    low = np.searchsorted(place[row], where)
+    number = np.searchsorted(place[row], where, "right") - low
+    state = np.repeat(np.arange(len(where)), number)
+    flat = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + low[state]
+    flat = row[flat]
+    holds = (usable[flat] <= when[state]) & (when[state] < expires[flat])
+    return States(
+        np.concatenate([kept[plain], kept[flat[holds]]]),
+        np.concatenate([plain_state, state[holds] + count]),
+        np.concatenate([plain_place, where]),
+        np.concatenate([start + (plain_place + 1) * w.MINUTE, when]),
+        np.concatenate([never, until]),
+    )
+
+
+class Groups:
+    """Rows in groups, each group's rows next to each other: sums that look at one group only."""
+
+    def __init__(self, group: Times, count: int) -> None:
+        self.size = np.bincount(group, minlength=count)
+        self.some = np.flatnonzero(self.size)
+        self.first = (np.cumsum(self.size) - self.size)[self.some]
+        self.last = self.first + self.size[self.some] - 1
+        self.count = count
+
+    def spread(self, values: Floats) -> Floats:
+        """One value per group that has rows, as one per group; NaN for the others."""
+        out = np.full((self.count, *values.shape[1:]), np.nan)
+        out[self.some] = values
+        return out
+
+    def sum(self, values: Floats) -> Floats:
+        """Sum per group, each added up on its own: no running total whose rounding it inherits."""
+        if len(self.some) == 0:
+            return np.full(self.count, np.nan)
+        return self.spread(np.add.reduceat(values, self.first))
+
+
+def series(of: States, channels: dict[str, Floats], start: int, size: int) -> w.Series:
+    """A series of minutes from one value (or row of values) per state and channel."""
+    final_states = np.flatnonzero(of.end == w.NEVER)
+    odd_states = np.flatnonzero(of.end != w.NEVER)
+    final = {}
+    for name, values in channels.items():
+        final[name] = np.full((size, *values.shape[1:]), np.nan)
+        final[name][of.place[final_states]] = values[final_states]
+    odd = w.Odd(
+        of.place[odd_states],
+        of.begin[odd_states],
+        of.end[odd_states],
+        {name: values[odd_states] for name, values in channels.items()},
+    )
+    return w.Series.made(start, w.MINUTE, final, odd)

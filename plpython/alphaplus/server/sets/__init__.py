@@ -1,0 +1,1 @@
+"""Users' feature sets written in SQL: checked, run and audited."""

@@ -1,0 +1,1 @@
+"""Stored vectors: written, packed into blocks, read and joined."""

@@ -1,0 +1,1 @@
+"""Labels, row filters and the matrices that the trainer reads."""

@@ -1,0 +1,251 @@
+"""Training sets: vectors as known at each time beside what happened after, and their folds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from alphaplus.server.market import revisions as w
+from alphaplus.server.store import blocks
+from alphaplus.server.training import labels, row_filters
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+
+def label_rows(
+    plpy: Any,
+    cache: dict[str, Any],
+    kind: str,
+    horizon: float,
+    params: str | None,
+    symbol: str,
+    step: float,
+    start: float,
+    end: float,
+    as_of: float,
+) -> Iterator[tuple[float, float]]:
+    """``(seconds, target)`` for grid times in [start, end) whose label is known by as_of."""
+    label = labels.Label.of(kind, horizon, params)
+    width = round(step * w.SECOND)
+    grid = blocks.grid(start, end, width)
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = np.isfinite(target)
+    yield from zip((grid[known] / w.SECOND).tolist(), target[known].tolist(), strict=True)
+
+
+def base_rate(
+    plpy: Any,
+    cache: dict[str, Any],
+    task: str,
+    kind: str,
+    horizon: float,
+    params: str | None,
+    symbol: str,
+    step: float,
+    as_of: float,
+    window: float,
+) -> float | None:
+    """What a label was, on average, over the intervals that ended in the last ``window`` seconds.
+
+    Neighbouring grid times share most of their future, so one interval is taken per horizon. Of
+    classes it is (events + 1/2) / (intervals + 1), Jeffreys' estimate of a chance: a quiet week
+    does not make an event impossible. None where no outcome is known by as_of.
+    """
+    label = labels.Label.of(kind, horizon, params)
+    width = round(step * w.SECOND)
+    stride = -(-label.horizon // width) * width
+    last = (round(as_of * w.SECOND) - label.horizon) // width * width
+    count = max(1, round(window * w.SECOND) // stride)
+    grid = last - stride * np.arange(count, dtype=np.int64)[::-1]
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = target[np.isfinite(target)]
+    if len(known) == 0:
+        return None
+    if task == "classification":
+        return float((known.sum() + 0.5) / (len(known) + 1))
+    return float(known.mean())
+
+
+def assemble(
+    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, start: float, end: float, as_of: float
+) -> tuple[Times, Times, Floats, Floats, Times | None]:
+    """Times, label ends, targets and features (n, k) of one symbol's training set, and where it is
+    filtered, how many times were left out, as :func:`.row_filters.keep` counts them.
+
+    ``spec`` is a row with kind, horizon, params, step, set_id, definition, set_kind, k, noise.
+    Rows whose label is not known by as_of, or of which no feature is known, are left out, and where
+    the model asks for it those that :mod:`alphaplus.server.training.row_filters` drops.
+    """
+    label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
+    width = round(spec["step"] * w.SECOND)
+    stop = min(end, as_of - spec["horizon"] + spec["step"])
+    grid = blocks.grid(start, stop, width)
+    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    known = np.isfinite(target)
+    grid, target = grid[known], target[known]
+    features = blocks.vectors(plpy, cache, spec, symbol, grid)
+    seen = np.isfinite(features).any(axis=1)
+    if not seen.all():
+        grid, target, features = grid[seen], target[seen], features[seen]
+    dropped = None
+    if spec["noise"] not in (None, "false", "null"):
+        kept, dropped = row_filters.keep(plpy, cache, symbol, grid, width, spec["noise"])
+        grid, target, features = grid[kept], target[kept], features[kept]
+    return grid, grid + label.horizon, target, features, dropped
+
+
+def _spec(plpy: Any, model: str) -> Any:
+    plan = plpy.prepare("select * from ml._training_spec($1)", ["text"])
+    return plpy.execute(plan, [model])[0]
+
+
+def _all(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    ends: tuple[float, float, float],
+) -> Iterator[tuple[str, Times, Times, Floats, Floats, Times | None]]:
+    spec = _spec(plpy, model)
+    for symbol in symbols:
+        yield symbol, *assemble(plpy, cache, spec, symbol, *ends)
+
+
+def training_rows(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    start: float,
+    end: float,
+    as_of: float,
+) -> Iterator[tuple[str, float, float, list[float], float]]:
+    """``(symbol, seconds, label end, features, target)`` by symbol and time."""
+    for symbol, grid, ends, target, features, _ in _all(
+        plpy, cache, model, symbols, (start, end, as_of)
+    ):
+        columns = (grid / w.SECOND).tolist(), (ends / w.SECOND).tolist()
+        for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
+            yield symbol, *row
+
+
+class Table(NamedTuple):
+    """A training set by time, then symbol.
+
+    Attributes:
+        ts, label_end: (n,) int64, microseconds since 1970.
+        target: (n,) float64.
+        symbols: (n,) int32, from 1, the number of each row's symbol.
+        features: (n, k) float64.
+        dropped: (6,) int64, rows that noise filtering left out, by reason and in all; none where
+            the model does not ask for it.
+    """
+
+    ts: Times
+    label_end: Times
+    target: Floats
+    symbols: npt.NDArray[np.int32]
+    features: Floats
+    dropped: Times
+
+    def sha256(self) -> bytes:
+        """Of ts, label_end, target and the features row by row, little-endian."""
+        digest = hashlib.sha256()
+        for array in (self.ts, self.label_end, self.target, self.features):
+            digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+        return digest.digest()
+
+
+def training_table(
+    plpy: Any,
+    cache: dict[str, Any],
+    model: str,
+    symbols: list[str],
+    start: float,
+    end: float,
+    as_of: float,
+) -> Table:
+    """The training set of some symbols (none: no rows)."""
+    found = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
+    parts = [part[1:5] for part in found]
+    counts = [part[5] for part in found if part[5] is not None]
+    dropped = np.sum(counts, axis=0) if counts else np.zeros(0, dtype=np.int64)
+    lengths = [len(part[0]) for part in parts]
+    numbers = np.repeat(np.arange(1, len(parts) + 1, dtype=np.int32), lengths)
+    if len(parts) == 1:
+        grid, ends, target, features = parts[0]
+    elif parts:
+        order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
+        grid, ends, target, features = (
+            np.concatenate(some)[order] for some in zip(*parts, strict=True)
+        )
+        numbers = numbers[order]
+    else:
+        k = _spec(plpy, model)["k"]
+        grid, ends = np.zeros((2, 0), dtype=np.int64)
+        target, features = np.zeros(0), np.zeros((0, k))
+    # PostgreSQL's users count from 1970
+    epoch = w.EPOCH * w.SECOND
+    return Table(grid + epoch, ends + epoch, target, numbers, features, dropped)
+
+
+def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, Any]:
+    """:func:`training_table` by columns of big-endian numbers, with its SHA-256."""
+    table = training_table(plpy, cache, *which)
+    return {
+        "n": len(table.ts),
+        "ts": table.ts.astype(">i8").tobytes(),
+        "label_end": table.label_end.astype(">i8").tobytes(),
+        "target": table.target.astype(">f8").tobytes(),
+        "columns": [column.astype(">f8").tobytes() for column in table.features.T],
+        "sha256": table.sha256(),
+        "symbols": table.symbols.astype(">i4").tobytes(),
+    }
+
+
+def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
+    """:func:`training_table` as it lies in memory, little-endian: the numbers of rows and features
+    (int64), then its arrays one after the other, the features row by row, last what was dropped."""
+    table = training_table(plpy, cache, *which)
+    shape = np.array(table.features.shape, dtype=np.int64)
+    return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))
+
+
+def folds(
+    times: bytes, ends: bytes, count: int, min_train: float = 0.4
+) -> list[tuple[int, int, int, int, int]]:
+    """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
+
+    The last ``1 - min_train`` of the span is cut into ``count`` test stretches. A fold trains on
+    the rows whose label interval [t, end] had ended before its first test time, so no training
+    interval meets the span from the first test time to the last test label's end; training lies
+    wholly before the test, so nothing after it needs an embargo.
+
+    Returns:
+        ``(fold, train_from, train_to, test_from, test_to)``: microseconds since 1970; a row belongs
+        to training when train_from <= t and its label end <= train_to, to the test when
+        test_from <= t < test_to.
+
+    Source: Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 7.
+    """
+    t = np.frombuffer(times, dtype=">i8").astype(np.int64)
+    end = np.frombuffer(ends, dtype=">i8").astype(np.int64)
+    if len(t) == 0:
+        return []
+    cuts = np.linspace(int(len(t) * min_train), len(t), count + 1).astype(int)
+    out: list[tuple[int, int, int, int, int]] = []
+    for fold in range(count):
+        low, high = cuts[fold], cuts[fold + 1]
+        if high <= low:
+            continue
+        test_from = int(t[low])
+        test_to = int(t[high]) if high < len(t) else int(t[-1]) + 1
+        # ends before the first test time, not at it
+        if not (end < test_from).any() or test_to <= test_from:
+            continue
+        out.append((len(out) + 1, int(t[0]), test_from - 1, test_from, test_to))
+    return out
