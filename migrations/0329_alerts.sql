@@ -1,4 +1,4 @@
--- depends: 0300_rooms
+-- depends: 0008_simulation
 --
 -- 0329: the outbox of alerts. Whatever notices something (drift, a rule on live data, a job that
 -- always fails) writes one row here in its own transaction; who delivers reads them from here.
@@ -59,6 +59,7 @@ create table ops.alert_deliveries (
 create index alert_deliveries_alert_idx on ops.alert_deliveries (alert_id);
 
 -- One NOTIFY for all that a transaction raised: sending takes a lock of the whole server at commit.
+-- (A constraint trigger cannot be replaced, so it is here and not in sql/.)
 create function ops._announce_alerts() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
