@@ -32,8 +32,9 @@ def indicators(bins: Ints, count: int) -> Floats:
     wanted = np.linspace(0, 1, POINTS + 2)[1:-1]
     cuts = np.unique(np.clip(np.searchsorted(total, wanted), 0, count - 1))
     cuts = cuts[(total[cuts] > 0) & (total[cuts] < 1 - 1e-12)]
-    found = (bins[None, :] <= cuts[:, None]).astype(np.float64)
-    return found - found.mean(axis=1, keepdims=True)
+    found: Floats = (bins[None, :] <= cuts[:, None]).astype(np.float64)
+    found -= found.mean(axis=1, keepdims=True)
+    return found
 
 
 def _smooth(least: int) -> int:

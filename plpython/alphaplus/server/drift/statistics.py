@@ -19,11 +19,11 @@ HALF = 0.5  # added to each bin's count where a logarithm is taken of its share 
 
 def sample(raw: bytes | None) -> Floats:
     """The values of ``array_send(float8[])`` without nulls; NaN left out."""
-    from alphaplus.server import arrays
+    from alphaplus.server import codec
 
     if raw is None or len(raw) < 20:
         return np.empty(0)
-    values = np.asarray(arrays.elements(raw, ">f8"), dtype=np.float64)
+    values = np.asarray(codec.elements(raw, ">f8"), dtype=np.float64)
     return values[~np.isnan(values)]
 
 
