@@ -1,4 +1,4 @@
--- depends: 0300_rooms
+-- depends: 0008_simulation
 --
 -- 0380: what an instrument is and where that is known from. An unknown part is null, never a
 -- default: who converts a size needs the contract, and who has none refuses the row.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 Exchange = Annotated[str | None, typer.Option(help="the venue, where the file does not say it")]
-Symbol = Annotated[str | None, typer.Option(help="the venue's symbol, where the file does not say it")]
+Symbol = Annotated[str | None, typer.Option(help="its symbol, where the file does not say it")]
 Kind = Annotated[
     str | None, typer.Option("--kind", help="spot, perpetual, future, option, stock or fx")
 ]
@@ -32,7 +32,8 @@ Series = Annotated[
     str | None, typer.Option(help="traded, or the venue's mark, index or premium prices")
 ]
 NegativePrices = Annotated[
-    bool | None, typer.Option("--negative-prices/--no-negative-prices", help="prices may be negative")
+    bool | None,
+    typer.Option("--negative-prices/--no-negative-prices", help="prices may be negative"),
 ]
 Since = Annotated[
     str | None, typer.Option(help="first plausible day (default: setting market.plausible_from)")
@@ -183,8 +184,8 @@ def list_instruments(
         "select exchange, pattern, kind, margin, contract_size, size_unit, settlement, source_date,"
         " source from market.contract_rules where exchange || pattern ilike %s order by 1, 2"
         if rules
-        else "select symbol, exchange, native_symbol, kind, series, base, quote, settlement, margin,"
-        " contract_size, size_unit, expiry from market.instruments"
+        else "select symbol, exchange, native_symbol, kind, series, base, quote, settlement,"
+        " margin, contract_size, size_unit, expiry from market.instruments"
         " where symbol || base || exchange ilike %s order by 1"
     )
     console = Console()
@@ -205,7 +206,7 @@ def set_instrument(
     kind: Kind = None,
     base: Annotated[str | None, typer.Option(help="the asset that sizes count")] = None,
     quote: Quote = None,
-    settlement: Annotated[str | None, typer.Option(help="the currency that profit is paid in")] = None,
+    settlement: Annotated[str | None, typer.Option(help="what profit is paid in")] = None,
     margin: Margin = None,
     contract_size: ContractSize = None,
     unit: Annotated[
@@ -215,7 +216,7 @@ def set_instrument(
     negative_prices: NegativePrices = None,
     source: Annotated[str | None, typer.Option(help="where the contract's terms are from")] = None,
 ) -> None:
-    """Add an instrument or correct one; says what to reload where sizes were converted otherwise."""
+    """Add an instrument or correct one; says what to reload where sizes were converted before."""
     import psycopg
     from alphaplus.loaders.db import role_conninfo
     from alphaplus.loaders.instruments import BadName, Register, checked_name
@@ -254,7 +255,7 @@ def set_instrument(
 @instruments.command("import")
 def import_instruments(
     exchange: Annotated[str, typer.Argument(help="the venue, as ccxt names it (okx, gate, …)")],
-    file: Annotated[Path, typer.Argument(help="the venue's own answer to its markets request, JSON")],
+    file: Annotated[Path, typer.Argument(help="the venue's answer to its markets request, JSON")],
     source: Annotated[str, typer.Option(help="where the file is from")] = "",
 ) -> None:
     """Contracts from a venue's own list of markets, read by ccxt without a connection."""
@@ -268,7 +269,7 @@ def import_instruments(
         typer.echo(f"alphaplus instruments: {error}", err=True)
         raise typer.Exit(1) from None
     with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
-        count = markets.store(conn, found, source or str(file))
+        count = markets.store(conn, exchange, found, source or str(file))
     typer.echo(f"{count} contracts of {exchange} are known by {source or file}")
 
 

@@ -1,8 +1,8 @@
 """The description of a source: what a file is taken for, part by part, and who says so.
 
-A part comes from the user's option, from ``alphaplus.toml`` beside the data, from the file's content
-or header, from its path, from the layout's publisher, or from the instrument table, in this order.
-What none of them says is unknown: where it would change a value, :class:`Missing` is raised with
+A part comes from the user's option, from ``alphaplus.toml`` beside the data, from the file's
+content or header, from its path, from the layout's publisher, or from the instrument table, in this
+order. What none says is unknown: where it would change a value, :class:`Missing` is raised with
 the option that says it.
 """
 
@@ -234,6 +234,8 @@ class Description:
     hints: Hints = field(init=False)
     quotes: Mapping[str, str] = field(default_factory=dict)  # by venue, where rows name a coin only
     dataset: str = ""
+    header: bool = True  # whether its first row names the columns
+    first: int = 0  # line of the block's first row
     cache: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -371,7 +373,7 @@ class Description:
         the layout's publisher states.
 
         Raises:
-            Missing: times of day without a zone, or dates of which it is not plain which is the day.
+            Missing: times of day without a zone, or dates of which day and month are not plain.
         """
         said = self.said
         if said.date_format:
@@ -435,7 +437,8 @@ class Description:
                 )
             common = float(np.gcd.reduce(np.rint(steps * 1000).astype(np.int64)) / 1000)
             enough = len(steps) >= 10 or bool((steps == common).all())
-            if common in naming.LENGTHS and bool((steps == common).any()) and enough:
+            dated = common == 86_400 and bool((good % 86_400e6 == 0).all())  # weekends are missing
+            if common in naming.LENGTHS and bool((steps == common).any()) and (enough or dated):
                 many = int((steps == common).sum())
                 return float(
                     self.note(

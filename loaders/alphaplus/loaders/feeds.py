@@ -596,7 +596,7 @@ def _far(message: dict[str, Any], data: Any, received: float) -> str:
     event = None
     for part in (first, message):
         if isinstance(part, dict):
-            event = next((part[k] for k in ("E", "T", "cts", "ts") if k in part), None)
+            event = next((part[k] for k in ("T", "E", "cts", "ts") if k in part), None)
             if event is not None:
                 break
     if not isinstance(event, int | float) or isinstance(event, bool):

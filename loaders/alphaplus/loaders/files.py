@@ -65,6 +65,7 @@ class Limits:
 
 
 _RATIO_FROM = 64 * 2**20
+_PIECE = 64 * 2**10  # what is read at once: what lies before a damage is kept
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -102,7 +103,8 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """As :class:`io.RawIOBase`."""
-        data = self._stream.read(min(len(buffer), 2**20))
+        read = getattr(self._stream, "read1", self._stream.read)
+        data = read(min(len(buffer), _PIECE))
         self._count += len(data)
         if self._count > max(_RATIO_FROM, self._limits.ratio * self._packed):
             raise BeyondLimit(
@@ -121,11 +123,11 @@ class _Counted(io.RawIOBase):
 
 def _unpacked(stream: IO[bytes], how: str) -> IO[bytes]:
     if how == "gzip":
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+        return gzip.GzipFile(fileobj=stream)
     if how == "bzip2":
-        return bz2.BZ2File(stream)  # type: ignore[return-value]
+        return bz2.BZ2File(stream)
     if how == "xz":
-        return lzma.LZMAFile(stream)  # type: ignore[return-value]
+        return lzma.LZMAFile(stream)
     import pyarrow as pa
 
     return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")  # type: ignore[no-any-return]
@@ -176,7 +178,7 @@ class Source:
                 raw = archive.open(self.member)
             except (RuntimeError, NotImplementedError) as error:  # encrypted; unknown method
                 raise zipfile.BadZipFile(str(error)) from None
-            raw = io.BufferedReader(_Counted(raw, max(size, 1), self.limits, self.shown), 2**20)
+            raw = io.BufferedReader(_Counted(raw, max(size, 1), self.limits, self.shown), _PIECE)
         head = raw.peek(16)[:16] if isinstance(raw, io.BufferedReader) else b""
         how = magic(head)
         if how == "zip":
@@ -185,7 +187,7 @@ class Source:
             raise zipfile.BadZipFile("the end of the archive is missing")
         if how in _PACKED:
             counted = _Counted(_unpacked(raw, how), max(size, 1), self.limits, self.shown)
-            stream = io.BufferedReader(counted, 2**20)
+            stream = io.BufferedReader(counted, _PIECE)
             if self.member and magic(stream.peek(16)[:16]) in ("zip", *_PACKED):
                 raise BeyondLimit(f"{self.shown} is packed twice: unpack it first")
             return stream

@@ -27,6 +27,7 @@ from alphaplus.loaders.stamps import Clock, moment
 
 Floats = npt.NDArray[np.float64]
 BOOK_LEVELS = 20
+TWICE = "\x1f"  # before the place of a column whose name another one has too
 
 
 # Columns of ids: to be read as text, since as numbers they lose digits beside an empty cell.
@@ -212,7 +213,7 @@ def _binance_kind(d: Description, header: bool) -> str | None:
 
 
 def _binance(d: Description, frame: pd.DataFrame, stamp: str) -> Instrument:
-    header = bool(frame.attrs.get("header", True))
+    header = d.header
     kind = _binance_kind(d, header)
     if kind is None:
         times = number(frame[stamp])
@@ -350,6 +351,7 @@ _TICKS = ("tickvol", "tick_volume", "tickvolume")
 
 def _canon(name: str) -> str:
     """A column's name as it is compared: small letters, words joined by underscores."""
+    name = str(name).split(TWICE)[0]
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name).strip().strip("<>"))
     return re.sub(r"[\s.\-/()]+", "_", name).strip("_").lower()
 
@@ -417,7 +419,7 @@ def mapped(columns: Sequence[Any], d: Description, *, strict: bool = True) -> Ma
                     f"name one by its place, as in {ours}=#{place[0]}",
                 )  # fmt: skip
             found = same
-        if found:
+        if len(found) == 1 or (found and not strict):
             names[ours] = found[0]
     units: dict[str, str] = {}
     for c, name in zip(columns, canon, strict=True):  # CryptoDataDownload: Volume BTC, Volume USD
@@ -442,7 +444,7 @@ def _time_columns(columns: list[Any], canon: list[str], taken: set[Any]) -> tupl
     return ()
 
 
-def stamped(frame: pd.DataFrame, m: Mapped) -> pd.Series[Any]:
+def stamped(frame: pd.DataFrame, m: Mapped) -> Any:
     """The column of times; a date's and a time's joined."""
     if len(m.time) == 1:
         return frame[m.time[0]]
@@ -483,7 +485,7 @@ _BELIEVED = 5e9  # no market turns over more US dollars a minute
 
 
 def _plain_candles(frame: pd.DataFrame, d: Description) -> Columns:
-    m = mapped(frame.columns, d)
+    m = mapped(list(frame.columns), d)
     times = stamped(frame, m)
     ts = moment(times, _plain_clock(d, times))
     chosen = _named(frame, d, m)
@@ -496,10 +498,9 @@ def _plain_candles(frame: pd.DataFrame, d: Description) -> Columns:
         ends = m.get(frame, "close_time")
         if stamps.form(ends) not in ("either", "unknown"):
             close = _end(moment(ends, _plain_clock(d, ends)))
-    is_open = None
     if one is not None and one.series == "traded":
-        is_open = _plain_volume(frame, d, m, chosen, values, ts, close)
-    return bars(d, ts, values, chosen, close, is_open)
+        _plain_volume(frame, d, m, chosen, values, ts)
+    return bars(d, ts, values, chosen, close)
 
 
 def _plain_clock(d: Description, times: Any) -> Clock:
@@ -516,7 +517,6 @@ def _plain_volume(
     chosen: dict[str, Any],
     values: dict[str, Any],
     ts: Floats,
-    close: Floats | None,
 ) -> None:
     """Volume in base units, and what a table has beside it."""
     one: Instrument = chosen.get("instrument") or chosen["instruments"][0]
@@ -704,13 +704,14 @@ def _venue_interest(frame: pd.DataFrame, d: Description) -> Columns:
 
 def _binance_trades(ids: str, size: str, stamp: str) -> Reader:
     def read(frame: pd.DataFrame, d: Description) -> Columns:
+        names = text(frame[ids])
+        prices = number(frame["price"])
         instrument = _binance(d, frame, stamp)
         d.unit(instrument)
-        prices = number(frame["price"])
         return Columns(
             moment(frame[stamp]),
             {
-                "id": text(frame[ids]),
+                "id": names,
                 "price": prices,
                 "size": base_units({"instrument": instrument}, number(frame[size]), prices, d),
                 "sign": sign(frame["is_buyer_maker"], *_MAKER),
@@ -765,7 +766,7 @@ def _bybit_spot(frame: pd.DataFrame, d: Description) -> Columns:
 
 
 def _plain_trades(frame: pd.DataFrame, d: Description) -> Columns:
-    m = mapped(frame.columns, d)
+    m = mapped(list(frame.columns), d)
     times = stamped(frame, m)
     ts = moment(times, _plain_clock(d, times))
     chosen = _named(frame, d, m)
@@ -924,7 +925,7 @@ def _binance_ticker(frame: pd.DataFrame, d: Description) -> Columns:
 
 
 def _plain_quotes(frame: pd.DataFrame, d: Description) -> Columns:
-    m = mapped(frame.columns, d)
+    m = mapped(list(frame.columns), d)
     times = stamped(frame, m)
     ts = moment(times, _plain_clock(d, times))
     chosen = _named(frame, d, m)
@@ -942,7 +943,7 @@ def _plain_quotes(frame: pd.DataFrame, d: Description) -> Columns:
     for side in ("bid", "ask"):
         sizes, prices = values[f"{side}_sizes"][:, 0], values[f"{side}_prices"][:, 0]
         values[f"{side}_sizes"] = _in(d, chosen, sizes, prices, unit)[:, None]
-    values["sequence"] = frame.attrs.get("first", 0) + np.arange(len(frame), dtype=np.int64)
+    values["sequence"] = d.first + np.arange(len(frame), dtype=np.int64)
     received = moment(m.get(frame, "received")) if "received" in m else None
     return Columns(ts, values, received=received, **chosen)
 
@@ -960,7 +961,7 @@ def _ticks(frame: pd.DataFrame, d: Description, zone: str) -> Columns:
         "ask_prices": number(frame["ask"])[:, None],
         "bid_sizes": np.zeros((len(frame), 1)),
         "ask_sizes": np.zeros((len(frame), 1)),
-        "sequence": frame.attrs.get("first", 0) + np.arange(len(frame), dtype=np.int64),
+        "sequence": d.first + np.arange(len(frame), dtype=np.int64),
     }
     d.notes.append("quotes without sizes: stored with size 0")
     return Columns(ts, values, **chosen)
@@ -981,7 +982,7 @@ def _binance_funding(frame: pd.DataFrame, d: Description) -> Columns:
 
 
 def _plain_funding(frame: pd.DataFrame, d: Description) -> Columns:
-    m = mapped(frame.columns, d)
+    m = mapped(list(frame.columns), d)
     times = m.get(frame, "funding_time") if "funding_time" in m else stamped(frame, m)
     ts = np.round(moment(times, _plain_clock(d, times)) / 60e6) * 60e6
     if "instrument_name" in frame:

@@ -2,7 +2,8 @@
 
 An :class:`Instrument` is explicit: what is not known is None, and whoever needs it says so. The
 :class:`Catalog` makes them: from rows of ``market.instruments`` first, then from the venue's way of
-writing names (kind, base, quote, expiry) and ``market.contract_rules`` (margin, contract size, unit).
+writing names (kind, base, quote, expiry) and ``market.contract_rules`` (margin, contract size,
+unit).
 """
 
 from __future__ import annotations
@@ -24,28 +25,31 @@ STABLE = (
     "USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USDP", "USDD", "USDE", "USD1", "DAI", "PYUSD", "UST",
 )  # fmt: skip
 FIAT = (
-    "USD", "EUR", "GBP", "JPY", "KRW", "TRY", "BRL", "AUD", "CAD", "CHF", "CNH", "CNY", "CZK", "DKK",
-    "HKD", "HUF", "IDR", "ILS", "INR", "MXN", "NGN", "NOK", "NZD", "PHP", "PLN", "RUB", "SEK", "SGD",
-    "THB", "TWD", "UAH", "VND", "ZAR", "ARS", "COP",
+    "USD", "EUR", "GBP", "JPY", "KRW", "TRY", "BRL", "AUD", "CAD", "CHF", "CNH", "CNY", "CZK",
+    "DKK", "HKD", "HUF", "IDR", "ILS", "INR", "MXN", "NGN", "NOK", "NZD", "PHP", "PLN", "RUB",
+    "SEK", "SGD", "THB", "TWD", "UAH", "VND", "ZAR", "ARS", "COP",
 )  # fmt: skip
 COINS = (
     "BTC", "XBT", "ETH", "BNB", "SOL", "XRP", "DOGE", "ADA", "LTC", "BCH", "DOT", "AVAX", "LINK",
-    "TRX", "UNI", "ETC", "FIL", "ATOM", "XLM", "XMR", "EOS", "NEAR", "APT", "ARB", "OP", "SUI", "TON",
-    "SHIB", "PEPE", "HYPE", "MATIC", "POL", "AAVE", "ALGO", "ICP", "HBAR", "VET", "XTZ", "ZEC", "DASH",
-    "XDG", "CRO", "MKR", "GRT", "SAND", "MANA", "FTM", "RUNE", "INJ", "TIA", "SEI", "WLD", "LDO",
+    "TRX", "UNI", "ETC", "FIL", "ATOM", "XLM", "XMR", "EOS", "NEAR", "APT", "ARB", "OP", "SUI",
+    "TON", "SHIB", "PEPE", "HYPE", "MATIC", "POL", "AAVE", "ALGO", "ICP", "HBAR", "VET", "XTZ",
+    "ZEC", "DASH", "XDG", "CRO", "MKR", "GRT", "SAND", "MANA", "FTM", "RUNE", "INJ", "TIA", "SEI",
+    "WLD", "LDO",
 )  # fmt: skip
 METALS = ("XAU", "XAG", "XPT", "XPD")
 QUOTES = (*STABLE, *FIAT, "BTC", "XBT", "ETH", "BNB")
 # Venues where nothing but spot is traded under such names.
 SPOT_VENUES = frozenset({
-    "bitstamp", "kraken", "coinbase", "gemini", "upbit", "bithumb", "bitvavo", "cexio", "exmo", "itbit",
-    "poloniex", "binanceus", "coinone", "korbit", "bitso", "mercado", "zaif", "bitbank", "coincheck",
-    "independentreserve", "btcmarkets", "lmax", "wazirx", "bittrex", "okcoin", "abucoins",
+    "bitstamp", "kraken", "coinbase", "gemini", "upbit", "bithumb", "bitvavo", "cexio", "exmo",
+    "itbit", "poloniex", "binanceus", "coinone", "korbit", "bitso", "mercado", "zaif", "bitbank",
+    "coincheck", "independentreserve", "btcmarkets", "lmax", "wazirx", "bittrex", "okcoin",
+    "abucoins",
 })  # fmt: skip
 VENUES = SPOT_VENUES | {
     "binance", "bybit", "okx", "bitmex", "deribit", "krakenfutures", "gate", "kucoin", "huobi",
-    "bitfinex", "bitget", "mexc", "hyperliquid", "dydx", "lighter", "ftx", "bingx", "phemex", "bitflyer",
-    "coinex", "cryptocom", "whitebit", "woo", "aevo", "paradex", "delta", "cme", "oanda", "hitbtc",
+    "bitfinex", "bitget", "mexc", "hyperliquid", "dydx", "lighter", "ftx", "bingx", "phemex",
+    "bitflyer", "coinex", "cryptocom", "whitebit", "woo", "aevo", "paradex", "delta", "cme",
+    "oanda", "hitbtc",
 }  # fmt: skip
 # How people and vendors write venues: the venue here, and the kind that the name implies.
 _VENDOR_NAMES: dict[str, tuple[str, str | None]] = {
@@ -158,8 +162,10 @@ class Instrument:
         name = f"{self.native} at {self.exchange}"
         if unit == "base":
             return ""
-        if unit is None:
+        if unit is None and self.kind not in DERIVATIVES:
             return f"what sizes of {name} count is not known"
+        if unit is None:
+            return f"contract size of {name} not known"
         if unit == "quote":
             return "" if self.margin != "quanto" else f"{name} is a quanto contract"
         if self.contract_size is None or self.margin is None:
@@ -261,7 +267,10 @@ def _expiry(text: str) -> dt.datetime | None:
 _DAY = r"(?:\d{6}|\d{8}|\d{1,2}[A-Z]{3}\d{2})"
 _SHAPES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     # Options: BTC-28JUN24-70000-C, BTC-USD-240628-70000-C
-    (re.compile(rf"(?P<base>\w+?)(?:[-_](?P<quote>[A-Z]{{3,5}}))?-(?P<day>{_DAY})-[\dD.]+-[CP]"), "option"),
+    (
+        re.compile(rf"(?P<base>\w+?)(?:[-_](?P<quote>[A-Z]{{3,5}}))?-(?P<day>{_DAY})-[\dD.]+-[CP]"),
+        "option",
+    ),
     # OKX and Coinbase: BTC-USDT-SWAP, BTC-USDT-240628, BTC-PERP-INTX
     (re.compile(r"(?P<base>\w+)-(?P<quote>[A-Z]{3,5})-(?:SWAP|PERP|UMCBL|FUTURES)"), "perpetual"),
     (re.compile(rf"(?P<base>\w+)[-_](?P<quote>[A-Z]{{3,5}})[-_](?P<day>{_DAY})"), "future"),
@@ -275,9 +284,17 @@ _SHAPES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (re.compile(r"(?P<base>\w+?)(?P<quote>USDT|USDC|BUSD|USD)_(?P<day>\d{6})"), "future"),
     # Kraken Futures: PI_XBTUSD, FI_XBTUSD_240628
     (re.compile(r"P[IF]_(?P<base>[A-Z0-9]+?)(?P<quote>USDT|USDC|USD|EUR)"), "perpetual"),
-    (re.compile(r"F[IF]_(?P<base>[A-Z0-9]+?)(?P<quote>USDT|USDC|USD|EUR)_(?P<day>\d{6})"), "future"),
+    (
+        re.compile(r"F[IF]_(?P<base>[A-Z0-9]+?)(?P<quote>USDT|USDC|USD|EUR)_(?P<day>\d{6})"),
+        "future",
+    ),
     # ccxt: BTC/USDT:USDT, BTC/USD:BTC-240628
-    (re.compile(rf"(?P<base>\w+)/(?P<quote>\w+):(?P<settle>\w+)-(?P<day>{_DAY})(?:-[\d.]+-[CP])?"), "future"),
+    (
+        re.compile(
+            rf"(?P<base>\w+)/(?P<quote>\w+):(?P<settle>\w+)-(?P<day>{_DAY})(?:-[\d.]+-[CP])?"
+        ),
+        "future",
+    ),
     (re.compile(r"(?P<base>\w+)/(?P<quote>\w+):(?P<settle>\w+)"), "perpetual"),
     (re.compile(r"(?P<base>\w+)[-_](?P<quote>[A-Z]{3,5})[-_](?P<settle>[A-Z]{3,5})"), "perpetual"),
 )  # fmt: skip
@@ -537,10 +554,18 @@ class Register:
                 " name this one with --symbol, --exchange or --kind"
             )
         symbol, margin, size = row
+        if size is None and i.contract_size is not None:
+            self._conn.execute(
+                "update market.instruments set margin = %s, contract_size = %s, size_unit = %s,"
+                " settlement = %s, source = %s, source_date = %s where symbol = %s",
+                (i.margin, i.contract_size, i.unit, i.settlement, i.source, i.source_date, symbol),
+            )
+            return str(symbol)
         if i.contract_size is not None and (margin, size) != (i.margin, i.contract_size):
             raise OtherContract(
                 f"{symbol} is registered as {margin or 'no'} contract of {size or 'unknown size'},"
-                f" and this load says {i.margin} of {i.contract_size:g}. Correct it with `alphaplus"
-                f" instruments set {symbol} --margin … --contract-size …`, which says what to reload"
+                f" and this load says {i.margin} of {i.contract_size:g}. Correct it with"
+                f" `alphaplus instruments set {symbol} --margin … --contract-size …`, which says"
+                " what to reload"
             )
         return str(symbol)

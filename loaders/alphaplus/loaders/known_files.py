@@ -1,4 +1,4 @@
-"""Published files that do not say themselves what they are: known by SHA-256, as their publisher says."""
+"""Published files that do not say what they are: known by SHA-256, as their publisher says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Published:
     source: str = ""
 
 
-# Perpetuals of seven venues by the hour, venue and coin only in the rows; volumes as each venue counts.
+# Perpetuals of seven venues by the hour; rows name venue and coin, volumes as each venue counts.
 _PERPS = Published(
     Said(kind="perpetual", tz="UTC"),
     {

@@ -11,6 +11,7 @@ grow with the file.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from alphaplus.loaders.description import (
 from alphaplus.loaders.files import BROKEN, BeyondLimit, DamagedFile, Limits, Source, file_hash
 from alphaplus.loaders.formats import (
     BOOK_LEVELS,
+    TWICE,
     Columns,
     Format,
     UnknownFormat,
@@ -127,7 +129,7 @@ class Options:
 
 @dataclass
 class Report:
-    """What became of a file's rows: read = loaded + duplicate + quarantined + held (+ corrected)."""
+    """What became of a file's rows: read = loaded + duplicate + corrected + quarantined + held."""
 
     file: str
     format: str = ""
@@ -496,7 +498,9 @@ class Loader:
         report.format, report.kind, d.dataset = found.name, found.kind, found.kind
         names = cells if header else list(found.names[: len(cells)]) or places(cells)
         if header and len(set(names)) != len(names):  # two of one name are told by place
-            names = [n if names.count(n) == 1 else f"{n}.{i + 1}" for i, n in enumerate(names)]
+            names = [
+                n if names.count(n) == 1 else f"{n}{TWICE}{i + 1}" for i, n in enumerate(names)
+            ]
         layout = _Layout(found, names, head.dialect, header=header)
         return layout, head.index + 1 if header else head.index
 
@@ -504,7 +508,7 @@ class Loader:
         found = layout.reader
         assert isinstance(found, Format)
         if len(block.frame):
-            block.frame.attrs = {"header": layout.header, "first": 0}
+            d.header = layout.header
             _read(found, block.frame, d)
 
     def _columnar(
@@ -554,7 +558,6 @@ class Loader:
         number = 0
         for block in blocks:
             if number == 0 and len(block.frame):
-                block.frame.attrs = {"header": True, "first": 0}
                 _read(found, block.frame, d)
             number += len(block.frame)
             if number <= resume:
@@ -581,7 +584,7 @@ class Loader:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
-            block.frame.attrs = {"header": True, "first": int(block.lines[0])}
+            d.first = int(block.lines[0])
             columns = _read(found, block.frame, d)
             columns.told = found.told
             if found.read is tardis_funding:
@@ -609,10 +612,9 @@ class Loader:
             for instrument in set(columns.instruments):
                 if not instrument.native:
                     for i in np.flatnonzero(columns.instruments == instrument):
-                        reasons[i] = reasons[i] or instrument.source or "no symbol"
+                        reasons[i] = instrument.source or "no symbol"
         elif columns.instrument is not None and not columns.instrument.native:
-            why = columns.instrument.source or "no symbol"
-            reasons = [reason or why for reason in reasons]
+            reasons = [columns.instrument.source or "no symbol"] * len(reasons)
         if kind == "candles" and len(columns.ts):
             unfinished = tables.held(columns, d.written, time.time() * 1e6)
             for i in np.flatnonzero(unfinished):
@@ -883,17 +885,10 @@ class Loader:
         load_id: int,
         report: Report,
     ) -> None:
-        before = dict(report.counters)
         for kind, columns, lines in maker.columns():
             at = lines
             refused = self._checked(
-                kind,
-                columns,
-                at,
-                lambda i, at=at: raw(int(at[i])),
-                load_id,
-                report,
-                maker.context,  # type: ignore[misc]
+                kind, columns, at, _raw_of(raw, at), load_id, report, maker.context
             )
             self._quarantine(refused, kind, load_id, report)
         for instrument, ts, stream, expected, received in maker.gaps():
@@ -911,17 +906,18 @@ class Loader:
                     load_id,
                 ),
             )
-        kept = {
-            k: v for k, v in report.counters.items() if k.startswith(("trades stored", "bars "))
-        }
-        del before
+        ours = ("trades stored", "bars taken")
+        kept = {name: n for name, n in report.counters.items() if name.startswith(ours)}
         report.counters = {**maker.counters, **kept}
 
 
-def _micros(moment: Any) -> int:
-    """Microseconds since 2000."""
-    import datetime as dt
+def _raw_of(raw: Callable[[int], str], lines: npt.NDArray[np.int64]) -> Callable[[int], str]:
+    """The text of a made row: that of the line it came from."""
+    return lambda i: raw(int(lines[i]))
 
+
+def _micros(moment: dt.datetime) -> int:
+    """Microseconds since 2000."""
     return round((moment - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
 
 

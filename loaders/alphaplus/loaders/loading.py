@@ -118,8 +118,8 @@ def one_file(
         complain(str(error))
         status = UNKNOWN
     except (
-        UnknownFormat, LoadRunning, DamagedFile, BeyondLimit, OtherContract, BadDescription, BadZone,
-        OSError,
+        UnknownFormat, LoadRunning, DamagedFile, BeyondLimit, OtherContract, BadDescription,
+        BadZone, OSError,
     ) as error:  # fmt: skip
         complain(said_in(path.name, error))
         status = FAILED
@@ -134,7 +134,8 @@ def one_file(
             status = status or NOTHING
         elif not report.stored() and not report.held and not report.skipped and status == 0:
             counted = ", ".join(f"{n:,} {what}" for what, n in report.counters.items())
-            complain(f"{name}: nothing of {report.read:,} rows could be stored ({counted or 'none'})")
+            why = counted or "none of a kind that is stored"
+            complain(f"{name}: nothing of {report.read:,} rows could be stored ({why})")
             status = NOTHING
         elif report.quarantined:
             complain(f"{name}: {report.quarantined:,} rows are refused: {reasons(report)}")
@@ -182,7 +183,7 @@ def series(reports: list[Report]) -> Iterable[str]:
             continue
         yield r.file.rsplit("/", maxsplit=1)[-1]
         parts = [
-            f"{name} {part['value']} ({part['from']}{': ' + part['why'] if part.get('why') else ''})"
+            f"{name} {part['value']} ({': '.join(filter(None, (part['from'], part.get('why'))))})"
             for name, part in r.description.items()
             if name != "notes"
         ]

@@ -8,6 +8,7 @@ word could be the symbol says none.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -25,19 +26,21 @@ from alphaplus.loaders.instruments import (
 MONTH = -1.0  # stands for a calendar month among bar lengths in seconds
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _WORDS = {
-    "minute": 60.0, "d": 86_400.0, "hour": 3600.0, "hourly": 3600.0, "day": 86_400.0, "daily": 86_400.0,
-    "weekly": 604_800.0, "week": 604_800.0, "monthly": MONTH, "month": MONTH, "eod": 86_400.0,
+    "minute": 60.0, "hour": 3600.0, "hourly": 3600.0, "d": 86_400.0, "day": 86_400.0, "daily":
+    86_400.0, "weekly": 604_800.0, "week": 604_800.0, "monthly": MONTH, "month": MONTH, "eod":
+    86_400.0,
 }  # fmt: skip
 # Lengths that bars have: what lies at another distance is not taken for a bar length.
 LENGTHS = (
     1.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 600.0, 900.0, 1200.0, 1800.0,
-    3600.0, 7200.0, 10_800.0, 14_400.0, 21_600.0, 28_800.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0,
+    3600.0, 7200.0, 10_800.0, 14_400.0, 21_600.0, 28_800.0, 43_200.0, 86_400.0, 259_200.0,
+    604_800.0,
 )  # fmt: skip
 _KINDS = {
-    "spot": "spot", "um": "derivative", "cm": "derivative", "usdm": "derivative",
-    "coinm": "derivative", "umfutures": "derivative", "cmfutures": "derivative",
-    "perp": "perpetual", "perps": "perpetual", "perpetual": "perpetual", "swap": "perpetual",
-    "futures": "derivative", "future": "derivative", "linear": "derivative", "inverse": "derivative",
+    "spot": "spot", "um": "derivative", "cm": "derivative", "usdm": "derivative", "coinm":
+    "derivative", "umfutures": "derivative", "cmfutures": "derivative", "perp": "perpetual",
+    "perps": "perpetual", "perpetual": "perpetual", "swap": "perpetual", "futures": "derivative",
+    "future": "derivative", "linear": "derivative", "inverse": "derivative",
 }  # fmt: skip
 _SERIES = {
     "markpriceklines": "mark", "indexpriceklines": "index", "premiumindexklines": "premium",
@@ -209,7 +212,7 @@ def _read_stem(stem: str, folder_venue: str | None) -> Hints:
     kind = next((_KINDS[word.lower()] for word in words if word.lower() in _KINDS), None)
     symbol, used, why = _symbol(stem, words)
     rest = [word for i, word in enumerate(words) if i not in used]
-    venue = next((v for word in rest if (v := _venue(word))), None)
+    venue: str | None = next((v for word in rest if (v := _venue(word))), None)
     separated = symbol is not None and len(used) > 1
     if separated and len(used) == 3:
         kind = kind or "perpetual"
@@ -275,7 +278,7 @@ def _series(words: list[str]) -> str:
 def _symbol(stem: str, words: list[str]) -> tuple[str | None, set[int], str]:
     """The symbol, the words it is made of, and why; none where several words could be it."""
     separated = []
-    for i, (first, second) in enumerate(zip(words, words[1:], strict=False)):
+    for i, (first, second) in enumerate(itertools.pairwise(words)):
         if (
             re.fullmatch(r"[A-Z0-9]{1,15}", first)
             and second in QUOTES

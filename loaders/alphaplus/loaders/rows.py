@@ -1,4 +1,4 @@
-"""Text, Parquet, Arrow and JSON as blocks of rows: what separates cells, how numbers are written."""
+"""Text, Parquet, Arrow and JSON as blocks of rows: how cells and numbers are written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text file writes its rows. numbers: plain, "1,234.5" (thousands) or "1.234,5" (decimal)."""
+    """How a text file writes its rows.
+
+    numbers: plain, thousands (1,234.5) or decimal (1.234,5).
+    """
 
     delimiter: str = ","
     numbers: str = "plain"

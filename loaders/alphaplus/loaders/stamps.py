@@ -1,6 +1,6 @@
 """Times in files: told by their form and by what is plausible, never by their size alone.
 
-A number between 1980 and 2100 fits one of seconds, milliseconds, microseconds, nanoseconds,
+A number since 1980 fits one of seconds, milliseconds, microseconds, nanoseconds,
 YYYYMMDD, YYYYMMDDhhmm, YYYYMMDDhhmmss and a spreadsheet's serial day: their ranges do not overlap.
 What fits none is no time. A time of day without a zone is one only where the layout's publisher or
 the user says which zone it is in.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-FIRST, LAST = 315_532_800.0, 4_102_444_800.0  # 1980 and 2100 in seconds
+FIRST, LAST = 315_532_800.0, 1e10  # 1980 and 2286 in seconds
 _EPOCHS = ((1e0, 1e6), (1e3, 1e3), (1e6, 1.0), (1e9, 1e-3))  # of a second; to microseconds
 _SERIAL = (29_221.0, 73_051.0)  # 1980 and 2100 as days since 1899-12-30
 _CALENDARS = (
@@ -202,12 +202,12 @@ def _from_datetimes(series: pd.Series[Any], clock: Clock) -> Floats:
     first = pd.Series(local).dt.tz_localize(
         zone,
         ambiguous=np.ones(len(local), dtype=bool),
-        nonexistent="NaT",  # type: ignore[arg-type]
+        nonexistent="NaT",
     )
     second = pd.Series(local).dt.tz_localize(
         zone,
         ambiguous=np.zeros(len(local), dtype=bool),
-        nonexistent="NaT",  # type: ignore[arg-type]
+        nonexistent="NaT",
     )
     out = _micros(first)
     other = _micros(second)

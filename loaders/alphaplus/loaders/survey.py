@@ -127,9 +127,9 @@ def _row(rows: dict[str, Any], at: int) -> dict[str, Any]:
     for name, value in rows.items():
         if name in ("ts", "timeframe", "known_at", "received_at") or value is None:
             continue
-        cell = value[at] if not isinstance(value, str) else value
+        cell: Any = value[at] if not isinstance(value, str) else value
         if name == "side":
-            cell = "buy" if cell > 0 else "sell"
+            cell = "buy" if value[at] > 0 else "sell"
         elif isinstance(cell, np.ndarray):
             cell = [float(x) for x in cell[:1]]
         out[name] = cell.item() if isinstance(cell, np.generic) else cell

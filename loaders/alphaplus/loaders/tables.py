@@ -78,7 +78,7 @@ def closes(ts: Floats, timeframe: Floats) -> Floats:
 
 
 def _next_month(ts: Floats) -> Floats:
-    """The same day and time a calendar month later, or that month's last day, as PostgreSQL adds."""
+    """The same day a calendar month later, or that month's last day, as PostgreSQL adds it."""
     good = np.isfinite(ts)
     moments = np.where(good, ts, 0).astype(np.int64).astype("datetime64[us]")
     month = moments.astype("datetime64[M]")
@@ -201,11 +201,11 @@ def _unconvertible(size: Floats, columns: Columns) -> Iterator[tuple[str, Any]]:
     if not nothing.any():
         return
     if columns.instrument is not None:
-        if why := columns.instrument.missing():
+        if columns.instrument.native and (why := columns.instrument.missing()):
             yield why, nothing
     elif columns.instruments is not None:
         for instrument in set(columns.instruments[nothing]):
-            if why := instrument.missing():
+            if instrument.native and (why := instrument.missing()):
                 yield why, nothing & (columns.instruments == instrument)
 
 
