@@ -1,6 +1,7 @@
 """Migrate, and die by SIGKILL before the n-th thing said to the database; for test_migrations.
 
-Environment: CONNINFO, CHECKOUT, KILL_AT (0: never; then the number of steps is printed).
+Environment: CONNINFO, CHECKOUT, KILL_AT (0: never; then the number of steps is printed; -1: as soon
+as the transaction is committed).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import psycopg
 from alphaplus import migrations
+from psycopg.pq import TransactionStatus
 
 KILL_AT = int(os.environ["KILL_AT"])
 steps = 0
@@ -26,21 +28,29 @@ def step() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def counted(original: Any, *, after: bool = False) -> Any:
+def counted(original: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         step()
-        result = original(*args, **kwargs)
-        if after:
-            step()
-        return result
+        return original(*args, **kwargs)
 
     return call
 
 
 for name in ("execute", "executemany"):
     setattr(psycopg.Cursor, name, counted(getattr(psycopg.Cursor, name)))
+end = psycopg.Transaction.__exit__
+
+
+def ended(self: psycopg.Transaction, *args: Any) -> Any:
+    step()
+    result = end(self, *args)
+    if KILL_AT == -1 and self.connection.info.transaction_status == TransactionStatus.IDLE:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
 # COMMIT goes by another way.
-psycopg.Transaction.__exit__ = counted(psycopg.Transaction.__exit__, after=True)  # type: ignore[method-assign]
+psycopg.Transaction.__exit__ = ended  # type: ignore[method-assign]
 
 migrations.migrate(os.environ["CONNINFO"], Path(os.environ["CHECKOUT"]))
 print(steps)
