@@ -29,7 +29,7 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack'
+        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch'
     ];
     -- Users' SELECTs run with the reader's rights, but are not the reader's own: an owner may drop and
     -- alter. The first is for all who ask for vectors.

@@ -205,7 +205,12 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
-            stores = ("feature._store", "feature._store_at", "feature._pack")
+            stores = (
+                "feature._store",
+                "feature._store_at",
+                "feature._pack",
+                "regime._refresh_batch",
+            )
             allowed = not (definer and helper) or name in stores
         if not allowed:
             wrong.append((role, identity))
