@@ -8,7 +8,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Server:
     """A running server: connection strings for any role, and the folder of its state, if ours."""
 
-    superuser: str
+    superuser: str = field(repr=False)  # with its password, which no failure prints
     pgpass: Path | None = None
     state: Path | None = None
 
