@@ -77,12 +77,18 @@ create table regime.blocks (
     computed_at timestamptz not null default clock_timestamp(),
     primary key (symbol, timeframe, version, block_start),
     check (
-        bar_count = all (array[
-            cardinality(ts), cardinality(known_at), cardinality(states), cardinality(since),
-            cardinality(bull_trending), cardinality(bear_trending), cardinality(sideways),
-            cardinality(high_volatility), cardinality(low_volatility), cardinality(crash),
-            cardinality(verdicts), cardinality(verdict_known_at)
-        ])
+        cardinality(ts) = bar_count
+        and cardinality(known_at) = bar_count
+        and cardinality(states) = bar_count
+        and cardinality(since) = bar_count
+        and cardinality(bull_trending) = bar_count
+        and cardinality(bear_trending) = bar_count
+        and cardinality(sideways) = bar_count
+        and cardinality(high_volatility) = bar_count
+        and cardinality(low_volatility) = bar_count
+        and cardinality(crash) = bar_count
+        and cardinality(verdicts) = bar_count
+        and cardinality(verdict_known_at) = bar_count
     )
 );
 
