@@ -1,4 +1,15 @@
 -- Regimes of every bar, as known then and in hindsight: what is stored, and what would be.
+-- Belongs to alphaplus_copy (privileges.sql), the one role that may COPY from a file: which here is
+-- memory of this very backend and nothing else.
+create or replace function regime._copy_blocks(handle integer) returns void
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.regime import storage
+    storage.copy_from_memory(plpy, handle)
+$python$;
+comment on function regime._copy_blocks(integer) is
+'Copies blocks from this backend''s memory into regime.blocks. Errors: AP612 it is no such memory.';
+
 create or replace function regime._store(
     symbols text [], width bigint, versions text [], spec jsonb, thresholds jsonb, first bigint,
     stop bigint

@@ -52,6 +52,7 @@ APART = {
     "feature._set_rows": "alphaplus_select",
     "feature._set_columns": "alphaplus_select",
     "feature._copy_vectors": "alphaplus_copy",
+    "regime._copy_blocks": "alphaplus_copy",
 }
 # Who inserts, updates and deletes where; in every other table nobody, but functions with the owner's
 # rights. Adding a line is a decision: no text that somebody executes may be in such a table.
@@ -73,6 +74,9 @@ WRITTEN = {
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
     "feature.pending": OPERATOR,
+    "regime.mappings": OPERATOR,
+    "regime.thresholds": OPERATOR,
+    "regime.classifiers": OPERATOR,
     "ops.settings": OPERATOR,
     "ops.schedules": OPERATOR,
     "ml.labels": OPERATOR,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from alphaplus.server.regime import bars as b
 from alphaplus.server.regime import hindsight, nowcast
 from alphaplus.server.regime.states import STATES, Times
 
+_MEMORY = "alphaplus-regimes"
 _EPOCH = 946_684_800_000_000
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _DAY = 86_400_000_000
@@ -48,14 +50,39 @@ def _times(us: Times) -> bytes:
     return _array(np.where(us == b.NEVER, us, us - _EPOCH), ">i8", _TIMESTAMPTZ)
 
 
-def _copy(plpy: Any, into: str, rows: Sequence[bytes]) -> None:
+_COLUMNS = (
+    "symbol, timeframe, version, verdict_version, block_start, through, bar_count, ts, known_at,"
+    f" states, since, {', '.join(STATES)}, verdicts, verdict_known_at, changes, carry"
+)
+
+
+def copy_from_memory(plpy: Any, handle: int) -> None:
+    """``regime._copy_blocks``: a binary COPY into regime.blocks from this backend's own memory.
+
+    Raises (SQLSTATE): AP612 the file is another one.
+    """
+    try:
+        target = str(Path(f"/proc/self/fd/{handle:d}").readlink())
+    except (OSError, TypeError, ValueError):
+        target = ""
+    if target != f"/memfd:{_MEMORY} (deleted)":
+        plpy.error(
+            "regimes are copied from memory only",
+            sqlstate="AP612",
+            hint="regime.refresh stores regimes.",
+        )
+    plpy.execute(f"copy regime.blocks ({_COLUMNS}) from '/proc/self/fd/{handle:d}' (format binary)")
+
+
+def _copy(plpy: Any, rows: Sequence[bytes]) -> None:
     if not rows:
         return
-    handle = os.memfd_create("alphaplus-regimes")
+    handle = os.memfd_create(_MEMORY)
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
             file.write(_HEADER + b"".join(rows) + struct.pack(">h", -1))
-        plpy.execute(f"copy {into} from '/proc/self/fd/{handle}' (format binary)")
+        plan = plpy.prepare("select regime._copy_blocks($1)", ["int4"])
+        plpy.execute(plan, [handle])
     finally:
         os.close(handle)
 
@@ -78,8 +105,4 @@ def write(
             _array(now.carry, ">f8", _FLOAT8),
         ]  # fmt: skip
         rows.append(struct.pack(">h", len(parts)) + b"".join(parts))
-    columns = (
-        "symbol, timeframe, version, verdict_version, block_start, through, bar_count, ts,"
-        f" known_at, states, since, {', '.join(STATES)}, verdicts, verdict_known_at, changes, carry"
-    )
-    _copy(plpy, f"regime.blocks ({columns})", rows)
+    _copy(plpy, rows)
