@@ -198,8 +198,16 @@ begin
         );
     end loop;
 
+    -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
+    grant usage on schema public, market to alphaplus_select;
+    select string_agg(p.oid::regprocedure::text, ', ')
+    into v_list
+    from pg_catalog.pg_proc p
+    where p.pronamespace = 'market'::regnamespace and p.prosecdef and p.proname like '\_%\_now';
+    execute format('grant execute on routine %s to alphaplus_select', v_list);
+
     -- The copier of vectors and of regimes: nothing but that.
-    grant usage on schema feature to alphaplus_copy, alphaplus_select;
+    grant usage on schema feature to alphaplus_copy;
     grant insert on feature.vectors to alphaplus_copy;
     grant execute on function feature._copy_vectors to alphaplus_owner;
     grant usage on schema regime to alphaplus_copy;
