@@ -37,13 +37,14 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack'
+        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
     v_apart constant jsonb := '{
         "feature._set_rows": "alphaplus_select", "feature._set_columns": "alphaplus_select",
-        "feature._copy_vectors": "alphaplus_copy"
+        "feature._copy_vectors": "alphaplus_copy",
+        "regime._copy_blocks": "alphaplus_copy"
     }';
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
@@ -61,6 +62,7 @@ declare
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
+        'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions'
     ];
@@ -206,10 +208,13 @@ begin
     where p.pronamespace = 'market'::regnamespace and p.prosecdef and p.proname like '\_%\_now';
     execute format('grant execute on routine %s to alphaplus_select', v_list);
 
-    -- The copier of vectors: nothing but that.
+    -- The copier of vectors and of regimes: nothing but that.
     grant usage on schema feature to alphaplus_copy;
     grant insert on feature.vectors to alphaplus_copy;
     grant execute on function feature._copy_vectors to alphaplus_owner;
+    grant usage on schema regime to alphaplus_copy;
+    grant insert on regime.blocks to alphaplus_copy;
+    grant execute on function regime._copy_blocks to alphaplus_owner;
 
     execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
     grant execute on function feature._set_columns to alphaplus_owner;
