@@ -121,7 +121,7 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def _unpacked(stream: IO[bytes], how: str) -> IO[bytes]:
+def _unpacked(stream: IO[bytes], how: str) -> Any:
     if how == "gzip":
         return gzip.GzipFile(fileobj=stream)
     if how == "bzip2":
@@ -130,7 +130,7 @@ def _unpacked(stream: IO[bytes], how: str) -> IO[bytes]:
         return lzma.LZMAFile(stream)
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")  # type: ignore[no-any-return]
+    return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
 
 
 @dataclass(frozen=True)

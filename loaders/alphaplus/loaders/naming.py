@@ -175,7 +175,7 @@ _WHOLE: tuple[tuple[str, str], ...] = (
 
 
 def _read_stem(stem: str, folder_venue: str | None) -> Hints:
-    for shape, venue in _WHOLE:
+    for shape, maker in _WHOLE:
         match = re.search(rf"(?:^|(?<=[_-]))({shape})(?=$|[-_.]|20\d\d)", stem)
         if match:
             rest = _words(stem[match.end() :])
@@ -183,7 +183,7 @@ def _read_stem(stem: str, folder_venue: str | None) -> Hints:
             return Hints(
                 next((v for w in _words(before) if (v := _venue(w))), None)
                 or folder_venue
-                or venue
+                or maker
                 or None,
                 match[1],
                 "perpetual" if re.search("PERP|SWAP|^P[IF]_", match[1]) else None,

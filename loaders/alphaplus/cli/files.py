@@ -118,8 +118,8 @@ def load(
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: identified or refused, streamed, checked, idempotent, resumable."""
-    from alphaplus.loaders import loading
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli import load as runner
+    from alphaplus.cli.connect import role_conninfo
 
     options = _options(
         kind=kind, exchange=exchange, symbol=symbol, instrument_kind=instrument_kind,
@@ -129,7 +129,7 @@ def load(
         max_bad=max_bad, levels=levels, every=every, again=again,
     )  # fmt: skip
     conninfo = role_conninfo("alphaplus_loader")
-    raise typer.Exit(loading.run(conninfo, files, options, refresh=refresh))
+    raise typer.Exit(runner.run(conninfo, files, options, refresh=refresh))
 
 
 def inspect(
@@ -151,8 +151,8 @@ def inspect(
     since: Since = None,
 ) -> None:
     """Say what files would be taken for, and store nothing: symbols, units, spans, gaps, rows."""
-    from alphaplus.loaders import loading
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli import load as runner
+    from alphaplus.cli.connect import role_conninfo
 
     options = _options(
         kind=dataset, exchange=exchange, symbol=symbol, instrument_kind=instrument_kind,
@@ -161,7 +161,7 @@ def inspect(
         negative_prices=negative_prices, since=since,
     )  # fmt: skip
     conninfo = role_conninfo("alphaplus_loader")
-    raise typer.Exit(loading.run(conninfo, files, options, dry=True, command="inspect"))
+    raise typer.Exit(runner.run(conninfo, files, options, dry=True, command="inspect"))
 
 
 instruments = typer.Typer(
@@ -176,7 +176,7 @@ def list_instruments(
 ) -> None:
     """Instruments that are registered, or the rules by which new ones are understood."""
     import psycopg
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli.connect import role_conninfo
     from rich.console import Console
     from rich.table import Table
 
@@ -218,7 +218,7 @@ def set_instrument(
 ) -> None:
     """Add an instrument or correct one; says what to reload where sizes were converted before."""
     import psycopg
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli.connect import role_conninfo
     from alphaplus.loaders.instruments import BadName, Register, checked_name
 
     given = {
@@ -261,7 +261,7 @@ def import_instruments(
     """Contracts from a venue's own list of markets, read by ccxt without a connection."""
     import psycopg
     from alphaplus.loaders import markets
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli.connect import role_conninfo
 
     try:
         found = markets.read(exchange, file)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from alphaplus.cli.connect import role_conninfo
+from alphaplus.cli.load import one_file, series, summary
 from alphaplus.loaders import simulator
-from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.load import Options, Report
-from alphaplus.loaders.loading import one_file, series, summary
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
