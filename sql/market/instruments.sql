@@ -55,7 +55,7 @@ comment on function market.resolve(text) is
 'The symbol that a symbol or alias stands for (any case). A bare name on several venues gives the one with the lowest priority. Errors: AP101 unknown symbol, AP102 several venues with the same priority.';
 
 create or replace function market.set_instrument(symbol text, contract jsonb)
-returns table (symbol text, reload text [])
+returns table (instrument text, reload text [])
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -99,7 +99,7 @@ begin
             raise exception 'no instrument can be so: %', sqlerrm
             using errcode = 'AP901', hint = 'See the comments on the columns of market.instruments.';
     end;
-    symbol := v_symbol;
+    instrument := v_symbol;
     if (v_old.margin, v_old.contract_size, v_old.size_unit)
         is distinct from (v_new.margin, v_new.contract_size, v_new.size_unit)
     then

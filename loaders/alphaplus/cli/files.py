@@ -236,7 +236,7 @@ def set_instrument(
             else:
                 name = symbol
             row = conn.execute(
-                "select symbol, reload from market.set_instrument(%s, %s)",
+                "select instrument, reload from market.set_instrument(%s, %s)",
                 (name, json.dumps(values)),
             ).fetchone()
     except (psycopg.Error, BadName) as error:
@@ -260,8 +260,8 @@ def import_instruments(
 ) -> None:
     """Contracts from a venue's own list of markets, read by ccxt without a connection."""
     import psycopg
-    from alphaplus.loaders import markets
     from alphaplus.cli.connect import role_conninfo
+    from alphaplus.loaders import markets
 
     try:
         found = markets.read(exchange, file)
