@@ -3,3 +3,7 @@ create or replace trigger sync_schedules after insert or update or delete on ops
 for each statement execute function ops._schedules_changed();
 create or replace trigger keep_interval before update on ops.schedules
 for each row execute function ops._keep_interval();
+create or replace trigger sync_own_schedules after insert or update or delete on ops.schedules
+for each statement execute function ops._own_schedules_changed();
+create or replace trigger guard_schedule before update or delete on ops.schedules
+for each row execute function ops._guard_schedule();
