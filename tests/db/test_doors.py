@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 from psycopg import errors
 
 from tests.conftest import Server
