@@ -24,7 +24,7 @@ create or replace function ops._guard_schedule() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if old.run_as not in ('alphaplus_owner', current_user)
+    if old.run_as not in ('alphaplus_owner', current_user) and current_user <> 'alphaplus_owner'
         and not (select r.rolsuper from pg_roles r where r.rolname = current_user) then
         raise exception 'schedule % belongs to %', old.name, old.run_as
         using errcode = 'AP722', hint = 'That role, or a superuser, changes it.';
