@@ -30,7 +30,7 @@ def checked(db_module: Conn) -> Iterator[Conn]:
         create function cron.schedule_in_database(text, text, text, text, text) returns bigint
         language sql return 1;
         -- ops.run makes it when it runs
-        create procedure pg_temp._run_command() language plpgsql as 'begin end';
+        create or replace procedure pg_temp._run_command() language plpgsql as 'begin end';
         """
     )
     stub = db_module.execute("select to_regproc('regime.classify')").fetchone() == (None,)
