@@ -73,7 +73,7 @@ begin
     end if;
     -- What a role wrote is run as that role and as no other: the delivered ones by any that may run one.
     if v_run_as not in ('alphaplus_owner', session_user) then
-        raise exception 'schedule % is run by %, who wrote it', schedule, v_run_as
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
         using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
     end if;
     after_crash := false;
@@ -180,12 +180,11 @@ declare
     v_detail text;
     v_hint text;
     v_commits boolean;
+    v_run_as name;
 begin
-    if current_user <> session_user and exists (
-        select from ops.schedules s
-        where s.name = run.schedule and s.run_as not in ('alphaplus_owner', current_user)
-    ) then
-        raise exception 'schedule % is run by the role that wrote it', schedule
+    select s.run_as into v_run_as from ops.schedules s where s.name = run.schedule;
+    if v_run_as not in ('alphaplus_owner', current_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
         using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
     end if;
     select b.run_id, b.command, b.after_crash

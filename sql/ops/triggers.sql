@@ -26,7 +26,7 @@ as $$
 begin
     if old.run_as not in ('alphaplus_owner', current_user) and current_user <> 'alphaplus_owner'
         and not (select r.rolsuper from pg_roles r where r.rolname = current_user) then
-        raise exception 'schedule % belongs to %', old.name, old.run_as
+        raise exception 'schedule % is the business of %, who wrote it', old.name, old.run_as
         using errcode = 'AP722', hint = 'That role, or a superuser, changes it.';
     end if;
     return case tg_op when 'DELETE' then old else new end;
