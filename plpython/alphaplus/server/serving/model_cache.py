@@ -1,13 +1,14 @@
 """A backend's models: keyed by version id, bounded in bytes, least recently used out first.
 
-A version never changes, so a cached one is never wrong; which version serves is looked up by SQL in
-each statement's own snapshot.
+A version never changes, but it can be deleted, or its registration rolled back: whoever takes a
+model from here looks once in each statement (:func:`moment`) whether its row is there.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 DEFAULT_BYTES = 256 * 2**20
@@ -40,6 +41,26 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
     except AttributeError:
         return
+
+
+def _clock() -> Callable[[], tuple[int, int, int] | None]:
+    try:
+        server = ctypes.PyDLL(None)
+        started = server.GetCurrentStatementStartTimestamp
+        command, inner = server.GetCurrentCommandId, server.GetCurrentSubTransactionId
+    except AttributeError:
+        return lambda: None
+    started.restype = ctypes.c_int64
+    started.argtypes = ()
+    command.restype = inner.restype = ctypes.c_uint32
+    command.argtypes = (ctypes.c_bool,)
+    inner.argtypes = ()
+    return lambda: (started(), command(False), inner())
+
+
+# When it is, as the server counts: the statement's start, the changes made in the transaction, and
+# the subtransaction. What was read stays as it is while this does; None outside of a server.
+moment = _clock()
 
 
 class ModelCache:
