@@ -32,8 +32,17 @@ comment on role alphaplus_trainer is 'Claims training jobs and reports versions;
 comment on role alphaplus_app is 'Predicts and records predictions.';
 comment on role alphaplus_reader is 'Reads what business intelligence needs.';
 comment on role alphaplus_operator is 'Retrains, promotes, rolls back, schedules.';
--- Vectors are stored by a binary COPY from the server's own memory (feature._store). The owner's
--- PL/Python functions can read the server's files anyway: the language is untrusted.
-grant pg_read_server_files to alphaplus_owner;
+-- Vectors are stored by a binary COPY from a backend's own memory, which to PostgreSQL is a file. The
+-- role that may read files owns one function, feature._copy_vectors; nobody logs in as it.
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles r where r.rolname = 'alphaplus_copy') then
+        create role alphaplus_copy nologin nosuperuser nocreatedb nocreaterole noreplication;
+    end if;
+end
+$$;
+comment on role alphaplus_copy is 'Owns the function that copies vectors from a backend''s memory.';
+grant pg_read_server_files to alphaplus_copy;
+revoke pg_read_server_files from alphaplus_owner;
 -- To tell a run that is still going from one that broke off, by its backend.
 grant pg_read_all_stats to alphaplus_owner, alphaplus_operator;

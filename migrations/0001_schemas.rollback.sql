@@ -1,3 +1,5 @@
+drop schema bi;
+drop schema backtest;
 drop schema analytics;
 drop schema sentiment;
 drop schema drift;

@@ -6,7 +6,13 @@
 -- * functions that read (STABLE, IMMUTABLE) may be called by those who read; helpers (leading
 --   underscore) only where they run with the caller's own rights;
 -- * functions that write and procedures belong to the operator, less helpers that run with the
---   owner's rights; data and configuration are the operator's to change, the registry is not;
+--   owner's rights;
+-- * nobody inserts, updates or deletes but in the tables listed below, each with the role that
+--   fills it by hand. A new table gets nothing: procedures and functions that are SECURITY DEFINER
+--   write it with the owner's rights. Where something that commits, and so runs with the caller's
+--   rights, has to write a table, list it here and in tests/db/test_privileges.py;
+-- * a table that holds text which somebody executes (SQL, a name of a function) is never listed for
+--   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
 -- The trainer has no right on any table but the queue's; its doors are the functions listed.
@@ -31,21 +37,30 @@ declare
     v_operator constant text [] := array[
         'feature._store', 'feature._store_at', 'feature._pack'
     ];
-    -- Users' SELECTs run with the reader's rights, but are not the reader's own: an owner may drop and
-    -- alter. The first is for all who ask for vectors.
-    v_selects constant text [] := array['feature._set_rows', 'feature._set_columns'];
+    -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
+    -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
+    v_apart constant jsonb := '{
+        "feature._set_rows": "alphaplus_select", "feature._set_columns": "alphaplus_select",
+        "feature._copy_vectors": "alphaplus_copy"
+    }';
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
         'market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'
     ];
-    -- Rows that are the operator's to change: data and configuration, never the registry.
-    v_data constant text [] := array[
-        'market', 'feature', 'regime', 'drift', 'sentiment', 'analytics', 'backtest', 'bi'
+    -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
+    -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
+    v_rows constant text [] := array[
+        'market.candles', 'market.trades', 'market.order_book_snapshots',
+        'market.liquidation_events', 'market.funding_rates', 'market.open_interest',
+        'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
+        'market.simulation_runs', 'market.simulation_truth'
     ];
+    -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
-        'ops.settings', 'ops.schedules', 'ops.runs', 'ml.labels', 'ml.models', 'ml.gates',
-        'ml.risk_levels', 'ml.predictions'
+        'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
+        'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'ml.predictions'
     ];
     v_schema text;
     v_item record;
@@ -81,17 +96,17 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = any (v_schemas || array['procrastinate'])
             and p.proowner <> 'alphaplus_owner'::regrole
-            and not n.nspname || '.' || p.proname = any (v_selects)
+            and not v_apart ? (n.nspname || '.' || p.proname)
     loop
         execute format('alter routine %s owner to alphaplus_owner', v_item.identity);
     end loop;
     for v_item in
-        select p.oid::regprocedure::text as identity
+        select p.oid::regprocedure::text as identity, v_apart ->> (n.nspname || '.' || p.proname) as role
         from pg_catalog.pg_proc p
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-        where n.nspname || '.' || p.proname = any (v_selects)
+        where v_apart ? (n.nspname || '.' || p.proname)
     loop
-        execute format('alter routine %s owner to alphaplus_select', v_item.identity);
+        execute format('alter routine %s owner to %I', v_item.identity, v_item.role);
     end loop;
     for v_item in
         select n.nspname, t.typname, t.typtype
@@ -163,16 +178,28 @@ begin
         execute format('grant execute on routine %s to alphaplus_operator', v_list);
     end if;
     for v_item in
-        select n.nspname, c.relname
+        select n.nspname, c.relname, case
+            when n.nspname || '.' || c.relname = any (v_configured) then 'alphaplus_operator'
+            else 'alphaplus_operator, alphaplus_loader'
+        end as grantees
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p')
-            and (n.nspname = any (v_data) or n.nspname || '.' || c.relname = any (v_configured))
+        where c.relkind in ('r', 'p') and (
+            n.nspname || '.' || c.relname = any (v_rows || v_configured)
+            -- What market.refresh_aggregates keeps: buckets, and marks of those that changed.
+            or n.nspname = 'market' and c.relname ~ '^_[a-z0-9_]+_(rows|marks)$'
+        )
     loop
         execute format(
-            'grant insert, update, delete on %I.%I to alphaplus_operator', v_item.nspname, v_item.relname
+            'grant select, insert, update, delete on %I.%I to %s',
+            v_item.nspname, v_item.relname, v_item.grantees
         );
     end loop;
+
+    -- The copier of vectors: nothing but that.
+    grant usage on schema feature to alphaplus_copy, alphaplus_select;
+    grant insert on feature.vectors to alphaplus_copy;
+    grant execute on function feature._copy_vectors to alphaplus_owner;
 
     execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
     grant execute on function feature._set_columns to alphaplus_owner;
@@ -207,22 +234,8 @@ begin
         execute format('grant execute on routine %s to %s', v_item.identity, v_item.grantee);
     end loop;
     foreach v_schema in array v_loaded loop
-        for v_item in
-            select c.relname, c.relkind
-            from pg_catalog.pg_class c
-            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-            where n.nspname = v_schema and c.relkind in ('r', 'p', 'S', 'v', 'm')
-        loop
-            execute format(
-                case v_item.relkind
-                    when 'S' then 'grant usage on sequence %I.%I to alphaplus_loader'
-                    when 'v' then 'grant select on %I.%I to alphaplus_loader'
-                    when 'm' then 'grant select on %I.%I to alphaplus_loader'
-                    else 'grant select, insert, update, delete on %I.%I to alphaplus_loader'
-                end,
-                v_schema, v_item.relname
-            );
-        end loop;
+        execute format('grant usage on all sequences in schema %I to alphaplus_loader', v_schema);
+        execute format('grant select on all tables in schema %I to alphaplus_loader', v_schema);
     end loop;
     -- The loader reads settings and says what it did.
     grant select on ops.settings to alphaplus_loader;

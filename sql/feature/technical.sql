@@ -33,4 +33,6 @@ as $python$
     technical.sync(plpy)
 $python$;
 
+set local role alphaplus_owner;
 select feature._sync_technical();
+reset role;

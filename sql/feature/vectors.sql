@@ -35,7 +35,17 @@ as $python$
     return vectors.rows(plpy, GD, family, symbol, start, stop)
 $python$;
 
--- Runs as its owner, who may COPY from a file (here: of memory) that the server reads itself.
+-- Belongs to alphaplus_copy (privileges.sql), the one role that may COPY from a file: which here is
+-- memory of this very backend and nothing else, into feature.vectors, its chunks, or the temporary
+-- table on the way there.
+create or replace function feature._copy_vectors(handle integer, "into" regclass) returns void
+language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.store import vectors
+    vectors.copy_from_memory(plpy, handle, into)
+$python$;
+
+-- Runs as its owner, to whom the vectors belong.
 create or replace function feature._store(
     set_id integer, family text, symbol text, start double precision, stop double precision
 )
@@ -112,12 +122,8 @@ as $$
 begin
     return (
         select v.values
-        from feature.vectors v
+        from feature.valid_vectors v
         where v.set_id = $1 and v.symbol = $2 and v.ts = $3
-            and not exists (
-                select from feature.pending p
-                where p.set_id = $1 and p.symbol = $2 and $3 between p.ts_from and p.ts_to
-            )
     );
 end
 $$;

@@ -8,11 +8,11 @@ select
     f.name as feature,
     nullif(f.value, 'NaN') as value,
     v.computed_at
-from feature.vectors as v
+from feature.valid_vectors as v
 inner join feature.sets as s on v.set_id = s.set_id
 cross join lateral unnest(s.features, v.values) as f (name, value);
 comment on view feature.vectors_long is
-'Stored vectors, a row for each feature: feature_set, feature_version, symbol, ts, feature, value (null: not knowable). Conditions on feature_set, symbol and ts reach the stored rows'' index.';
+'Stored vectors that are valid (feature.valid_vectors), a row for each feature: feature_set, feature_version, symbol, ts, feature, value (null: not knowable). Conditions on feature_set, symbol and ts reach the stored rows'' index.';
 
 create or replace function feature.quality(
     feature_set text, symbol text, "from" timestamptz, "to" timestamptz,
@@ -37,7 +37,7 @@ as $$
     from feature._set($1, $5) s
     -- offset: asked once, also where there are no vectors.
     cross join (select market.resolve($2) as name offset 0) y
-    join feature.vectors v
+    join feature.valid_vectors v
         on v.set_id = s.set_id and v.symbol = y.name and v.ts >= $3 and v.ts < $4
     cross join lateral unnest(s.features, v.values) with ordinality as f (name, value, position)
     group by f.name, f.position

@@ -250,6 +250,7 @@ $body$,
 end
 $$;
 
+set local role alphaplus_owner;
 do $do$
 declare
     v_name text;
@@ -259,6 +260,7 @@ begin
     end loop;
 end
 $do$;
+reset role;
 
 create or replace procedure market.switch_aggregates(native boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp

@@ -194,16 +194,16 @@ def test_data_survives_a_new_migration(server: Any, db: Conn, checkout: Path) ->
 def test_an_applied_migration_that_was_edited_is_refused(
     server: Any, db: Conn, checkout: Path
 ) -> None:
-    path = checkout / "migrations" / "0003_ops.sql"
+    path = checkout / "migrations" / "0002_ops.sql"
     path.write_text(path.read_text() + "\nselect 1;\n")
-    with pytest.raises(applier.MigrationError, match="0003_ops"):
+    with pytest.raises(applier.MigrationError, match="0002_ops"):
         applier.migrate(conninfo(server, db), checkout)
 
 
 def test_a_released_migration_that_was_edited_or_lost_is_refused(checkout: Path) -> None:
     applier.freeze(checkout)
     applier.check_frozen(checkout)
-    path = checkout / "migrations" / "0003_ops.rollback.sql"
+    path = checkout / "migrations" / "0002_ops.rollback.sql"
     text = path.read_text()
     path.write_text(text + "\n")
     with pytest.raises(applier.MigrationError, match="edited after its release"):

@@ -11,7 +11,8 @@ from alphaplus.loaders import simulator
 from alphaplus.trainer import metrics
 from alphaplus.trainer.data import Fold, Matrix
 from alphaplus.trainer.models import estimator
-from alphaplus.trainer.train import WalkForward, inputs, walk_forward
+from alphaplus.trainer.rows import inputs
+from alphaplus.trainer.walk_forward import WalkForward, walk_forward
 from psycopg.types.json import Jsonb
 
 Conn = psycopg.Connection[Any]

@@ -119,7 +119,7 @@ def rollback(conninfo: str, to: str | None = None, root: Path = ROOT) -> tuple[s
     """
     with psycopg.connect(conninfo, autocommit=True) as conn:
         with conn.transaction():
-            _drop_logic(conn)
+            _drop_logic(conn, triggers=True)
         conn.execute("select pg_advisory_lock(hashtextextended('alphaplus.migrate', 0))")
         backend = get_backend(_yoyo_url(conninfo), migration_table="_yoyo_migration")
         migrations = read_migrations(str(root / "migrations"))
@@ -129,7 +129,9 @@ def rollback(conninfo: str, to: str | None = None, root: Path = ROOT) -> tuple[s
                 if migration.id == to:
                     break
                 backend.rollback_one(migration)
-                if migration.id > "0003_ops":
+                if conn.execute(
+                    "select pg_catalog.to_regclass('ops.migration_checksums')"
+                ).fetchone() != (None,):
                     conn.execute(
                         "delete from ops.migration_checksums where migration = %s",
                         (migration.id,),
@@ -282,7 +284,7 @@ def _apply_migrations(conninfo: str, conn: psycopg.Connection, root: Path) -> tu
         names = tuple(migration.id for migration in pending)
         if names:
             with conn.transaction():
-                _drop_logic(conn)
+                _drop_logic(conn, triggers=False)
         # yoyo prints what a step's SELECT returns (create_hypertable's row).
         with contextlib.redirect_stdout(io.StringIO()):
             backend.apply_migrations(pending)
@@ -328,18 +330,20 @@ def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -
         conn.execute("set local client_min_messages = warning")
         conn.execute("set local search_path = pg_catalog, pg_temp")
         if drop_first:
-            _drop_logic(conn)
+            _drop_logic(conn, triggers=True)
         known = {
             path: bytes(digest)
             for path, digest in conn.execute("select path, sha256 from ops.sql_files")
         }
         made: set[tuple[str, str]] = set()
+        triggers = _triggers_that_stay(conn, root, known)
         for path in sql_files(root):
             name = path.relative_to(root).as_posix()
             if name == "sql/privileges.sql":
                 # Granting writes catalogue rows too: what was made is what was before it.
-                made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
-            _execute_file(conn, path)
+                made = _made_here(conn) | triggers
+            if not triggers or path.name != "triggers.sql":
+                _execute_file(conn, path)
             if known.pop(name, None) != _sha256(path):
                 changed.append(name)
                 conn.execute(
@@ -349,31 +353,52 @@ def _apply_sql_once(conn: psycopg.Connection, root: Path, *, drop_first: bool) -
                     (name, _sha256(path)),
                 )
         conn.execute("delete from ops.sql_files where path = any(%s)", (list(known),))
-        if not made:
-            made = set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
-        before = set(
-            cast(
-                list[tuple[str, str]],
-                conn.execute("select kind, identity from ops.logic").fetchall(),
-            )
-        )
-        _drop_objects(conn, before - made)
+        _drop_objects(conn, _logic(conn) - made)
         conn.execute("delete from ops.logic")
         with conn.cursor() as cursor:
             cursor.executemany("insert into ops.logic values (%s, %s)", sorted(made))
     return tuple(changed)
 
 
+def _triggers_that_stay(
+    conn: psycopg.Connection, root: Path, known: dict[str, bytes]
+) -> set[tuple[str, str]]:
+    """The triggers as they are, if no triggers.sql has changed and none of them is missing.
+
+    Creating a trigger waits for everybody who writes to its table, and holds up who comes after, so
+    it is only done where something is to be done.
+    """
+    files = [path for path in sql_files(root) if path.name == "triggers.sql"]
+    stay = {(kind, identity) for kind, identity in _logic(conn) if kind == "trigger"}
+    there = set(cast(list[tuple[str, str]], conn.execute(_TRIGGERS).fetchall()))
+    same = all(known.get(path.relative_to(root).as_posix()) == _sha256(path) for path in files)
+    return stay if same and stay <= there else set()
+
+
+def _made_here(conn: psycopg.Connection) -> set[tuple[str, str]]:
+    return set(cast(list[tuple[str, str]], conn.execute(_MADE_HERE).fetchall()))
+
+
+_TRIGGERS: LiteralString = """
+select 'trigger', pg_catalog.format('%I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
+from pg_catalog.pg_trigger t
+join pg_catalog.pg_class c on c.oid = t.tgrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where not t.tgisinternal and t.tgname !~ '^ts_'
+  and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
+                    'backtest', 'bi')
+"""
+
 # Creating or replacing an object writes its catalogue row, so the rows of this transaction are
 # exactly what sql/ made; what PL/Python made carries the younger number of a subtransaction.
-_MADE_HERE: LiteralString = """
+_MADE_HERE: LiteralString = (
+    """
 select 'function', p.oid::pg_catalog.regprocedure::text
 from pg_catalog.pg_proc p
 join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where pg_catalog.age(p.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
                     'backtest', 'bi')
-  and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
 union all
 select 'view', c.oid::pg_catalog.regclass::text
 from pg_catalog.pg_class c
@@ -382,15 +407,42 @@ where pg_catalog.age(c.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::
   and c.relkind = 'v'
   and n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics',
                     'backtest', 'bi')
+union all
 """
+    + _TRIGGERS
+    + """
+  and pg_catalog.age(t.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
+"""
+)
 
 
-def _drop_logic(conn: psycopg.Connection) -> None:
-    """Drop the views and functions that sql/ made, not those of migrations or extensions."""
+def _logic(conn: psycopg.Connection) -> set[tuple[str, str]]:
+    """What sql/ made when it was last applied."""
     if conn.execute("select pg_catalog.to_regclass('ops.logic')").fetchone() == (None,):
-        return
+        return set()
     rows = conn.execute("select kind, identity from ops.logic").fetchall()
-    _drop_objects(conn, set(cast(list[tuple[str, str]], rows)))
+    return set(cast(list[tuple[str, str]], rows))
+
+
+def _drop_logic(conn: psycopg.Connection, *, triggers: bool) -> None:
+    """Drop what sql/ made, not what is of migrations or extensions, with or without triggers.
+
+    Before migrations triggers stay, and the functions they call: a table's rows are never written
+    without what watches over them.
+    """
+    objects = _logic(conn)
+    if not triggers:
+        called = conn.execute(
+            "select 'function', p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p"
+            " where p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype"
+        ).fetchall()
+        objects -= set(cast(list[tuple[str, str]], called))
+        objects = {(kind, identity) for kind, identity in objects if kind != "trigger"}
+    _drop_objects(conn, objects)
+
+
+# Triggers first, as they call functions.
+_WORDS = {"trigger": "trigger", "view": "view", "function": "routine"}
 
 
 def _drop_objects(conn: psycopg.Connection, objects: set[tuple[str, str]]) -> None:
@@ -399,15 +451,18 @@ def _drop_objects(conn: psycopg.Connection, objects: set[tuple[str, str]]) -> No
     while left:
         done: set[tuple[str, str]] = set()
         reason = ""
-        for kind, identity in sorted(left, reverse=True):
-            word = "view" if kind == "view" else "routine"
+        for kind, identity in sorted(left, key=lambda item: list(_WORDS).index(item[0])):
             try:
                 with conn.transaction():
-                    conn.execute(f"drop {word} if exists {identity}")
+                    conn.execute(f"drop {_WORDS[kind]} if exists {identity}")
                 done.add((kind, identity))
             except psycopg.errors.DependentObjectsStillExist as error:
                 reason = f"{error.diag.message_primary}: {error.diag.message_detail}"
-            except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName):
+            except (
+                psycopg.errors.UndefinedObject,
+                psycopg.errors.UndefinedTable,
+                psycopg.errors.InvalidSchemaName,
+            ):
                 done.add((kind, identity))
         if not done:
             raise MigrationError(

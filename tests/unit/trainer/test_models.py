@@ -406,6 +406,15 @@ def test_clear_words_for_wrong_parameters(name: str, params: dict[str, Any], wor
         fitted(name, "classification", **params)
 
 
+def test_an_algorithm_without_a_search_space_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALGORITHMS:
+        assert estimator(name).SPACE, f"{name} has a search space"
+    monkeypatch.setattr(estimator("lightgbm"), "SPACE", {})
+    matrix, _ = world(3000)
+    with pytest.raises(TrainingError, match="lightgbm has no search space of its own"):
+        train(job(search={"trials": 2}), matrix, folds(matrix), threads=1)
+
+
 def test_wrong_searches_are_refused() -> None:
     matrix, _ = world(1500)
     for wanted, words in (
@@ -419,7 +428,7 @@ def test_wrong_searches_are_refused() -> None:
 def test_a_gap_of_the_set_is_no_sequence() -> None:
     matrix, _ = world(1200)
     keep = (np.arange(1200) % 100) != 50
-    from alphaplus.trainer.train import inputs
+    from alphaplus.trainer.rows import inputs
 
     rows = inputs(matrix.take(keep), LENGTH, MINUTE)
     cut = np.asarray(rows.x)

@@ -15,7 +15,9 @@ from alphaplus.trainer.baselines import last_known
 from alphaplus.trainer.data import Fold, Matrix, instant, moment
 from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
-from alphaplus.trainer.train import Inputs, inputs, purged, train, walk_forward
+from alphaplus.trainer.rows import Inputs, inputs, purged
+from alphaplus.trainer.train import train
+from alphaplus.trainer.walk_forward import walk_forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score

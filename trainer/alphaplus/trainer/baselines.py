@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from alphaplus.trainer import metrics, spec
 from alphaplus.trainer.data import Array, Fold
 from alphaplus.trainer.models.linear import LogisticRegression
+from alphaplus.trainer.rows import Inputs, purged
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from alphaplus.trainer.train import Inputs
 
 # The line is fitted on at most this many training rows, evenly in time.
 LINEAR_ROWS = 10_000
@@ -66,8 +64,6 @@ def measure(
         effect: rows per label horizon.
         settings: seed, threads, … of the estimators.
     """
-    from alphaplus.trainer.train import purged
-
     is_class = task == "classification"
     newest = last_known(rows.ts, rows.label_end, rows.symbol, rows.y)
     persistence = base.copy()

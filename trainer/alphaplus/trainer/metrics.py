@@ -216,3 +216,18 @@ def regression(
         samples["rmse"].append(math.sqrt(loss / rows))
         samples["r2"].append(1 - loss / max(base_loss, _TINY))
     return found | _intervals(samples, count)
+
+
+def measure(
+    task: str,
+    y: Array,
+    predicted: Array,
+    base: Array,
+    chosen: NDArray[np.bool_],
+    block: NDArray[np.int64] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics of a task: those of :func:`classification` or of :func:`regression`."""
+    if task == "classification":
+        return classification(y, predicted, base, chosen, block, seed=seed)
+    return regression(y, predicted, base, block, seed=seed)

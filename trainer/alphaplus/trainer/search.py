@@ -20,55 +20,17 @@ import optuna
 from alphaplus.trainer import metrics, spec
 from alphaplus.trainer.data import Fold, Matrix
 from alphaplus.trainer.models import estimator
-from alphaplus.trainer.models.base import Progress, Stopped, TrainingError
+from alphaplus.trainer.models.base import Progress, Space, Stopped, TrainingError
+from alphaplus.trainer.rows import inputs, purged
 
 log = logging.getLogger("alphaplus.trainer")
-
-# (kind, low, high) or the choices of a parameter.
-Space = dict[str, Any]
-_TREES: Space = {
-    "learning_rate": ["log_float", 0.01, 0.2],
-    "num_leaves": ["log_int", 2, 64],
-    "feature_fraction": ["float", 0.3, 1.0],
-    "lambda_l2": ["log_float", 0.1, 100.0],
-}
-_DEEP: Space = {
-    "hidden": [16, 32, 64],
-    "layers": [1, 2],
-    "dropout": ["float", 0.0, 0.5],
-    "learning_rate": ["log_float", 3e-4, 1e-2],
-}
-SPACES: dict[str, Space] = {
-    "lightgbm": _TREES,
-    "xgboost": {
-        "eta": ["log_float", 0.01, 0.2],
-        "max_depth": ["int", 1, 6],
-        "colsample_bytree": ["float", 0.3, 1.0],
-        "lambda": ["log_float", 0.1, 100.0],
-    },
-    "gradient_boosting": {
-        "learning_rate": ["log_float", 0.01, 0.2],
-        "max_leaf_nodes": ["log_int", 2, 64],
-        "l2_regularization": ["log_float", 0.1, 100.0],
-    },
-    "random_forest": {
-        "max_depth": ["int", 3, 12],
-        "max_features": ["float", 0.1, 0.8],
-        "max_samples": ["float", 0.2, 0.8],
-    },
-    "logistic_regression": {"C": ["log_float", 1e-5, 10.0]},
-    "lstm": _DEEP,
-    "gru": _DEEP,
-    "cnn": _DEEP,
-    "transformer": {**_DEEP, "hidden": [16, 32, 64], "heads": [2, 4]},
-}
 
 
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """A trial's parameters.
 
     Raises:
-        TrainingError: a range that is none.
+        TrainingError: a value that is neither a range nor a list of choices.
     """
     found: dict[str, Any] = {}
     for name, given in space.items():
@@ -121,8 +83,6 @@ def _objective(
     settings: dict[str, Any],
     check: Callable[[], None],
 ) -> Callable[[optuna.Trial], float]:
-    from alphaplus.trainer.train import inputs, purged
-
     task = job["task"]
 
     def objective(trial: optuna.Trial) -> float:
@@ -237,7 +197,14 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trials = int(wanted.get("trials", 20 if "minutes" not in wanted else 10_000))
     until = time.time() + 60 * float(wanted["minutes"]) if "minutes" in wanted else None
-    space = wanted.get("space") or SPACES[algorithm]
+    space = wanted.get("space") or estimator(algorithm).SPACE
+    if not isinstance(space, dict) or not space:
+        raise TrainingError(
+            f"{algorithm} has no search space of its own: name one, as in"
+            ' {"search": {"space": {"parameter": ["float", 0.1, 1.0]}}}'
+            if not space
+            else f"search: space is an object of parameters, not {space!r}"
+        )
     inside = inner_folds(folds, matrix, int(wanted.get("folds", 3)))
     # Nothing later than the search may see reaches it.
     seen = matrix.ts <= max(fold.test_to for fold in inside)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ PREFIX = "select:"
 WIDE = 100  # features by which ties are decided one by one
 AT_ONCE = 2000  # grid times in one statement
 _NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
+_PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
 # Read what a set has no business with, or outside its tables, without being volatile.
 _FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "lo_", "row_security")
 # … and these read whatever relation they are given the name of.
@@ -269,13 +271,13 @@ def check(plpy: Any, query: str, *, look_ahead: bool) -> tuple[str, ...]:
             hint="Give the time of each row as ts: its newest row is the vector.",
         )
     features = tuple(name for name in names if name not in ("ts", "symbol"))
-    bad = [name for name in names if not name or name == "*" or names.count(name) > 1]
+    bad = [name for name in names if not _PLAIN.fullmatch(name) or names.count(name) > 1]
     if not features or bad:
         plpy.error(
-            "each column of the query needs a name of its own, and one of them must be a feature",
+            "each column of the query needs a plain name of its own, and one must be a feature",
             sqlstate="AP204",
             detail=f"Its columns: {', '.join(name or '(without a name)' for name in names)}.",
-            hint="Name them: select ts, ln(close) as log_close …",
+            hint="Letters, digits and underscores: select ts, ln(close) as log_close …",
         )
     return features
 

@@ -30,16 +30,9 @@ READ_BYTES = 96 << 20  # of stored rows, at once
 _ROWS = (
     "select {symbol} string_agg(feature._bytes(array[feature._bits(v.ts)], 21), ''::bytea) as ts,"
     " string_agg(feature._bytes(v.values, 1), ''::bytea) as vectors"
-    " from feature.vectors v where v.set_id = $1 and v.symbol = {which}"
+    " from feature.{source} v where v.set_id = $1 and v.symbol = {which}"
     " and v.ts between to_timestamp($3) and to_timestamp($4)"
 )
-# What late rows can have changed is not taken from the store.
-_SETTLED = (
-    " and not exists (select from feature.pending p where p.set_id = {v}.set_id"
-    " and p.symbol = {v}.symbol and {overlap})"
-)
-_ROW_SETTLED = _SETTLED.format(v="v", overlap="v.ts between p.ts_from and p.ts_to")
-_BLOCK_SETTLED = _SETTLED.format(v="b", overlap="p.ts_to >= b.ts_from and p.ts_from < b.ts_to")
 _SECONDS = "date_part('epoch', {0} - timestamptz '2000-01-01 00:00:00+00')"
 
 
@@ -71,9 +64,9 @@ def _pieces(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterato
     """What is stored of [first, last], each stretch of time once."""
     blocks = plpy.prepare(
         f"select {_SECONDS.format('b.ts_from')} as ts_from, {_SECONDS.format('b.ts_to')} as ts_to,"
-        " b.ts, b.vectors from feature.vector_blocks b where b.set_id = $1 and b.symbol = $2"
+        " b.ts, b.vectors from feature.valid_blocks b where b.set_id = $1 and b.symbol = $2"
         " and b.ts_to > to_timestamp($3) and b.ts_from <= to_timestamp($4)"
-        f"{_BLOCK_SETTLED} order by b.ts_from",
+        " order by b.ts_from",
         ["int4", "text", "float8", "float8"],
     )
     begin = first
@@ -90,7 +83,8 @@ def _rows(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[
     if last < first:
         return
     plan = plpy.prepare(
-        _ROWS.format(symbol="", which="$2") + _ROW_SETTLED, ["int4", "text", "float8", "float8"]
+        _ROWS.format(source="valid_vectors", symbol="", which="$2"),
+        ["int4", "text", "float8", "float8"],
     )
     yield from _piece(plpy.execute(plan, [spec["set_id"], symbol, *_ends(first, last)])[0], spec)
 
@@ -205,9 +199,9 @@ def _whole(
     """By symbol the blocks (from, to, n) of which every vector is asked for."""
     plan = plpy.prepare(
         f"select b.symbol, {_SECONDS.format('b.ts_from')} as ts_from,"
-        f" {_SECONDS.format('b.ts_to')} as ts_to, b.n from feature.vector_blocks b"
+        f" {_SECONDS.format('b.ts_to')} as ts_to, b.n from feature.valid_blocks b"
         " where b.set_id = $1 and b.symbol = any ($2) and b.first_ts >= to_timestamp($3)"
-        f" and b.last_ts <= to_timestamp($4){_BLOCK_SETTLED} order by b.symbol, b.ts_from",
+        " and b.last_ts <= to_timestamp($4) order by b.symbol, b.ts_from",
         ["int4", "text[]", "float8", "float8"],
     )
     found: dict[str, list[tuple[float, float, int]]] = {}
@@ -221,7 +215,8 @@ def _rows_of_many(plpy: Any, spec: Any, symbols: list[str], times: Times) -> dic
     if not symbols:
         return {}
     plan = plpy.prepare(
-        _ROWS.format(symbol="v.symbol,", which="any ($2)") + _ROW_SETTLED + " group by v.symbol",
+        _ROWS.format(source="valid_vectors", symbol="v.symbol,", which="any ($2)")
+        + " group by v.symbol",
         ["int4", "text[]", "float8", "float8"],
     )
     ends = _ends(int(times[0]), int(times[-1]))
@@ -335,7 +330,9 @@ def spans(span: tuple[int, int], step: int) -> list[tuple[int, int]]:
 
 def _make(plpy: Any, set_id: int, k: int, symbol: str, spans: list[tuple[int, int]]) -> int:
     """Blocks of adjoining spans; none of those in which nothing is stored."""
-    read = plpy.prepare(_ROWS.format(symbol="", which="$2"), ["int4", "text", "float8", "float8"])
+    read = plpy.prepare(
+        _ROWS.format(source="vectors", symbol="", which="$2"), ["int4", "text", "float8", "float8"]
+    )
     ends = _ends(spans[0][0], spans[-1][1] - 1)
     row = plpy.execute(read, [set_id, symbol, *ends])[0]
     return sum(

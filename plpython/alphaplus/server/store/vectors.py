@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from alphaplus.server.store import blocks
 
 PIECE = 4 << 20  # bytes that are copied at once
 DIRECT = 512  # vectors of one chunk that are worth a COPY of their own
+MEMORY = "alphaplus-vectors"  # name of the files of memory that COPY reads
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
@@ -200,20 +202,27 @@ def _create_functions(plpy: Any, family: families.Family) -> None:
     name = quote(family.name)
     history = quote(f"{family.name}_history")
     literal = plpy.quote_literal(family.name)
+    # No dollar quotes around a body: what a user chose, a feature's or a set's name, is in it.
+    one_row = (
+        f"select r.canonical, r.ts, {picks}"
+        f" from feature._row({literal}, {family.version}, $1, $2) r"
+    )
+    many_rows = (
+        f"select r.canonical, r.ts, {picks}"
+        f" from feature._history({literal}, {family.version}, $1, $2, $3) r"
+    )
     plpy.execute(
         f"create or replace function feature.{name}(symbol text, as_of timestamptz default null)"
         f" returns table (symbol text, ts timestamptz, {columns})"
-        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
-        f" $f$ select r.canonical, r.ts, {picks}"
-        f" from feature._row({literal}, {family.version}, $1, $2) r $f$"
+        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as "
+        + plpy.quote_literal(one_row)
     )
     plpy.execute(
         f"create or replace function feature.{history}"
         f'(symbol text, "from" timestamptz, "to" timestamptz)'
         f" returns table (symbol text, ts timestamptz, {columns})"
-        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
-        f" $f$ select r.canonical, r.ts, {picks}"
-        f" from feature._history({literal}, {family.version}, $1, $2, $3) r $f$"
+        " language sql stable parallel restricted set search_path = pg_catalog, pg_temp as "
+        + plpy.quote_literal(many_rows)
     )
     plpy.execute(
         f"comment on function feature.{name}(text, timestamptz) is "
@@ -280,9 +289,9 @@ def store_at(
             parts.append(binary_rows(set_id, symbol, grid, computed_at, values).tobytes())
     if parts:
         _hold(plpy, set_id)
-        handle = os.memfd_create("alphaplus-vectors")
+        handle = os.memfd_create(MEMORY)
         try:
-            _copy_parts(plpy, handle, parts)
+            _copy_parts(plpy, cache, handle, parts)
         finally:
             os.close(handle)
     return len(parts)
@@ -399,7 +408,7 @@ class _File:
 
     def __init__(self, set_id: int, symbol: str, computed_at: int, width: int) -> None:
         self.template = _template(set_id, symbol, computed_at, width)
-        self.handle = os.memfd_create("alphaplus-vectors")
+        self.handle = os.memfd_create(MEMORY)
         self.rows = self.template[:0]
 
     def write(self, ts: w.Times, values: w.Floats) -> None:
@@ -446,7 +455,7 @@ def _add(
         for begin in range(at, until, piece):
             part = slice(begin, min(begin + piece, until))
             file.write(ts[part], values[part])
-            _copy(plpy, file.handle, into)
+            _copy(plpy, cache, file.handle, into)
         at = until
 
 
@@ -455,7 +464,7 @@ def _add_many(plpy: Any, cache: dict[str, Any], rows: list[np.ndarray[Any, Any]]
     times_ = [part["ts"].astype(np.int64) for part in rows]
     at = [0] * len(rows)
     chunks = _chunks(plpy, cache)
-    handle = os.memfd_create("alphaplus-vectors")
+    handle = os.memfd_create(MEMORY)
     few: list[bytes] = []
     try:
         while True:
@@ -471,25 +480,27 @@ def _add_many(plpy: Any, cache: dict[str, Any], rows: list[np.ndarray[Any, Any]]
             many = sum(ends) - sum(at) >= DIRECT
             at = ends
             if into is None:  # these make the chunk
-                _copy_parts(plpy, handle, parts)
+                _copy_parts(plpy, cache, handle, parts)
                 chunks = _chunks(plpy, cache)
             elif many and not into["is_compressed"]:
-                _copy_parts(plpy, handle, parts, into["name"])
+                _copy_parts(plpy, cache, handle, parts, into["name"])
             else:
                 few += parts
         if few:
-            _copy_parts(plpy, handle, few)
+            _copy_parts(plpy, cache, handle, few)
     finally:
         os.close(handle)
 
 
-def _copy_parts(plpy: Any, handle: int, parts: list[bytes], chunk: str | None = None) -> None:
+def _copy_parts(
+    plpy: Any, cache: dict[str, Any], handle: int, parts: list[bytes], chunk: str | None = None
+) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
     with open(handle, "wb", closefd=False) as file:
         file.write(_HEADER)
         file.writelines(parts)
         file.truncate()  # its memory is written over, not given back and taken anew
-    _copy(plpy, handle, chunk)
+    _copy(plpy, cache, handle, chunk)
 
 
 _MICROSECONDS = "(extract(epoch from {} - '2000-01-01 00:00:00+00'::timestamptz) * 1000000)::int8"
@@ -552,21 +563,59 @@ def _unpack(
     plpy.execute(plans["unpack"], [set_id, symbol, *(t / w.SECOND + w.EPOCH for t in span)])
 
 
-def _copy(plpy: Any, handle: int, chunk: str | None = None) -> None:
+def _copy(plpy: Any, cache: dict[str, Any], handle: int, chunk: str | None = None) -> None:
     """The vectors that a file of memory holds, into a chunk of feature.vectors or into the table,
     then by way of a temporary one."""
-    columns = "(set_id, symbol, ts, computed_at, values)"
-    source = f"from '/proc/self/fd/{handle}' (format binary)"
+    plans = cache.setdefault("alphaplus.plans", {})
+    if "copy" not in plans:
+        plans["copy"] = plpy.prepare(
+            "select feature._copy_vectors($1, $2::regclass)", ["int4", "text"]
+        )
     if chunk is not None:
-        plpy.execute(f"copy {chunk} {columns} {source}")
+        plpy.execute(plans["copy"], [handle, chunk])
         return
-    plpy.execute(
-        "create temporary table if not exists _vectors (set_id int4, symbol text,"
-        " ts timestamptz, computed_at timestamptz, values float8[]) on commit delete rows"
-    )
-    plpy.execute(f"copy pg_temp._vectors {columns} {source}")
+    made = plpy.execute("select pg_catalog.to_regclass('pg_temp._vectors') is null as missing")
+    if made[0]["missing"]:
+        plpy.execute(
+            "create temporary table _vectors (set_id int4, symbol text,"
+            " ts timestamptz, computed_at timestamptz, values float8[]) on commit delete rows"
+        )
+        plpy.execute("grant insert on pg_temp._vectors to alphaplus_copy")
+    plpy.execute(plans["copy"], [handle, "pg_temp._vectors"])
     plpy.execute(
         "insert into feature.vectors (set_id, symbol, ts, computed_at, values)"
         " select set_id, symbol, ts, computed_at, values from pg_temp._vectors"
     )
     plpy.execute("truncate pg_temp._vectors")
+
+
+def copy_from_memory(plpy: Any, handle: int, into: str) -> None:
+    """``feature._copy_vectors``: a binary COPY from this backend's own memory, and from no file.
+
+    Args:
+        handle: file descriptor of what ``os.memfd_create`` made here under this module's name.
+        into: a table's name, quoted where it has to be.
+
+    Raises (SQLSTATE): AP720 it is another file, or a table of another role, whose triggers would
+    run with the right to read files.
+    """
+    try:
+        target = str(Path(f"/proc/self/fd/{handle:d}").readlink())
+    except OSError:
+        target = ""
+    ours = plpy.execute(
+        plpy.prepare(
+            "select from pg_catalog.pg_class c where c.oid = $1::regclass"
+            " and c.relowner = 'alphaplus_owner'::regrole",
+            ["text"],
+        ),
+        [into],
+    )
+    if target != f"/memfd:{MEMORY} (deleted)" or len(ours) != 1:
+        plpy.error(
+            "vectors are copied from memory only, into tables of the owner",
+            sqlstate="AP720",
+            hint="feature.materialise stores vectors.",
+        )
+    columns = "(set_id, symbol, ts, computed_at, values)"
+    plpy.execute(f"copy {into} {columns} from '/proc/self/fd/{handle:d}' (format binary)")

@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 Features: TypeAlias = Any
 # Called now and then while fitting with the part done (0 to 1) and words; raises Stopped.
 Progress = Callable[[float, str], None]
+# A search space: by parameter its choices, or [kind, low, high] with kind float, log_float, int or
+# log_int.
+Space = dict[str, Any]
 
 
 class TrainingError(Exception):
@@ -155,6 +158,8 @@ class Estimator(ABC):
     """
 
     algorithm: ClassVar[str]
+    # What a hyperparameter search tries where the job names no space; empty: it must name one.
+    SPACE: ClassVar[Space] = {}
     # Rows of history that one prediction reads; above 1 the inputs are (n, length, features).
     sequence_length: int = 1
     # Whether, once it is known how long to train, a fold's rows are all worth a second fit.

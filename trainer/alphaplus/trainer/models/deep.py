@@ -14,28 +14,36 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from alphaplus.trainer.models import distributed
 from alphaplus.trainer.models.base import (
     Artifact,
     Estimator,
     Features,
     Progress,
     Scaling,
+    Space,
     TrainingError,
     Windows,
     _silent,
+)
+from alphaplus.trainer.models.networks import (
+    Attention,
+    Convolution,
+    Data,
+    Recurrent,
+    Report,
+    Served,
 )
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 Array = NDArray[np.float64]
-Report = Callable[[float, str, bytes | None], None]
 
 DEFAULTS: dict[str, Any] = {
     "sequence_length": 32,
@@ -59,134 +67,6 @@ DEFAULTS: dict[str, Any] = {
     "checkpoint_seconds": 10.0,
     "transform": None,
 }
-
-
-class _Recurrent(nn.Module):
-    """LSTM or GRU; the last state decides."""
-
-    def __init__(
-        self, kind: Callable[..., nn.Module], features: int, options: dict[str, Any]
-    ) -> None:
-        super().__init__()
-        hidden, layers = int(options["hidden"]), int(options["layers"])
-        dropout = float(options["dropout"])
-        self.enter = nn.Dropout(dropout / 2)
-        self.cells = kind(
-            features, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
-        self.norm = nn.LayerNorm(hidden)
-        self.drop = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, 1)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        states, _ = self.cells(self.enter(x))
-        return self.head(self.drop(self.norm(states[:, -1]))).squeeze(-1), None
-
-
-class _Convolution(nn.Module):
-    """Residual causal convolutions, each reaching twice as far back as the one before."""
-
-    def __init__(self, features: int, options: dict[str, Any]) -> None:
-        super().__init__()
-        hidden, kernel = int(options["hidden"]), int(options["kernel"])
-        length = int(options["sequence_length"])
-        depth = max(int(options["layers"]), math.ceil(math.log2(max(length / kernel, 1))) + 1)
-        self.enter = nn.Conv1d(features, hidden, 1)
-        self.reach = [(kernel - 1) * 2**i for i in range(depth)]
-        self.blocks = nn.ModuleList(
-            nn.Conv1d(hidden, hidden, kernel, dilation=2**i) for i in range(depth)
-        )
-        self.drop = nn.Dropout(float(options["dropout"]))
-        self.norm = nn.LayerNorm(2 * hidden)
-        self.head = nn.Linear(2 * hidden, 1)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        z = self.enter(x.transpose(1, 2))
-        for reach, block in zip(self.reach, self.blocks, strict=True):
-            z = z + self.drop(functional.relu(block(functional.pad(z, (reach, 0)))))
-        summary = torch.cat([z[:, :, -1], z.mean(dim=2)], dim=1)
-        return self.head(self.drop(self.norm(summary))).squeeze(-1), None
-
-
-class _Layer(nn.Module):
-    """Pre-norm encoder layer that also tells what the last row looked at."""
-
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.width = heads, hidden // heads
-        self.before = nn.LayerNorm(hidden)
-        self.project = nn.Linear(hidden, 3 * hidden)
-        self.out = nn.Linear(hidden, hidden)
-        self.after = nn.LayerNorm(hidden)
-        self.inner = nn.Sequential(
-            nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(2 * hidden, hidden),
-        )  # fmt: skip
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        length, hidden = x.shape[1], x.shape[2]
-        q, k, v = (
-            part.reshape(-1, length, self.heads, self.width).transpose(1, 2)
-            for part in self.project(self.before(x)).split(hidden, dim=2)
-        )
-        weights = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(self.width), dim=-1)
-        mixed = (weights @ v).transpose(1, 2).reshape(-1, length, hidden)
-        x = x + self.drop(self.out(mixed))
-        x = x + self.drop(self.inner(self.after(x)))
-        return x, weights[:, :, -1, :].mean(dim=1)
-
-
-class _Attention(nn.Module):
-    """Transformer encoder with learned positions; the last row's state decides."""
-
-    def __init__(self, features: int, options: dict[str, Any]) -> None:
-        super().__init__()
-        hidden, heads = int(options["hidden"]), int(options["heads"])
-        if hidden % heads:
-            raise TrainingError(f"hidden ({hidden}) must be a multiple of heads ({heads})")
-        dropout = float(options["dropout"])
-        self.enter = nn.Linear(features, hidden)
-        self.position = nn.Parameter(torch.randn(1, int(options["sequence_length"]), hidden) * 0.02)
-        self.layers = nn.ModuleList(
-            _Layer(hidden, heads, dropout) for _ in range(int(options["layers"]))
-        )
-        self.norm = nn.LayerNorm(hidden)
-        self.drop = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, 1)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z = self.drop(self.enter(x) + self.position)
-        looked = torch.zeros(1)
-        for layer in self.layers:
-            z, looked = layer(z)
-        return self.head(self.drop(self.norm(z[:, -1]))).squeeze(-1), looked
-
-
-class _Served(nn.Module):
-    """The network as it is exported: scores free of class weights, attention beside them."""
-
-    def __init__(self, net: nn.Module, shift: float, attention: bool) -> None:
-        super().__init__()
-        self.net = net
-        self.shift = shift
-        self.attention = attention
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        scores, looked = self.net(x)
-        return (scores - self.shift, looked) if self.attention else scores - self.shift
-
-
-@dataclass
-class _Data:
-    """Scaled rows (m, features), where sequences end (n,), and their targets (n,)."""
-
-    rows: torch.Tensor
-    last: torch.Tensor
-    target: torch.Tensor
-
-    def to(self, device: torch.device) -> _Data:
-        return _Data(self.rows.to(device), self.last.to(device), self.target.to(device))
 
 
 def _pack(arrays: dict[str, Any], meta: dict[str, Any]) -> bytes:
@@ -221,6 +101,12 @@ class Deep(Estimator):
     ``checkpoint_seconds``, ``transform``.
     """
 
+    SPACE: ClassVar[Space] = {
+        "hidden": [16, 32, 64],
+        "layers": [1, 2],
+        "dropout": ["float", 0.0, 0.5],
+        "learning_rate": ["log_float", 3e-4, 1e-2],
+    }
     refit = False
     blind_rounds = 5
 
@@ -259,14 +145,14 @@ class Deep(Estimator):
         last = np.arange(1, len(cube) + 1, dtype=np.int64) * cube.shape[1] - 1
         return Windows(cube.reshape(-1, cube.shape[2]), last, cube.shape[1])
 
-    def _data(self, windows: Windows, y: Array | None = None) -> _Data:
+    def _data(self, windows: Windows, y: Array | None = None) -> Data:
         assert self.scaling is not None
         # Only the rows that some sequence reaches.
         low = int(windows.last.min()) - windows.length + 1
         high = int(windows.last.max()) + 1
         rows = self.scaling.apply(windows.rows[low:high]).astype(np.float32)
         target = np.zeros(len(windows)) if y is None else self.target(y)
-        return _Data(
+        return Data(
             torch.from_numpy(np.ascontiguousarray(rows)),
             torch.from_numpy(np.ascontiguousarray(windows.last - low)),
             torch.from_numpy(target.astype(np.float32)),
@@ -316,8 +202,6 @@ class Deep(Estimator):
         processes = int(self.options["processes"]) or max(1, torch.cuda.device_count())
         total = rounds or int(self.options["epochs"])
         if processes > 1 and (saved is None or not _unpack(saved)[1]["done"]):
-            from alphaplus.trainer.models import distributed
-
             state = distributed.fit(self, train, late, total, weight, saved, processes, report)
         else:
             torch.set_num_threads(self.threads or os.cpu_count() or 1)
@@ -330,8 +214,8 @@ class Deep(Estimator):
 
     def loop(
         self,
-        train: _Data,
-        late: _Data | None,
+        train: Data,
+        late: Data | None,
         total: int,
         weight: float,
         saved: bytes | None,
@@ -441,7 +325,7 @@ class Deep(Estimator):
         return functional.mse_loss(scores, target)
 
     @torch.no_grad()
-    def _evaluate(self, net: nn.Module, data: _Data) -> float:
+    def _evaluate(self, net: nn.Module, data: Data) -> float:
         """Mean loss of the served scores: without class weights."""
         net.eval()
         total = 0.0
@@ -484,7 +368,7 @@ class Deep(Estimator):
         assert self.net is not None and self.scaling is not None
         features = len(self.scaling.center)
         sample = torch.zeros(2, self.sequence_length, features)
-        served = _Served(self.net.eval(), self.shift, isinstance(self.net, _Attention)).eval()
+        served = Served(self.net.eval(), self.shift, isinstance(self.net, Attention)).eval()
         names = ["score", "attention"] if served.attention else ["score"]
         out = io.BytesIO()
         import warnings
@@ -523,7 +407,7 @@ class Deep(Estimator):
         return {"torch": torch.__version__}
 
 
-def _cut(data: _Data, batch: torch.Tensor, length: int) -> torch.Tensor:
+def _cut(data: Data, batch: torch.Tensor, length: int) -> torch.Tensor:
     """Sequences (b, length, features) of a batch."""
     ends = data.last[batch]
     return data.rows[ends[:, None] + torch.arange(1 - length, 1, device=ends.device)]
@@ -561,7 +445,7 @@ class LSTM(Deep):
 
     def build(self, features: int) -> nn.Module:
         """The untrained network."""
-        return _Recurrent(nn.LSTM, features, self.options)
+        return Recurrent(nn.LSTM, features, self.options)
 
 
 class GRU(Deep):
@@ -571,7 +455,7 @@ class GRU(Deep):
 
     def build(self, features: int) -> nn.Module:
         """The untrained network."""
-        return _Recurrent(nn.GRU, features, self.options)
+        return Recurrent(nn.GRU, features, self.options)
 
 
 class CNN(Deep):
@@ -581,14 +465,15 @@ class CNN(Deep):
 
     def build(self, features: int) -> nn.Module:
         """The untrained network."""
-        return _Convolution(features, self.options)
+        return Convolution(features, self.options)
 
 
 class Transformer(Deep):
     """Transformer encoder; its attention is served beside the score."""
 
     algorithm: ClassVar[str] = "transformer"
+    SPACE: ClassVar[Space] = {**Deep.SPACE, "heads": [2, 4]}
 
     def build(self, features: int) -> nn.Module:
         """The untrained network."""
-        return _Attention(features, self.options)
+        return Attention(features, self.options)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from alphaplus.trainer.models.base import TrainingError
-from alphaplus.trainer.models.deep import Deep, Report, _Data
+from alphaplus.trainer.models.networks import Data, Report
 from torch import multiprocessing
 
 mp: Any = multiprocessing  # it does not export what it documents
@@ -26,10 +26,7 @@ def _free_port() -> int:
 
 
 def _worker(rank: int, world: int, port: int, recipe: dict[str, Any], said: Any) -> None:
-    from alphaplus.trainer.models import estimator
-
-    model = estimator(recipe["algorithm"])(recipe["task"], recipe["params"], **recipe["settings"])
-    assert isinstance(model, Deep)
+    model = recipe["kind"](recipe["task"], recipe["params"], **recipe["settings"])
     model.shift, model.scale = recipe["shift"], recipe["scale"]
     train, late = recipe["train"], recipe["late"]
     torch.manual_seed(model.seed)
@@ -57,16 +54,16 @@ def _worker(rank: int, world: int, port: int, recipe: dict[str, Any], said: Any)
 
 
 def fit(
-    model: Deep,
-    train: _Data,
-    late: _Data | None,
+    model: Any,
+    train: Data,
+    late: Data | None,
     total: int,
     weight: float,
     saved: bytes | None,
     processes: int,
     report: Report,
 ) -> bytes:
-    """The final state of ``model.loop`` run by several processes.
+    """The final state of ``model.loop``, of a model of :mod:`.deep`, run by several processes.
 
     Whatever ``report`` raises (a stop) ends the processes and passes through.
 
@@ -77,7 +74,7 @@ def fit(
         raise TrainingError(f"{processes} processes, but {torch.cuda.device_count()} GPU(s)")
     assert model.net is not None
     recipe = {
-        "algorithm": model.algorithm, "task": model.task, "params": model.params,
+        "kind": type(model), "task": model.task, "params": model.params,
         "settings": {
             "seed": model.seed, "threads": model.threads, "features": model.features,
             "overlap": model.overlap,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn
@@ -12,6 +12,7 @@ from alphaplus.trainer.models.base import (
     Estimator,
     Features,
     Progress,
+    Space,
     TrainingError,
     _silent,
 )
@@ -73,6 +74,11 @@ class RandomForest(_Trees):
     """
 
     algorithm = "random_forest"
+    SPACE: ClassVar[Space] = {
+        "max_depth": ["int", 3, 12],
+        "max_features": ["float", 0.1, 0.8],
+        "max_samples": ["float", 0.2, 0.8],
+    }
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)
@@ -163,6 +169,11 @@ class GradientBoosting(_Trees):
     """
 
     algorithm = "gradient_boosting"
+    SPACE: ClassVar[Space] = {
+        "learning_rate": ["log_float", 0.01, 0.2],
+        "max_leaf_nodes": ["log_int", 2, 64],
+        "l2_regularization": ["log_float", 0.1, 100.0],
+    }
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)

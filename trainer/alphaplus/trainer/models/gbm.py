@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightgbm
 import numpy as np
@@ -11,6 +11,7 @@ from alphaplus.trainer.models.base import (
     Estimator,
     Features,
     Progress,
+    Space,
     TrainingError,
     _silent,
 )
@@ -43,6 +44,12 @@ class LightGBM(Estimator):
     """
 
     algorithm = "lightgbm"
+    SPACE: ClassVar[Space] = {
+        "learning_rate": ["log_float", 0.01, 0.2],
+        "num_leaves": ["log_int", 2, 64],
+        "feature_fraction": ["float", 0.3, 1.0],
+        "lambda_l2": ["log_float", 0.1, 100.0],
+    }
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)

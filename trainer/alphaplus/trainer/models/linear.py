@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn
@@ -12,6 +12,7 @@ from alphaplus.trainer.models.base import (
     Features,
     Progress,
     Scaling,
+    Space,
     TrainingError,
     _silent,
 )
@@ -31,6 +32,7 @@ class LogisticRegression(Estimator):
     """
 
     algorithm = "logistic_regression"
+    SPACE: ClassVar[Space] = {"C": ["log_float", 1e-5, 10.0]}
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)

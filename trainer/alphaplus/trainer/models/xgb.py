@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xgboost
@@ -13,6 +13,7 @@ from alphaplus.trainer.models.base import (
     Estimator,
     Features,
     Progress,
+    Space,
     TrainingError,
     _silent,
 )
@@ -56,6 +57,12 @@ class XGBoost(Estimator):
     """
 
     algorithm = "xgboost"
+    SPACE: ClassVar[Space] = {
+        "eta": ["log_float", 0.01, 0.2],
+        "max_depth": ["int", 1, 6],
+        "colsample_bytree": ["float", 0.3, 1.0],
+        "lambda": ["log_float", 0.1, 100.0],
+    }
 
     def __init__(self, task: str, params: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(task, params, **kwargs)

@@ -1,4 +1,0 @@
-drop table feature.pending;
-drop table feature.vectors;
-drop table feature.definitions;
-drop table feature.sets;

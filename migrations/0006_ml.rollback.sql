@@ -1,0 +1,13 @@
+drop schema optuna cascade;
+drop table ml.training_checkpoints;
+drop table ml.serving;
+drop table ml.predictions;
+drop table ml.risk_levels;
+drop table ml.gate_results;
+drop table ml.gates;
+drop table ml.alias_history;
+drop table ml.aliases;
+drop table ml.model_versions;
+drop table ml.training_jobs;
+drop table ml.models;
+drop table ml.labels;

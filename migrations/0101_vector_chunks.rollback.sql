@@ -1,1 +1,0 @@
-select public.set_chunk_time_interval('feature.vectors', interval '7 days');

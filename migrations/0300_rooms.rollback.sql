@@ -1,2 +1,0 @@
-drop schema bi;
-drop schema backtest;

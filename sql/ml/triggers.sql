@@ -1,0 +1,12 @@
+-- Triggers on the registry's tables; their functions are in guards.sql.
+create or replace trigger guard_version before update or delete on ml.model_versions
+for each row execute function ml._guard_version();
+create or replace trigger append_only before update or delete or truncate on ml.alias_history
+for each statement execute function ml._append_only();
+create or replace trigger append_only before update or delete or truncate on ml.gate_results
+for each statement execute function ml._append_only();
+create or replace trigger keep_serving after insert or update or delete on ml.aliases
+for each row execute function ml._keep_serving();
+create or replace trigger drop_checkpoints after update of status on ml.training_jobs
+for each row when (new.status in ('succeeded', 'failed', 'cancelled'))
+execute function ml._drop_checkpoints();

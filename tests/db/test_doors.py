@@ -1,0 +1,128 @@
+"""Ways from a lesser role to a greater one, each tried as that role: what was open and is shut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from alphaplus.loaders import db as applier
+from psycopg import errors
+
+from tests.conftest import Server
+
+Connection = psycopg.Connection[Any]
+Connect = Callable[[str, str], Connection]
+DENIED = errors.InsufficientPrivilege
+BREAKOUT = "a$f$; alter role alphaplus_operator superuser; select $f$b"
+
+
+@pytest.mark.parametrize("role", ["loader", "operator", "app", "reader", "trainer"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        # What the clock executes as the owner.
+        "update market.aggregates set definition = definition || ') a; drop table market.trades; select 1 from (select 1'",
+        "update market.aggregates set name = 'x', kept_from = now()",
+        "insert into market.aggregates select * from market.aggregates",
+        "delete from market.aggregates",
+        # What users' SELECTs are run from, and what migrate makes functions of.
+        "update feature.sets set definition = 'select ts, 1 as p from ml.predictions'",
+        "insert into feature.sets (name, version, features, definition, kind, grid, lookback, sha256)"
+        f" values ('{BREAKOUT}', 1, array['p'], 'select ts, price as p from market.trades', 'select',"
+        " '1 min', '1 hour', '')",
+        "insert into feature.definitions (feature_set, feature_version, feature, position, formula,"
+        f" unit, source) values ('{BREAKOUT}', 1, 'p', 1, 'p', '', '')",
+        # What the applier drops and runs.
+        "insert into ops.logic values ('function', 'ops.health(); alter role alphaplus_operator superuser')",
+        "insert into ops.sql_files (path, sha256) values ('x', '')",
+        "delete from ops.runs",
+        "copy pg_temp.x from '/etc/passwd'",
+        "select pg_read_file('/etc/passwd')",
+        "select feature._copy_vectors(0, 'feature.vectors')",
+    ],
+)
+def test_no_role_writes_what_a_greater_one_executes(
+    db_module: Connection, connect_as: Connect, role: str, statement: str
+) -> None:
+    conn = connect_as(f"alphaplus_{role}", db_module.info.dbname)
+    conn.execute("create temporary table x (l text)")
+    with pytest.raises(DENIED):
+        conn.execute(statement)  # type: ignore[call-overload]
+
+
+def test_the_owner_reads_no_file(db_module: Connection) -> None:
+    """Nor is it a member of a role that could, or owns a function of one that can."""
+    rows = db_module.execute(
+        "select r.rolname, p.rolname from pg_roles r, pg_roles p where r.rolname like 'alphaplus%%'"
+        " and r.rolname <> 'alphaplus_copy' and r.oid <> p.oid and pg_has_role(r.oid, p.oid, 'member')"
+        " and p.rolname = any(%s)",
+        (
+            [
+                "pg_read_server_files",
+                "pg_write_server_files",
+                "pg_execute_server_program",
+                "alphaplus_copy",
+                "alphaplus_select",
+            ],
+        ),
+    ).fetchall()
+    assert rows == []
+    row = db_module.execute(
+        "select rolcanlogin, rolsuper from pg_roles where rolname = 'alphaplus_copy'"
+    ).fetchone()
+    assert row == (False, False)
+    with db_module.transaction(force_rollback=True):
+        db_module.execute("set local role alphaplus_owner")
+        with pytest.raises(DENIED):
+            db_module.execute("copy feature.pending from '/etc/passwd'")
+
+
+def test_vectors_are_copied_from_memory_only(db_module: Connection) -> None:
+    """A temporary table of the caller's, with a trigger, does not get the copier's rights either."""
+    for into in ("feature.vectors", "pg_temp._vectors"):
+        with db_module.transaction(force_rollback=True):
+            db_module.execute("create temporary table _vectors (l text)")
+            db_module.execute("grant all on pg_temp._vectors to public")
+            with pytest.raises(psycopg.Error) as caught:
+                db_module.execute("select feature._copy_vectors(1, %s::regclass)", (into,))
+            assert caught.value.sqlstate == "AP720"
+
+
+@pytest.mark.parametrize("name", [BREAKOUT, "a'b", 'a"b', "a b", "", "1a", "a\u00a0b", "x" * 64])
+def test_a_name_that_is_none_is_not_stored(db_module: Connection, name: str) -> None:
+    """Not even by the owner."""
+    for statement, values in (
+        (
+            "insert into feature.sets (name, features, definition, kind, lookback, sha256)"
+            " values (%s, '{p}', 'select ts, price as p from market.trades', 'select', '1 h', '')",
+            (name,),
+        ),
+        (
+            "insert into feature.sets (name, features, definition, kind, lookback, sha256)"
+            " values ('fine', %s, 'select ts, price as p from market.trades', 'select', '1 h', '')",
+            (["p", name],),
+        ),
+    ):
+        with pytest.raises(errors.CheckViolation):
+            db_module.execute(statement, values)  # type: ignore[arg-type]
+
+
+def test_migrate_runs_no_text_of_users_as_superuser(db: Connection, server: Server) -> None:
+    """A set whose texts hold quotes of every kind: its functions are made anew, and do only that."""
+    evil = "$f$ $$ ' \" \\ ; alter role alphaplus_operator superuser; --"
+    db.execute(
+        "select feature.create_set('tame', 'select ts, price as p from market.trades', '1 hour',"
+        " description => %s, formulas => jsonb_build_object('p', jsonb_build_object("
+        "'formula', %s::text, 'unit', %s::text, 'source', %s::text)))",
+        (evil, evil, evil, evil),
+    )
+    db.execute("drop function feature.tame")
+    applier.migrate(server.conninfo(db.info.dbname))
+    row = db.execute(
+        "select p.proowner::regrole::text, (select rolsuper from pg_roles where rolname ="
+        " 'alphaplus_operator'), obj_description(p.oid) like '%%alter role%%'"
+        " from pg_proc p where p.oid = 'feature.tame(text, timestamptz)'::regprocedure"
+    ).fetchone()
+    assert row == ("alphaplus_owner", False, True)
