@@ -1,4 +1,4 @@
--- depends: 0300_rooms
+-- depends: 0301_doors
 --
 -- 0320: an answer is one type, whichever function gives it, and says what it was trained on. The
 -- functions that gave a list of columns of their own are made anew in sql/.

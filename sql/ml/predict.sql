@@ -104,35 +104,41 @@ declare
     v_before timestamptz := case
         when after = '-infinity' then after else public.time_bucket(interval '1 minute', after)
     end;
+    v_found timestamptz;
 begin
+    select max(u.ts) into v_found
+    from (
+        (
+            select c.ts + c.timeframe as ts
+            from market.candles c
+            where c.symbol = $1 and c.timeframe = interval '1 minute' and $2 > interval '1 minute'
+                and c.known_at <= $3 and c.ts <= $3 - interval '1 minute' and c.ts >= v_before
+            order by c.ts desc limit 1
+        )
+        union all
+        (
+            select h.ts + h.timeframe
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and $2 > interval '1 minute'
+                and h.known_at <= $3 and h.superseded_at > $3
+                and h.ts <= $3 - interval '1 minute' and h.ts >= v_before
+            order by h.ts desc limit 1
+        )
+        union all
+        (
+            select a.last_ts
+            from market._trades_1m a
+            where a.symbol = $1 and a.bucket < $3 and a.bucket >= v_before
+                and a.usable_at <= $3
+            order by a.bucket desc limit 1
+        )
+    ) u;
+    if v_found is not null then
+        return v_found;
+    end if;
     return (
         select max(u.ts)
         from (
-            (
-                select c.ts + c.timeframe as ts
-                from market.candles c
-                where c.symbol = $1 and c.timeframe = interval '1 minute' and $2 > interval '1 minute'
-                    and c.known_at <= $3 and c.ts <= $3 - interval '1 minute' and c.ts >= v_before
-                order by c.ts desc limit 1
-            )
-            union all
-            (
-                select h.ts + h.timeframe
-                from market.candles_history h
-                where h.symbol = $1 and h.timeframe = interval '1 minute' and $2 > interval '1 minute'
-                    and h.known_at <= $3 and h.superseded_at > $3
-                    and h.ts <= $3 - interval '1 minute' and h.ts >= v_before
-                order by h.ts desc limit 1
-            )
-            union all
-            (
-                select a.last_ts
-                from market._trades_1m a
-                where a.symbol = $1 and a.bucket < $3 and a.bucket >= v_before
-                    and a.usable_at <= $3
-                order by a.bucket desc limit 1
-            )
-            union all
             (
                 select b.ts from market.order_book_snapshots b
                 where b.symbol = $1 and b.known_at <= $3 and b.ts < $3 and b.ts > $4
@@ -394,7 +400,8 @@ $$;
 create or replace function ml._plain(message text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return regexp_replace(
-    message, '^(error fetching next item from iterator\s*)?((plpy|spiexceptions)\.[A-Za-z]+: )+', ''
+    message,
+    '^(error fetching next item from iterator\s*)?((refused|plpy|spiexceptions)(\.[A-Za-z]+)?: )+', ''
 );
 
 -- What models say of a symbol at a time, one row for each, all scored in one call. version: the one

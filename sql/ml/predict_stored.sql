@@ -1,4 +1,4 @@
--- The quickest way: by the key of a stored vector.
+-- The quickest way: by the key of a stored vector. The trigger is in triggers.sql.
 create or replace function ml._serving_trained_to() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
@@ -9,8 +9,6 @@ begin
     return new;
 end
 $$;
-create or replace trigger trained_to before insert or update on ml.serving
-for each row execute function ml._serving_trained_to();
 
 create or replace function ml.predict_stored(model text, symbol text, ts timestamptz)
 returns table (

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 DEFAULT_BYTES = 256 * 2**20
+NOBODY = object()  # equal to no version id, null neither
 
 
 class _Mallinfo(ctypes.Structure):
@@ -74,7 +75,7 @@ class ModelCache:
         self.evictions = 0
         self._models: OrderedDict[int, Any] = OrderedDict()
         # The most recently used one, which is asked for again most often.
-        self.newest_id: int | None = None
+        self.newest_id: object = NOBODY
         self.newest: Any = None
 
     def get(self, version_id: int) -> Any | None:
@@ -117,7 +118,7 @@ class ModelCache:
         """Forget a model and give its memory back."""
         model = self._models.pop(version_id, None)
         if version_id == self.newest_id:
-            self.newest_id = self.newest = None
+            self.newest_id, self.newest = NOBODY, None
         if model is not None:
             self.size -= model.size
             model.close()

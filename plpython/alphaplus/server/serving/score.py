@@ -80,10 +80,8 @@ class Model:
         if not isinstance(raw, list):
             raw = raw.tolist()
         found: list[float | None]
-        if self.prediction is _sigmoid:
-            found = _sigmoids(raw)  # type: ignore[assignment]
-        else:
-            found = [self.prediction(x) for x in raw]
+        plain = self.prediction is _sigmoid
+        found = [*_sigmoids(raw)] if plain else [self.prediction(x) for x in raw]
         first = rows[:, 0]
         for i in (first != first).nonzero()[0].tolist():  # noqa: PLR0124  NaN is not itself
             if (rows[i] != rows[i]).all():
@@ -400,16 +398,26 @@ def score_versions(
     number of unknown features, problem. A version that cannot say anything has a problem instead:
     the others are not held up.
     """
+    sizes = [-1 if size is None or isinstance(size, list) else size for size in lengths or ()]
+    ids = [i for i in version_ids or () if i is not None and not isinstance(i, list)]
+    flat = not any(isinstance(value, list) for value in vectors or ())
+    fits = sum(sizes) == len(vectors or ()) and min(sizes, default=0) >= 0
+    if not (flat and fits) or len(ids) != len(sizes) or len(ids) != len(version_ids or ()):
+        plpy.error(
+            "as many lengths as versions are needed, and as many values as they add up to",
+            sqlstate="AP504",
+            hint="ml.score_versions(version_ids, vectors one after the other, their lengths).",
+        )
     found: list[Scored] = []
     at = 0
-    for version_id, length in zip(version_ids, lengths, strict=True):
+    for version_id, length in zip(ids, sizes, strict=True):
         row = vectors[at : at + length]
         at += length
         try:
             found.append(_scored(load(plpy, cache, version_id, True), row))
         except plpy.SPIError:
             raise  # what the database says, a cancelled statement among it
-        except Exception as error:  # noqa: BLE001  whatever a library raises is the version's fault
+        except Exception as error:
             state = getattr(error, "sqlstate", None)
             text = str(error) if state else f"it failed: {error}"
             found.append((version_id, *(None,) * 8, text.splitlines()[0][:300]))
@@ -457,7 +465,9 @@ def score_many(
     return model.predictions(np.array(rows, dtype=float))
 
 
-def score_block(plpy: Any, cache: dict[str, Any], version_id: int, vectors: bytes) -> list[float | None]:
+def score_block(
+    plpy: Any, cache: dict[str, Any], version_id: int, vectors: bytes
+) -> list[float | None]:
     """:func:`score_many` of vectors that come one after the other as ``array_send`` writes them.
 
     Raises (SQLSTATE): AP501 to AP504.
@@ -466,6 +476,8 @@ def score_block(plpy: Any, cache: dict[str, Any], version_id: int, vectors: byte
     from alphaplus.server import codec
 
     model = load(plpy, cache, version_id)
+    if not vectors:
+        return []
     try:
         rows = codec.rows(vectors, model.booster.width)
     except ValueError as error:
@@ -499,7 +511,20 @@ def score_sequences(
     import numpy as np
 
     model = load(plpy, cache, version_id)
+    if not getattr(model.booster, "length", 0):
+        plpy.error(
+            f"model version {version_id} reads one vector, not a sequence",
+            sqlstate="AP504",
+            hint="Score its vectors with ml.score_block or ml.predict_version.",
+        )
+    if not step or not 0 < step < math.inf:
+        plpy.error(
+            f"the grid's step is {step} seconds",
+            sqlstate="AP504",
+            hint="Give the seconds of the feature set's grid: feature.sets.grid.",
+        )
     length, width = max(model.booster.length, 1), len(model.features)
+    times = [time for time in times or () if time is not None and abs(time) < 1e11]
     asked = np.unique(np.rint(np.asarray(times) * 1e6).astype(np.int64))
     micros = round(step * 1e6)
     plan = cache.get("alphaplus.stored")
