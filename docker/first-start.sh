@@ -1,9 +1,12 @@
 #!/bin/bash
-# Runs inside the server's root file system or container as the user the server will run as. Makes
-# the database cluster, certificates, roles and passwords when they are missing; then runs
-# PostgreSQL in the foreground. State lives in $ALPHAPLUS_STATE: data, tls, run, pgpass.
+# Runs inside the server's root file system or container. "make" makes the database cluster,
+# certificates, roles and passwords that are missing, "run" runs PostgreSQL in the foreground, both
+# as the user the server will run as. Without a word, as root of a container: both, and in between
+# the passwords become root's, so that the server cannot read them.
+# State lives in $ALPHAPLUS_STATE: data, tls, run, logs, pgpass.
 set -euo pipefail
-: "${ALPHAPLUS_STATE:?}" "${ALPHAPLUS_PORT:=5432}" "${ALPHAPLUS_CLIENT_PORT:=$ALPHAPLUS_PORT}" "${ALPHAPLUS_HOSTS:=localhost 127.0.0.1}"
+: "${ALPHAPLUS_STATE:?}" "${ALPHAPLUS_PORT:=5432}" "${ALPHAPLUS_CLIENT_PORT:=$ALPHAPLUS_PORT}"
+: "${ALPHAPLUS_HOSTS:=localhost 127.0.0.1}" "${ALPHAPLUS_LISTEN:=localhost}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH=/usr/lib/postgresql/17/bin:$PATH
 export PGDATA=$ALPHAPLUS_STATE/data
@@ -60,7 +63,7 @@ HBA
     printf 'server %s postgres\n' "$(id -un)" >"$fresh/pg_ident.conf"
     {
         echo "port = $ALPHAPLUS_PORT"
-        echo "listen_addresses = '${ALPHAPLUS_LISTEN:-localhost}'"
+        echo "listen_addresses = '$ALPHAPLUS_LISTEN'"
         echo "unix_socket_directories = '$ALPHAPLUS_STATE/run'"
         echo "ssl_cert_file = '$ALPHAPLUS_STATE/tls/server.crt'"
         echo "ssl_key_file = '$ALPHAPLUS_STATE/tls/server.key'"
@@ -74,7 +77,12 @@ HBA
     remember postgres "$password"
     for role in $roles; do
         password=$(openssl rand -hex 24)
-        echo "alter role $role password '$password';" | "${psql[@]}" -d postgres
+        # Nothing that this session says reaches a log, whatever becomes of it.
+        {
+            echo "set log_statement = none; set log_min_error_statement = panic;"
+            echo "set log_min_duration_statement = -1;"
+            echo "alter role $role password '$password';"
+        } | "${psql[@]}" -d postgres
         remember "$role" "$password"
     done
     echo "create database alphaplus" | "${psql[@]}" -d postgres
@@ -84,9 +92,42 @@ HBA
     mv "$fresh" "$PGDATA"
 }
 
-mkdir -p "$ALPHAPLUS_STATE/run"
-chmod 755 "$ALPHAPLUS_STATE/run"
-[ -f "$ALPHAPLUS_STATE/tls/server.crt" ] || make_certificates
-[ -f "$PGDATA/PG_VERSION" ] || make_cluster
-"$here/postgresql.conf.sh" >"$PGDATA/alphaplus.conf"
-exec postgres -D "$PGDATA" -c "port=$ALPHAPLUS_PORT"
+make_missing() {
+    mkdir -p "$ALPHAPLUS_STATE/run"
+    chmod 755 "$ALPHAPLUS_STATE/run"
+    [ -f "$ALPHAPLUS_STATE/tls/server.crt" ] || make_certificates
+    [ -f "$PGDATA/PG_VERSION" ] || make_cluster
+}
+
+run() {
+    local logs=()
+    "$here/postgresql.conf.sh" >"$PGDATA/alphaplus.conf"
+    # A file an hour, each written over the next day: a day of logs, readable by the server alone. Of a
+    # container the engine keeps them.
+    if [ -n "${ALPHAPLUS_LOGS:-}" ]; then
+        logs=(-c logging_collector=on -c "log_directory=$ALPHAPLUS_LOGS" -c log_filename=%H.log
+            -c log_rotation_age=1h -c log_rotation_size=0 -c log_truncate_on_rotation=on -c log_file_mode=0600)
+    fi
+    exec postgres -D "$PGDATA" -c "port=$ALPHAPLUS_PORT" "${logs[@]}"
+}
+
+as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups /bin/bash "$0" "$@"; }
+
+case ${1:-} in
+    make) make_missing ;;
+    run) run ;;
+    *)
+        if [ "$(id -u)" != 0 ]; then
+            make_missing
+            run
+        fi
+        chown postgres:postgres "$ALPHAPLUS_STATE"
+        as_postgres make
+        chown root:root "$ALPHAPLUS_STATE" "$ALPHAPLUS_STATE/pgpass" "$ALPHAPLUS_STATE/tls/ca.key"
+        chmod 711 "$ALPHAPLUS_STATE"
+        chmod 600 "$ALPHAPLUS_STATE/pgpass"
+        mkdir -p "$ALPHAPLUS_STATE/pycache"
+        chown postgres:postgres "$ALPHAPLUS_STATE/pycache"
+        exec setpriv --reuid=postgres --regid=postgres --init-groups /bin/bash "$0" run
+        ;;
+esac

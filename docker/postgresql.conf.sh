@@ -62,6 +62,8 @@ ssl = on
 ssl_min_protocol_version = 'TLSv1.2'
 log_connections = off
 log_min_duration_statement = 5s
+log_parameter_max_length = 200          # bytes of each parameter: artifacts are megabytes
+log_parameter_max_length_on_error = 0   # leases and the like do not belong in a log
 log_line_prefix = '%m [%p] %q%u@%d '
 include_if_exists = 'local.conf'
 CONF

@@ -42,6 +42,10 @@ from (
         'Stores the feature vectors of new grid times, and anew those that late rows changed.'
     ),
     (
+        'refresh regimes', '*/5 * * * *', 'call regime.refresh()', '5 minutes',
+        'Stores the regimes of new bars, and anew those that late rows changed.'
+    ),
+    (
         'pack features', '40 0 * * *', 'call feature.pack()', '1 day',
         'Keeps the vectors that models are trained on as blocks, which are read many times as fast.'
     ),

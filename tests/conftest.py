@@ -8,14 +8,15 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
+from alphaplus.cli.connect import superuser_conninfo
 from psycopg import conninfo as pq
 from psycopg import sql
 
@@ -40,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Server:
     """A running server: connection strings for any role, and the folder of its state, if ours."""
 
-    superuser: str
+    superuser: str = field(repr=False)  # with its password, which no failure prints
     pgpass: Path | None = None
     state: Path | None = None
 
@@ -89,7 +90,7 @@ def server() -> Server:
     """The server under test: DATABASE_URL's, or the one that `make up` started."""
     url = os.environ.get("DATABASE_URL")
     if url:
-        return Server(applier.superuser_conninfo(url))
+        return Server(superuser_conninfo(url))
     state = Path(os.environ.get("ALPHAPLUS_STATE", ROOT / ".server"))
     if (state / "data" / "postmaster.pid").exists():
         return embedded(state)

@@ -1,15 +1,4 @@
--- The quickest way: by the key of a stored vector. The trigger is in triggers.sql.
-create or replace function ml._serving_trained_to() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC'
-as $$
-begin
-    select least(v.as_of, v.train_to + v.horizon) into new.trained_to
-    from ml.model_versions v
-    where v.version_id = new.version_id;
-    return new;
-end
-$$;
-
+-- The quickest way: by the key of a stored vector.
 create or replace function ml.predict_stored(model text, symbol text, ts timestamptz)
 returns table (
     prediction double precision, version_id bigint, trained_to timestamptz, in_sample boolean

@@ -52,6 +52,7 @@ APART = {
     "feature._set_rows": "alphaplus_select",
     "feature._set_columns": "alphaplus_select",
     "feature._copy_vectors": "alphaplus_copy",
+    "regime._copy_blocks": "alphaplus_copy",
 }
 # Who inserts, updates and deletes where; in every other table nobody, but functions with the owner's
 # rights. Adding a line is a decision: no text that somebody executes may be in such a table.
@@ -73,6 +74,9 @@ WRITTEN = {
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
     "feature.pending": OPERATOR,
+    "regime.mappings": OPERATOR,
+    "regime.thresholds": OPERATOR,
+    "regime.classifiers": OPERATOR,
     "ops.settings": OPERATOR,
     "ops.schedules": OPERATOR,
     "ml.labels": OPERATOR,
@@ -225,7 +229,12 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
-            stores = ("feature._store", "feature._store_at", "feature._pack")
+            stores = (
+                "feature._store",
+                "feature._store_at",
+                "feature._pack",
+                "regime._refresh_batch",
+            )
             allowed = not (definer and helper) or name in stores
         if not allowed:
             wrong.append((role, identity))
@@ -390,7 +399,7 @@ def test_connections_are_encrypted(server: Server, world: Connection, role: str)
 
 
 def test_applying_again_changes_no_right(db_module: Connection, server: Server) -> None:
-    from alphaplus.loaders import db as applier
+    from alphaplus import migrations as applier
 
     query = (
         "select n.nspname, p.oid::regprocedure::text, array(select x::text from unnest(p.proacl) x order by 1),"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import signal
 import stat
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +133,104 @@ def test_data_survives_a_stop_and_a_kill(second_server: SecondServer) -> None:
     second_server.start()
     with psycopg.connect(second_server.server.conninfo()) as conn:
         assert conn.execute("select array_agg(x order by x) from kept").fetchone() == ([1, 2],)
+
+
+def test_the_server_is_a_user_of_its_own_who_reads_no_password(
+    second_server: SecondServer,
+) -> None:
+    """Its number is nobody else's on this machine; not even its superuser gets at the passwords."""
+    state = second_server.state
+    pid = int((state / "data" / "postmaster.pid").read_text().splitlines()[0])
+    uid = Path(f"/proc/{pid}").stat().st_uid
+    if os.geteuid() == 0:
+        assert pwd.getpwuid(uid).pw_name == "alphaplus-db"
+        assert [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == uid] == [
+            "alphaplus-db"
+        ]
+        assert state.stat().st_uid == 0  # or its user could put another file in the place
+        assert (state / "pgpass").stat().st_uid == 0
+    for name in ("pgpass", "log", *(f"logs/{path.name}" for path in (state / "logs").iterdir())):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600, name
+    with psycopg.connect(second_server.server.conninfo(), autocommit=True) as conn:
+        with pytest.raises(psycopg.Error):
+            conn.execute("select pg_read_file('/state/pgpass')")
+        with pytest.raises(psycopg.Error):
+            conn.execute("copy (select 1) to '/state/pgpass'")
+
+
+def test_no_log_has_a_password(second_server: SecondServer) -> None:
+    passwords = {
+        line.rsplit(":", 1)[1] for line in (second_server.state / "pgpass").read_text().splitlines()
+    }
+    files = [second_server.state / "log", second_server.state / "first-start.log"]
+    for path in (*files, *(second_server.state / "logs").iterdir()):
+        text = path.read_text()
+        assert not [word for word in passwords if word in text], path
+
+
+def test_logs_keep_no_long_parameter(second_server: SecondServer) -> None:
+    marks = "z" * 5000
+    with psycopg.connect(second_server.server.conninfo(), autocommit=True) as conn:
+        conn.execute("set log_min_duration_statement = 0")
+        conn.execute("select length(%s), 'long one'", (marks,))
+        with contextlib.suppress(psycopg.Error):
+            conn.execute("select %s::int", (marks,))
+    text = "".join(path.read_text() for path in (second_server.state / "logs").iterdir())
+    assert "long one" in text
+    assert "z" * 300 not in text.replace(f'integer: "{marks}"', "")
+
+
+def test_a_stale_pid_is_no_running_server(second_server: SecondServer) -> None:
+    """The file of a server that was killed may name a process that is another program by now."""
+    second_server.stop()
+    file = second_server.state / "data" / "postmaster.pid"
+    other = subprocess.Popen(["sleep", "600"], executable="/bin/sleep")
+    lookalike = subprocess.Popen(
+        ["postgres", "600"], executable="/bin/sleep"
+    )  # postgres of another folder
+    try:
+        for process in (other, lookalike):
+            file.write_text(f"{process.pid}\n/state/data\n0\n1\n\nlocalhost\n0 0\nready\n")
+            assert second_server.call("status").returncode == 3
+            assert second_server.call("down").returncode == 0
+            assert process.poll() is None
+        second_server.start()
+        assert second_server.call("status").returncode == 0
+        assert other.poll() is None and lookalike.poll() is None
+    finally:
+        other.kill()
+        lookalike.kill()
+        other.wait()
+        lookalike.wait()
+
+
+def test_up_after_a_killed_postmaster_whose_backend_works_on(second_server: SecondServer) -> None:
+    busy = psycopg.connect(second_server.server.conninfo(), autocommit=True)
+    busy.execute("create extension if not exists plpython3u")
+    pid = busy.execute("select pg_backend_pid()").fetchone()
+    assert pid is not None
+    worker = threading.Thread(target=_work, args=(busy,), daemon=True)
+    worker.start()
+    postmaster = int((second_server.state / "data" / "postmaster.pid").read_text().splitlines()[0])
+    time.sleep(1)
+    os.kill(postmaster, signal.SIGKILL)
+    for _ in range(100):
+        if not Path(f"/proc/{postmaster}").exists():
+            break
+        time.sleep(0.1)
+    second_server.start()
+    worker.join(60)
+    assert not worker.is_alive()
+    with psycopg.connect(second_server.server.conninfo()) as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+
+
+def _work(conn: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error):
+        conn.execute(
+            "do language plpython3u $$\nimport time\nend = time.monotonic() + 600\n"
+            "while time.monotonic() < end:\n    pass\n$$"
+        )
 
 
 def test_up_twice_does_nothing(second_server: SecondServer) -> None:

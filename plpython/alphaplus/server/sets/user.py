@@ -31,8 +31,14 @@ TABLES = (
     "open_interest",
 )  # fmt: skip
 PREFIX = "select:"
+# What stands in a query for a table: its rows at the moment that MOMENT holds (sql/market/now.sql).
+NOW = "market._{table}_now()"
+MOMENT = "alphaplus.moment"  # in GD while a set's SELECT runs, where no SQL can reach it
+SETS = "alphaplus.sets"  # sets that values() was asked for, for run(), which may read no table
 WIDE = 100  # features by which ties are decided one by one
-AT_ONCE = 2000  # grid times in one statement
+AT_ONCE = 2000  # grid times in one call
+KEPT = 200  # sets, and their plans, that a backend keeps
+PLANS = "alphaplus.select plans"
 _NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
 # Read what a set has no business with, or outside its tables, without being volatile.
@@ -77,20 +83,12 @@ def rewritten(query: str, known: str) -> str:
     return query
 
 
-def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> str:
-    """One row a time: seconds, and the vector or null. ``own``: with later rows in reach.
+def _statement(query: str, features: tuple[str, ...], quote: Any) -> str:
+    """The vector at one time ($1: seconds since 1970; $2: seconds of the grid), or no row.
 
     Of several newest rows of one time the one with the greatest key of its table is meant
     (:mod:`.sqlcheck.row_order`), else the one with the greatest values from left to right.
-    Later are those that happen after the time: one that only became known late is nothing that a
-    SELECT could look ahead to, and in no vector either.
     """
-    known = "market._{table}_known($1, _alphaplus.start, _alphaplus.t)"
-    if own:
-        known = (
-            f"(select * from {known} union all"
-            " select * from market._{table}_known($1, _alphaplus.t, _alphaplus.stop))"
-        )
     query, keys = row_order.keyed(query)
     newest = [f"u.{row_order.OUTPUT.format(i)} desc" for i in range(1, keys + 1)]
     # A statement has at most 1664 columns: of a wide set the array decides, if need be.
@@ -98,12 +96,9 @@ def _statement(query: str, features: tuple[str, ...], quote: Any, own: bool) -> 
     newest += ["v desc"] if len(features) > WIDE else []
     names = ", ".join(f"u.{quote(name)}::float8" for name in features)
     return (
-        "select _alphaplus.seconds, q.v from (select s as seconds, to_timestamp(s) as t,"
-        " to_timestamp(s) - make_interval(secs => $3) as start, to_timestamp($5) as stop"
-        " from unnest($2) as s) as _alphaplus left join lateral ("
-        f"select array[{names}] as v from ({rewritten(query, known)}\n) as u"
-        " where u.ts >= _alphaplus.t - make_interval(secs => $4) and u.ts < _alphaplus.t"
-        f" order by u.ts desc, {', '.join(newest)} limit 1) q on true"
+        f"select array[{names}] as v from ({rewritten(query, NOW)}\n) as u"
+        " where u.ts >= to_timestamp($1) - make_interval(secs => $2) and u.ts < to_timestamp($1)"
+        f" order by u.ts desc, {', '.join(newest)} limit 1"
     )
 
 
@@ -119,7 +114,7 @@ def values(
 ) -> Floats:
     """The set at ascending grid times: (n, k), NaN where not knowable.
 
-    The SELECT runs in ``feature._set_rows``, which may read but not write, whoever calls.
+    The SELECT runs in ``feature._set_rows``, with the rights of alphaplus_select, whoever calls.
 
     Args:
         lookback: another lookback than the set's, in microseconds.
@@ -133,6 +128,7 @@ def values(
             "select seconds_at, vector from feature._set_rows($1, $2, $3, $4, $5)",
             ["int4", "text", "float8[]", "float8", "float8"],
         )
+    _keep(cache.setdefault(SETS, {}), chosen.set_id, chosen)
     out = np.full((len(grid), len(chosen.features)), np.nan)
     back = (chosen.lookback if lookback is None else lookback) / w.SECOND
     stop = None if until is None else until / w.SECOND + w.EPOCH
@@ -145,6 +141,14 @@ def values(
     return out
 
 
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put into a dictionary that keeps so many entries, the newest."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
+
+
 def run(
     plpy: Any,
     cache: dict[str, Any],
@@ -154,24 +158,61 @@ def run(
     back: float,
     stop: float | None,
 ) -> list[tuple[float, list[float | None]]]:
-    """``feature._set_rows``: the times at which the set has a row, with its vector."""
-    plans = cache.setdefault("alphaplus.plans", {})
-    key = (PREFIX, set_id, stop is not None)
-    if key not in plans:
-        chosen = load(plpy, set_id)
-        text = _statement(chosen.query, chosen.features, plpy.quote_ident, stop is not None)
-        kinds = ["text", "float8[]", "float8", "float8", "float8"]
-        plans[key] = (plpy.prepare(text, kinds), chosen.grid / w.SECOND)
-    plan, step = plans[key]
-    # Not a generator: an error inside one reaches the user without its words.
-    found = plpy.execute(plan, [symbol, seconds, back, step, stop])
-    return [(row["seconds"], row["v"]) for row in found if row["v"] is not None]
+    """``feature._set_rows``: the times at which the set has a row, with its vector.
+
+    One statement a time, each over the rows of that moment alone: in one statement over many times
+    a query could reach for another time's rows. Later rows (``stop``) are those that happen after
+    the time: one that only became known late is nothing that a SELECT could look ahead to.
+    """
+    plans = cache.setdefault(PLANS, {})
+    chosen = cache.get(SETS, {}).get(set_id)
+    if chosen is None:
+        plpy.error(
+            f"feature set {set_id} is not asked for",
+            sqlstate="AP202",
+            hint="Ask by feature.vector: feature._set_rows is its helper.",
+        )
+    if set_id not in plans:
+        text = _statement(chosen.query, chosen.features, plpy.quote_ident)
+        _keep(plans, set_id, plpy.prepare(text, ["float8", "float8"]))
+    plan, step = plans[set_id], chosen.grid / w.SECOND
+    until = None if stop is None else round(stop * w.SECOND)
+    out = []
+    try:
+        for second in seconds:
+            at = round(second * w.SECOND)
+            cache[MOMENT] = (symbol, at - round(back * w.SECOND), at, until)
+            found = plpy.execute(plan, [second, step])
+            if len(found):
+                out.append((second, found[0]["v"]))
+    finally:
+        cache.pop(MOMENT, None)
+    return out
 
 
-def columns(plpy: Any, query: str) -> list[tuple[str, int]]:
+def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]:
+    """``feature._moment``: symbol, start, as_of and, of an audit, until; microseconds since 1970.
+
+    Raises (SQLSTATE): AP721 no set is being computed.
+    """
+    now: tuple[str, int, int, int | None] | None = cache.get(MOMENT)
+    if now is None:
+        plpy.error(
+            "no feature set is being computed",
+            sqlstate="AP721",
+            hint="Read the market's tables; feature.as_of and feature.vector read as of a time.",
+        )
+    assert now is not None
+    return now
+
+
+def columns(plpy: Any, cache: dict[str, Any], query: str) -> list[tuple[str, int]]:
     """``feature._set_columns``: names and types of the query's columns, as the server says."""
-    known = "market._{table}_known('', '2000-01-01', '2000-01-01')"
-    result = plpy.execute(f"select * from ({rewritten(query, known)}\n) as u limit 0")
+    cache[MOMENT] = ("", 0, 0, None)
+    try:
+        result = plpy.execute(f"select * from ({rewritten(query, NOW)}\n) as u limit 0")
+    finally:
+        cache.pop(MOMENT, None)
     return list(zip(result.colnames(), result.coltypes(), strict=True))
 
 
