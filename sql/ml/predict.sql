@@ -248,13 +248,13 @@ rows 1
 as $$
 declare
     v_all ml.scored [];
-    v_lengths integer [] := '{}';
-    v_widths integer [] := '{}';
-    v_sizes integer [] := '{}';
-    v_vectors double precision [] := '{}';
-    v_sets integer [] := '{}';
-    v_set_widths integer [] := '{}';
-    v_retired boolean [] := '{}';
+    v_lengths integer [] := array[]::integer [];
+    v_widths integer [] := array[]::integer [];
+    v_sizes integer [] := array[]::integer [];
+    v_vectors double precision [] := array[]::double precision [];
+    v_sets integer [] := array[]::integer [];
+    v_set_widths integer [] := array[]::integer [];
+    v_retired boolean [] := array[]::boolean [];
     v_grids interval [];
     v_computed double precision [];
     v_features double precision [];
@@ -427,10 +427,10 @@ declare
     v_horizons interval [];
     v_grids interval [];
     v_sets integer [];
-    v_chain bigint [] := '{}';
-    v_chain_model integer [] := '{}';
-    v_how text [] := '{}';
-    v_refused text [] := '{}';
+    v_chain bigint [] := array[]::bigint [];
+    v_chain_model integer [] := array[]::integer [];
+    v_how text [] := array[]::text [];
+    v_refused text [] := array[]::text [];
     v_found record;
     v_grid interval;
     v_regime text;

@@ -219,7 +219,6 @@ declare
     v_symbol text;
     v_version record;
     v_any boolean := false;
-    v_reason text;
 begin
     perform ml._check_choice($1, $5, $6, $7);
     begin

@@ -36,7 +36,7 @@ class Model:
         self.spec: dict[str, Any] = json.loads(row["spec"])
         self.digest: str = row["digest"]
         # How much a feature's absence says: 0 where training rows never had it either.
-        absent = json.loads(row["absent"] or "{}")
+        absent = json.loads(row.get("absent") or "{}")
         self.weights = [1.0 - float(absent.get(name) or 0.0) for name in self.features]
         self.booster: Any
         before = allocated()
