@@ -271,10 +271,15 @@ def test_messages_are_plain_and_names_do_not_collide(world: Conn) -> None:
 def test_a_version_that_fails_at_scoring_leaves_it_to_the_next(world: Conn) -> None:
     pooled = version(world, 0)
     world.execute("call ml.promote(%s, 'test', true)", (pooled,))
-    broken = {"output": {"kind": "log_odds"}, "inputs": {"kind": "row", "features": 28},
-              "calibration": {"method": "isotonic", "x": [], "y": []}}  # fmt: skip
-    own = version(world, 0, symbol="AAA", spec=broken)
+    own = version(world, 0, symbol="AAA")
     world.execute("call ml.promote(%s, 'test', true)", (own,))
+    # What the trial at registration would have refused.
+    world.execute("set local session_replication_role = replica")
+    world.execute(
+        "update ml.model_versions set spec = spec || '{\"calibration\":"
+        " {\"method\": \"isotonic\", \"x\": [], \"y\": []}}' where version_id = %s", (own,),
+    )  # fmt: skip
+    world.execute("set local session_replication_role = origin")
     found = ask(world, 5)
     assert (found.version_id, found.is_fallback) == (pooled, True)
     assert found.reason.startswith(f"version {own}: it failed")
