@@ -5,7 +5,7 @@ under ``sql/``, so that they are tested without a database.
 """
 
 try:
-    import plpy  # only inside of a server
+    import plpy  # type: ignore[import-not-found]  # only inside of a server
 except ImportError:
     pass
 else:
