@@ -75,7 +75,7 @@ declare
     v_work record;
 begin
     if not (isfinite(coalesce("from", v_stop)) and isfinite(v_stop)) then
-        raise exception 'a time is infinite'
+        raise exception 'a time is null or infinite'
         using errcode = 'AP211', hint = 'Say from when to when, each with a date.';
     end if;
     if model is not null and not exists (
