@@ -201,6 +201,9 @@ begin
         );
     end loop;
 
+    -- Taking turns, of procedures that commit and so run with the caller's rights.
+    grant execute on function ops._lock, ops._try_lock to alphaplus_operator, alphaplus_loader;
+
     -- Schedules: whoever writes a command is whom it runs as, so nobody changes another's.
     grant delete,
     insert (name, cron, command, expected_interval, commits, enabled, description, updated_at, updated_by),

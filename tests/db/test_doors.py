@@ -228,3 +228,51 @@ def test_a_schedule_runs_as_the_role_that_wrote_it(db: Connection, connect_as: C
         assert refused.value.sqlstate == "AP722"
     operator.execute("update ops.schedules set enabled = false where name = 'housekeeping'")
     operator.execute("delete from ops.schedules where name = 'mine'")
+
+
+def test_a_reader_holds_nobody_up(db: Connection, connect_as: Connect) -> None:
+    """He cannot lock what sessions take turns at; who waits for another is told whom."""
+    db.execute("select ops._lock('ml:x')")
+    for role in ("reader", "app", "trainer"):
+        conn = connect_as(f"alphaplus_{role}", db.info.dbname)
+        for statement in (
+            "select ops._lock('ml:x')",
+            "select ops._try_lock('ml:x')",
+            "select from ops.locks for key share",
+            "select from ops.locks for update",
+            "insert into ops.locks values ('ml:y')",
+            "do $$ begin lock table ops.locks in row share mode; end $$",
+            "select from market.aggregates for update",
+            "select from ops.schedules for share",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+    # Advisory locks of any key are in nobody's way.
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    reader.execute(
+        "select pg_advisory_lock(hashtextextended(k, 0)) from (select 'market.' || name"
+        " from market.aggregates union all select 'ops.run:' || current_database() || ':' || name"
+        " from ops.schedules union all select 'ml:[\"liquidation_15m\", null, null]') u (k)"
+    )
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    operator.execute("set statement_timeout = '20s'")
+    operator.execute("call ops.run('refresh aggregates')")
+    operator.execute("call ml.retrain('liquidation_15m', null)")
+    rows = db.execute("select status from ops.runs where schedule = 'refresh aggregates'")
+    assert rows.fetchall() == [("succeeded",)]
+    # Two that do take turns.
+    with operator.transaction():
+        operator.execute("select ops._lock('ml:z')")
+        db.execute("select ops.set_setting('ops.lock_timeout', '\"300 milliseconds\"')")
+        with pytest.raises(psycopg.Error) as refused:
+            db.execute("select ops._lock('ml:z')")
+        assert refused.value.sqlstate == "AP723"
+    db.execute("select ops._lock('ml:z')")
+    with operator.transaction():
+        operator.execute("select ops._lock('ml:z')")
+        with pytest.raises(psycopg.Error) as refused:
+            db.execute("select ops._lock('ml:z')")
+        assert "alphaplus_operator" in (refused.value.diag.message_detail or "")
+        assert db.execute("select ops._try_lock('ml:z')").fetchone() == (False,)
+    assert db.execute("select ops._try_lock('ml:z')").fetchone() == (True,)
+    assert db.execute("show lock_timeout").fetchone() == ("0",)
