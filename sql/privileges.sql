@@ -65,7 +65,7 @@ declare
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
-        'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions'
     ];
     v_schema text;
@@ -201,6 +201,15 @@ begin
             v_item.nspname, v_item.relname, v_item.grantees
         );
     end loop;
+
+    -- Taking turns, of procedures that commit and so run with the caller's rights.
+    grant execute on function ops._lock, ops._try_lock to alphaplus_operator, alphaplus_loader;
+
+    -- Schedules: whoever writes a command is whom it runs as, so nobody changes another's.
+    grant delete,
+    insert (name, cron, command, expected_interval, commits, enabled, description, updated_at, updated_by),
+    update (cron, expected_interval, enabled, description, updated_at, updated_by)
+    on ops.schedules to alphaplus_operator;
 
     -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
     grant usage on schema public, market to alphaplus_select;

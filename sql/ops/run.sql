@@ -1,18 +1,6 @@
 -- Running schedules. A run writes its own row, committed before the work begins, so that the row
--- is there whatever becomes of the work. The advisory lock that says "still going" is the run's own
--- and belongs to the session: when the session dies, so does the claim.
-
-create or replace function ops._run_key(schedule text, run_id bigint default null)
-returns bigint
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select hashtextextended(
-        'ops.run:' || current_database() || ':' || schedule || coalesce(':' || run_id, ''), 0
-    )
-$$;
-comment on function ops._run_key(text, bigint) is
-'Key of the advisory lock that a run holds; without one, of that under which runs begin.';
+-- is there whatever becomes of the work. It names its session, by process and start: when
+-- the session dies, so does the claim.
 
 create or replace function ops._going(run ops.runs)
 returns boolean
@@ -21,11 +9,10 @@ set search_path = pg_catalog, pg_temp
 as $$
     select exists (
         select
-        from pg_locks l
-        join pg_stat_activity a on a.pid = l.pid
-        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-            and l.database = (select d.oid from pg_database d where d.datname = current_database())
-            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(run.schedule, run.run_id)
+        from pg_stat_activity a
+        where a.pid = run.backend_pid and a.datname = current_database()
+            -- (null to those who may not see it)
+            and coalesce(a.backend_start = run.backend_start, true)
             -- A run that is one statement: its session has not gone on to something else.
             and not coalesce(
                 run.call_started is not null
@@ -61,17 +48,23 @@ as $$
 declare
     v_running record;
     v_first boolean;
+    v_run_as name;
     v_timeout interval := ops.setting_interval('ops.run_timeout', interval '30 minutes');
 begin
-    select s.command into command from ops.schedules s where s.name = begin_run.schedule;
+    select s.command, s.run_as into command, v_run_as from ops.schedules s where s.name = begin_run.schedule;
     if not found then
         raise exception 'unknown schedule %', coalesce(quote_literal(schedule), 'null')
         using errcode = 'AP711', hint = format(
             'Schedules: %s.', (select string_agg(s.name, ', ' order by s.name) from ops.schedules s)
         );
     end if;
+    -- What a role wrote is run as that role and as no other: the delivered ones by any that may run one.
+    if v_run_as not in ('alphaplus_owner', session_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
+    end if;
     after_crash := false;
-    v_first := pg_try_advisory_xact_lock(ops._run_key(schedule));
+    v_first := ops._try_lock('ops.run:' || schedule);
     select r.run_id, r.started_at, r.backend_pid into v_running
     from ops.runs r
     where r.schedule = begin_run.schedule and r.status = 'running' and ops._going(r)
@@ -112,7 +105,6 @@ begin
         begin_run.call_started
     )
     returning runs.run_id into run_id;
-    perform pg_advisory_lock(ops._run_key(schedule, run_id));
 end
 $$;
 comment on function ops.begin_run(text, timestamptz, timestamptz) is
@@ -120,7 +112,7 @@ comment on function ops.begin_run(text, timestamptz, timestamptz) is
 says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
 after_crash: the run before was never recorded as finished. For schedulers of one''s own; ops.run does it all.
 call_started: statement_timestamp() where the run is this one statement and over with it; null: over
-with ops.end_run or the session. Errors: AP711 unknown schedule.';
+with ops.end_run or the session. Errors: AP711 unknown schedule, AP722 another role''s schedule.';
 
 create or replace function ops.end_run(
     run_id bigint, status text, detail text default null, sqlstate text default null
@@ -141,7 +133,6 @@ begin
         raise exception 'run % is not running', coalesce(run_id::text, 'null')
         using errcode = 'AP712', hint = 'select * from ops.runs order by run_id desc limit 10';
     end if;
-    perform pg_advisory_unlock(ops._run_key(v_schedule, run_id));
 end
 $$;
 comment on function ops.end_run(bigint, text, text, text) is
@@ -174,7 +165,13 @@ declare
     v_detail text;
     v_hint text;
     v_commits boolean;
+    v_run_as name;
 begin
+    select s.run_as into v_run_as from ops.schedules s where s.name = run.schedule;
+    if v_run_as not in ('alphaplus_owner', current_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
+    end if;
     select b.run_id, b.command, b.after_crash
     into v_run_id, v_command, v_after_crash
     from ops.begin_run(schedule, at, pg_catalog.statement_timestamp()) b;
@@ -235,7 +232,8 @@ comment on procedure ops.run(text, timestamptz, boolean) is
 ops.runs says skipped). The row is committed before the work begins and ends as succeeded or failed
 with the error''s words and SQLSTATE; the error itself is passed on, as a warning where quiet. A
 procedure that commits as it goes and fails leaves a row that the next run marks as failed. Commits:
-call it outside a transaction block. Errors: AP711 unknown schedule, and those of the command.';
+call it outside a transaction block. Errors: AP711 unknown schedule, AP722 another role''s schedule, and
+those of the command.';
 
 create or replace function ops.due(at timestamptz default clock_timestamp())
 returns table (schedule text, due_at timestamptz, last_started_at timestamptz)
@@ -269,7 +267,10 @@ declare
     v_schedules text [];
     v_schedule text;
 begin
-    select pg_catalog.array_agg(d.schedule) into v_schedules from ops.due(at) d;
+    select pg_catalog.array_agg(d.schedule) into v_schedules
+    from ops.due(at) d
+    join ops.schedules s on s.name = d.schedule
+    where s.run_as in ('alphaplus_owner', session_user);
     foreach v_schedule in array coalesce(v_schedules, '{}') loop
         call ops.run(v_schedule, at, true);
     end loop;
@@ -277,4 +278,5 @@ end
 $$;
 comment on procedure ops.tick(timestamptz) is
 'For any scheduler in place of pg_cron (cron, systemd, Kubernetes; once a minute): runs what is due,
-each schedule once. A failing schedule is a warning and does not keep the others from running.';
+each schedule once: those delivered and the caller''s own (call it as each role that has some).
+A failing schedule is a warning and does not keep the others from running.';

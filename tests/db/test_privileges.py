@@ -231,6 +231,8 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
                 "market.set_instrument",
+                "ops._lock",
+                "ops._try_lock",
                 "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
@@ -240,6 +242,8 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "feature._pack",
                 "regime._refresh_batch",
                 "ops._note_that_it_commits",
+                "ops._lock",
+                "ops._try_lock",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:
