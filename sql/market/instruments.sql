@@ -71,7 +71,7 @@ declare
 begin
     if set_instrument.contract is null or jsonb_typeof(set_instrument.contract) <> 'object' then
         raise exception 'the contract is %', coalesce(jsonb_typeof(set_instrument.contract), 'null')
-        using errcode = 'AP900', hint = 'Give an object, as {"margin": "inverse", "contract_size": 100}.';
+        using errcode = 'AP902', hint = 'Give an object, as {"margin": "inverse", "contract_size": 100}.';
     end if;
     v_symbol := market.resolve(set_instrument.symbol);
     select k.key into v_key from jsonb_object_keys(set_instrument.contract) k (key)
@@ -111,4 +111,4 @@ begin
 end
 $$;
 comment on function market.set_instrument(text, jsonb) is
-'Corrects what is known of an instrument: symbol: a symbol or alias; contract: an object of columns of market.instruments (kind, base, quote, settlement, margin, contract_size, size_unit, expiry, negative_prices, tick_size, lot_size, aliases, priority, listed_at, delisted_at, source). Nothing that is stored is converted anew: reload lists the files whose sizes were converted with the old contract; load them again with alphaplus load auto --again --correct. Errors: AP101 unknown symbol, AP900 no such part, AP901 a value that cannot be.';
+'Corrects what is known of an instrument: symbol: a symbol or alias; contract: an object of columns of market.instruments (kind, base, quote, settlement, margin, contract_size, size_unit, expiry, negative_prices, tick_size, lot_size, aliases, priority, listed_at, delisted_at, source). Nothing that is stored is converted anew: reload lists the files whose sizes were converted with the old contract; load them again with alphaplus load auto --again --correct. Errors: AP101 unknown symbol, AP900 no such part, AP901 a value that cannot be, AP902 no object.';
