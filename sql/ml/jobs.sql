@@ -89,6 +89,8 @@ begin
         'feature_set', s.name, 'feature_version', s.version, 'features', s.features,
         'grid', extract(epoch from s.grid),
         'lease_timeout', extract(epoch from ml._lease_timeout()),
+        'max_minutes', (ml._setting('training.max_minutes', '1440') #>> '{}')::float8,
+        'max_bytes', (ml._setting('training.max_bytes', '8589934592') #>> '{}')::float8,
         'max_artifact_bytes', ml._max_artifact_bytes(),
         'champion', case when v_champion.version_id is not null then jsonb_build_object(
             'version_id', v_champion.version_id, 'format', v_champion.format,
@@ -133,16 +135,22 @@ comment on function ml._held_job(bigint, uuid) is 'The running job that this lea
 
 create or replace function ml._job_from(job ml.training_jobs)
 returns timestamptz
-language sql stable parallel safe
+language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-    select job.as_of - (
+    select coalesce(
+        to_timestamp((
+            select p.stop + 946684800
+            from ml._training_span(job.model, ml._training_symbols(job.symbol), null, null, job.as_of) p
+        )), job.as_of
+    ) - (
         select ((m.training || job.options) ->> 'lookback')::interval
         from ml.models m where m.model = job.model
     )
 $$;
 comment on function ml._job_from(ml.training_jobs) is
-'Where a job''s training set starts: as_of less the option lookback; null: at the first row.';
+'Where a job''s training set starts: the end of the data known by as_of less the option lookback;
+null: at the first row.';
 
 create or replace function ml._job_matrix(
     job_id bigint,

@@ -6,6 +6,15 @@ insert into ops.settings (name, value, description)
 values
 ('training.lease_timeout', '"30 seconds"', 'How long a trainer may be silent before its job goes to another.'),
 ('training.max_attempts', '3', 'How often a training job is tried before it counts as failed.'),
+('training.max_rounds', '100000', 'Trees of a model, at most.'),
+('training.max_leaves', '4096', 'Leaves of a tree, at most.'),
+('training.max_bins', '4096', 'Bins of a feature, at most.'),
+('training.max_epochs', '1000', 'Passes of a deep model over its training rows, at most.'),
+('training.max_folds', '50', 'Walk-forward folds, at most.'),
+('training.max_trials', '10000', 'Trials of a search, at most.'),
+('training.max_threads', '256', 'Cores that a job may ask of a trainer, at most.'),
+('training.max_minutes', '1440', 'A training job that runs for longer fails.'),
+('training.max_bytes', '8589934592', 'Largest training set, in bytes of its features.'),
 ('registry.max_artifact_bytes', '67108864', 'Largest model artifact that is registered, in bytes.'),
 ('registry.trial_seconds', '20', 'A model is registered only when it loads and predicts within so many seconds.'),
 ('registry.trial_bytes', '2147483648', 'Memory (address space, in bytes) of the process in which a model is tried before it is registered.')

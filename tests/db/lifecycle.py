@@ -101,7 +101,7 @@ def install(db: psycopg.Connection[Any]) -> None:
         db.execute(
             "insert into ml.models (model, label, feature_set, feature_version, params, training)"
             " values (%s, %s, 'toy', 1, %s, '{\"folds\": 3}')",
-            (label, label, Jsonb({"rounds": 60, "early_stopping": 10, "num_threads": 1})),
+            (label, label, Jsonb({"rounds": 60, "early_stopping": 10})),
         )
     for symbol in ("AAA", "BBB"):
         db.execute(

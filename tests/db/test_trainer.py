@@ -17,7 +17,7 @@ from tests.db import lifecycle as toy
 
 Connection = psycopg.Connection[Any]
 # Fits for minutes unless stopped.
-ENDLESS = {"params": {"rounds": 200_000, "early_stopping": 200_000, "learning_rate": 0.0001}}
+ENDLESS = {"params": {"rounds": 100_000, "early_stopping": 100_000, "learning_rate": 0.0001}}
 
 
 @pytest.fixture
