@@ -115,7 +115,7 @@ with declared (
     (array[null], 'folds', 'integer', null, 2, false, null, 'training.max_folds', null, false, 'Walk-forward folds.'),
     (array[null], 'lookback', 'interval', null, null, false, null, null, null, true, 'How far back the set goes, counted from the end of the data.'),
     (array[null], 'embargo', 'interval', null, null, false, null, null, null, true, 'Time after the labels of a fold''s training rows before its test begins.'),
-    (array[null], 'weights', 'object', null, null, false, null, null, null, true, 'Sample weights: uniqueness (true or false), half_life (an interval), class (balanced).'),
+    (array[null], 'weights', 'object', null, null, false, null, null, null, true, 'Sample weights: uniqueness (true or false), half_life (an interval).'),
     (array[null], 'seed', 'integer', null, 0, false, 999999999, null, null, false, 'All randomness comes from it.'),
     (array[null], 'threads', 'integer', null, 0, false, null, 'training.max_threads', null, false, 'Cores of the trainer; 0: all.'),
     (array[null], 'min_rows', 'integer', null, 50, false, 1e9, null, null, false, 'Fewer rows are refused.'),
@@ -130,8 +130,7 @@ with declared (
     (array['search'], 'folds', 'integer', null, 1, false, 20, null, null, false, 'Folds before the first test fold on which trials are judged.'),
     (array['search'], 'space', 'object', null, null, false, null, null, null, true, 'Ranges by parameter: choices, or [float | log_float | int | log_int, low, high].'),
     (array['weights'], 'uniqueness', 'boolean', null, null, false, null, null, null, false, 'Rows weigh by how little their labels overlap.'),
-    (array['weights'], 'half_life', 'interval', null, null, false, null, null, null, true, 'Age at which a row weighs half.'),
-    (array['weights'], 'class', 'choice', 'classification', null, false, null, null, array['balanced'], true, 'Both classes weigh the same; scores are freed of it.')
+    (array['weights'], 'half_life', 'interval', null, null, false, null, null, null, true, 'Age at which a row weighs half.')
 )
 
 select
@@ -366,7 +365,7 @@ ml.training_parameters does not list them: AP420, AP421.';
 
 -- A model is looked at when it is written down.
 create or replace function ml._check_model() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_task text;
