@@ -360,7 +360,10 @@ def test_gates_decide(world: Connection, regime: str) -> None:
 
 @pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", None])
 def test_what_is_no_number_passes_no_gate(world: Connection, regime: str, odd: str | None) -> None:
-    metrics = {"auc": odd, "auc_low": odd, "log_loss": odd, "ece": odd, "baseline": {"log_loss": 1}}
+    metrics = {
+        **dict.fromkeys(("auc", "auc_low", "log_loss", "ece_beyond_chance"), odd),
+        "baseline": {"log_loss": 1},
+    }
     version = toy.register(world, regime=regime, metrics=metrics)
     verdicts = world.execute(
         "select passed, detail from ml.gate_report(%s) where against <> 'champion'", (version,)
