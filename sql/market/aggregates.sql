@@ -55,9 +55,7 @@ begin
         and a.attnum > 0 and not a.attisdropped;
     loop
         -- One refresher at a time; who comes second leaves the work to the first.
-        exit when not pg_catalog.pg_try_advisory_xact_lock(
-            pg_catalog.hashtextextended('market.' || name, 0)
-        );
+        exit when not ops._try_lock('market:' || name);
         -- A truncation of the source locks the source, then the marks: so do we.
         execute pg_catalog.format('lock table only %s in access share mode', v_source);
         -- A mark commits together with the rows it stands for, and whoever relies on a mark of

@@ -46,7 +46,7 @@ returns void
 language sql volatile parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $$
-    select pg_advisory_xact_lock(hashtextextended('ml:' || ml._key(model, symbol, regime), 0))
+    select ops._lock('ml:' || ml._key(model, symbol, regime))
 $$;
 comment on function ml._lock_key(text, text, text) is
 'Serialises what changes a line of versions, until the transaction ends.';

@@ -1,18 +1,6 @@
 -- Running schedules. A run writes its own row, committed before the work begins, so that the row
--- is there whatever becomes of the work. The advisory lock that says "still going" is the run's own
--- and belongs to the session: when the session dies, so does the claim.
-
-create or replace function ops._run_key(schedule text, run_id bigint default null)
-returns bigint
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select hashtextextended(
-        'ops.run:' || current_database() || ':' || schedule || coalesce(':' || run_id, ''), 0
-    )
-$$;
-comment on function ops._run_key(text, bigint) is
-'Key of the advisory lock that a run holds; without one, of that under which runs begin.';
+-- is there whatever becomes of the work. It names its session, by process and start: when
+-- the session dies, so does the claim.
 
 create or replace function ops._going(run ops.runs)
 returns boolean
@@ -21,11 +9,10 @@ set search_path = pg_catalog, pg_temp
 as $$
     select exists (
         select
-        from pg_locks l
-        join pg_stat_activity a on a.pid = l.pid
-        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-            and l.database = (select d.oid from pg_database d where d.datname = current_database())
-            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(run.schedule, run.run_id)
+        from pg_stat_activity a
+        where a.pid = run.backend_pid and a.datname = current_database()
+            -- (null to those who may not see it)
+            and coalesce(a.backend_start = run.backend_start, true)
             -- A run that is one statement: its session has not gone on to something else.
             and not coalesce(
                 run.call_started is not null
@@ -61,17 +48,23 @@ as $$
 declare
     v_running record;
     v_first boolean;
+    v_run_as name;
     v_timeout interval := ops.setting_interval('ops.run_timeout', interval '30 minutes');
 begin
-    select s.command into command from ops.schedules s where s.name = begin_run.schedule;
+    select s.command, s.run_as into command, v_run_as from ops.schedules s where s.name = begin_run.schedule;
     if not found then
         raise exception 'unknown schedule %', coalesce(quote_literal(schedule), 'null')
         using errcode = 'AP711', hint = format(
             'Schedules: %s.', (select string_agg(s.name, ', ' order by s.name) from ops.schedules s)
         );
     end if;
+    -- What a role wrote is run as that role and as no other: the delivered ones by any that may run one.
+    if v_run_as not in ('alphaplus_owner', session_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
+    end if;
     after_crash := false;
-    v_first := pg_try_advisory_xact_lock(ops._run_key(schedule));
+    v_first := ops._try_lock('ops.run:' || schedule);
     select r.run_id, r.started_at, r.backend_pid into v_running
     from ops.runs r
     where r.schedule = begin_run.schedule and r.status = 'running' and ops._going(r)
@@ -100,7 +93,7 @@ begin
     set status = 'failed', finished_at = at,
         detail = case
             when r.started_at < at - v_timeout then format('cancelled after %s', v_timeout)
-            else 'ended without a word: it failed or was cancelled, or its session was killed'
+            else 'its session ended before the run was recorded as finished: it failed, was cancelled or was killed'
         end,
         sqlstate = case when r.started_at < at - v_timeout then '57014' end
     where r.schedule = begin_run.schedule and r.status = 'running';
@@ -112,15 +105,14 @@ begin
         begin_run.call_started
     )
     returning runs.run_id into run_id;
-    perform pg_advisory_lock(ops._run_key(schedule, run_id));
 end
 $$;
 comment on function ops.begin_run(text, timestamptz, timestamptz) is
 'Claims a schedule for this session and writes its row in ops.runs; run_id is null, and the row
 says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
-after_crash: the run before ended without a word. For schedulers of one''s own; ops.run does it all.
+after_crash: the run before was never recorded as finished. For schedulers of one''s own; ops.run does it all.
 call_started: statement_timestamp() where the run is this one statement and over with it; null: over
-with ops.end_run or the session. Errors: AP711 unknown schedule.';
+with ops.end_run or the session. Errors: AP711 unknown schedule, AP722 another role''s schedule.';
 
 create or replace function ops.end_run(
     run_id bigint, status text, detail text default null, sqlstate text default null
@@ -141,12 +133,21 @@ begin
         raise exception 'run % is not running', coalesce(run_id::text, 'null')
         using errcode = 'AP712', hint = 'select * from ops.runs order by run_id desc limit 10';
     end if;
-    perform pg_advisory_unlock(ops._run_key(v_schedule, run_id));
 end
 $$;
 comment on function ops.end_run(bigint, text, text, text) is
 'Ends a run begun with ops.begin_run in this session: status succeeded or failed, with the error''s
 text and SQLSTATE. Errors: AP712 that run is not running.';
+
+create or replace function ops._note_that_it_commits(schedule text)
+returns void
+language sql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update ops.schedules s set commits = true where s.name = $1 and not s.commits
+$$;
+comment on function ops._note_that_it_commits(text) is
+'Notes that a schedule''s procedure commits, so that ops.run does not first try it where it cannot.';
 
 -- search_path: not pinned, because it commits.
 create or replace procedure ops.run(
@@ -163,9 +164,14 @@ declare
     v_message text;
     v_detail text;
     v_hint text;
-    -- Procedures that commit: an error cannot be caught around them, and EXECUTE cannot call them.
     v_commits boolean;
+    v_run_as name;
 begin
+    select s.run_as into v_run_as from ops.schedules s where s.name = run.schedule;
+    if v_run_as not in ('alphaplus_owner', current_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
+    end if;
     select b.run_id, b.command, b.after_crash
     into v_run_id, v_command, v_after_crash
     from ops.begin_run(schedule, at, pg_catalog.statement_timestamp()) b;
@@ -176,11 +182,12 @@ begin
         end if;
         return;
     end if;
-    v_commits := v_command in ('call market.refresh_aggregates()', 'call feature.refresh()');
+    select s.commits into v_commits from ops.schedules s where s.name = run.schedule;
 
-    -- A procedure that commits takes its error with it when it fails; after such a failure it runs
-    -- once within reach, so that the log gets the error's words, before it runs freely again.
-    if not v_commits or v_after_crash then
+    -- An error cannot be caught around a procedure that commits: it ends this call, and the next run
+    -- finds the row still running. That one therefore first tries the command where it cannot commit,
+    -- to get the error's words into the log.
+    if not coalesce(v_commits, false) or v_after_crash then
         begin
             execute v_command;
             v_done := true;
@@ -189,7 +196,9 @@ begin
                 v_sqlstate = returned_sqlstate, v_message = message_text,
                 v_detail = pg_exception_detail, v_hint = pg_exception_hint;
         end;
-        if v_commits and v_sqlstate = '2D000' then
+        if v_sqlstate = '2D000' then
+            -- It wanted to commit, which EXECUTE does not allow.
+            perform ops._note_that_it_commits(schedule);
             v_sqlstate := null;
             v_message := null;
             v_detail := null;
@@ -197,10 +206,13 @@ begin
         end if;
     end if;
     if not v_done and v_sqlstate is null then
-        case v_command
-            when 'call market.refresh_aggregates()' then call market.refresh_aggregates();
-            when 'call feature.refresh()' then call feature.refresh();
-        end case;
+        -- A CALL that is part of a procedure's text may commit, and EXECUTE may not: so the command
+        -- becomes the text of a procedure of this session's own.
+        execute pg_catalog.format(
+            'create or replace procedure pg_temp._run_command() language plpgsql as %L',
+            'begin ' || v_command || '; end'
+        );
+        call pg_temp._run_command();
     end if;
     perform ops.end_run(
         v_run_id, case when v_sqlstate is null then 'succeeded' else 'failed' end,
@@ -220,7 +232,8 @@ comment on procedure ops.run(text, timestamptz, boolean) is
 ops.runs says skipped). The row is committed before the work begins and ends as succeeded or failed
 with the error''s words and SQLSTATE; the error itself is passed on, as a warning where quiet. A
 procedure that commits as it goes and fails leaves a row that the next run marks as failed. Commits:
-call it outside a transaction block. Errors: AP711 unknown schedule, and those of the command.';
+call it outside a transaction block. Errors: AP711 unknown schedule, AP722 another role''s schedule, and
+those of the command.';
 
 create or replace function ops.due(at timestamptz default clock_timestamp())
 returns table (schedule text, due_at timestamptz, last_started_at timestamptz)
@@ -254,7 +267,10 @@ declare
     v_schedules text [];
     v_schedule text;
 begin
-    select pg_catalog.array_agg(d.schedule) into v_schedules from ops.due(at) d;
+    select pg_catalog.array_agg(d.schedule) into v_schedules
+    from ops.due(at) d
+    join ops.schedules s on s.name = d.schedule
+    where s.run_as in ('alphaplus_owner', session_user);
     foreach v_schedule in array coalesce(v_schedules, '{}') loop
         call ops.run(v_schedule, at, true);
     end loop;
@@ -262,4 +278,5 @@ end
 $$;
 comment on procedure ops.tick(timestamptz) is
 'For any scheduler in place of pg_cron (cron, systemd, Kubernetes; once a minute): runs what is due,
-each schedule once. A failing schedule is a warning and does not keep the others from running.';
+each schedule once: those delivered and the caller''s own (call it as each role that has some).
+A failing schedule is a warning and does not keep the others from running.';

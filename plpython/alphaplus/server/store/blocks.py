@@ -60,6 +60,14 @@ def _most(k: int) -> int:
     return max(1, READ_BYTES // (12 * k + 28))
 
 
+def stored(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
+    """What is stored and valid of [first, last], in pieces of ascending times; nothing is computed.
+
+    ``spec`` has set_id and k.
+    """
+    yield from _pieces(plpy, spec, symbol, first, last)
+
+
 def _pieces(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
     """What is stored of [first, last], each stretch of time once."""
     blocks = plpy.prepare(
@@ -258,9 +266,7 @@ def pack(plpy: Any, set_id: int, k: int, step: float, symbol: str) -> int:
     """Make the blocks that are missing of a set and symbol, each of what is stored without a hole
     of its stretch; how many. Whoever stores vectors of them waits until the transaction ends.
     """
-    lock = plpy.prepare(
-        "select pg_advisory_xact_lock(hashtextextended($1, 0))", ["text"]
-    )  # as feature.materialise has it
+    lock = plpy.prepare("select ops._lock($1)", ["text"])  # as feature.materialise has it
     plpy.execute(lock, [f"feature.materialise:{set_id}:{symbol}"])
     plan = plpy.prepare(
         f"select {_SECONDS.format('m.since')} as since, {_SECONDS.format('m.through')} as through"
