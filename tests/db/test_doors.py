@@ -276,3 +276,76 @@ def test_a_reader_holds_nobody_up(db: Connection, connect_as: Connect) -> None:
         assert db.execute("select ops._try_lock('ml:z')").fetchone() == (False,)
     assert db.execute("select ops._try_lock('ml:z')").fetchone() == (True,)
     assert db.execute("show lock_timeout").fetchone() == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("market.keep_rows", '{"trades": 5}'),
+        ("market.keep_rows", '{"trades": "5"}'),
+        ("market.keep_rows", '{"trades": "-10 days"}'),
+        ("market.keep_rows", '{"trades": "5 seconds"}'),
+        ("market.keep_rows", '{"no_such": "90 days"}'),
+        ("market.keep_rows", '"90 days"'),
+        ("ml.cache_bytes", "1.5"),
+        ("ml.cache_bytes", "-1"),
+        ("ml.cache_bytes", '"1 GB"'),
+        ("training.lease_timeout", '"-1 second"'),
+        ("training.lease_timeout", '"0"'),
+        ("training.lease_timeout", "30"),
+        ("training.max_attempts", "0"),
+        ("ops.run_timeout", '"0 seconds"'),
+        ("ops.keep_runs", '"-30 days"'),
+        ("ops.queue_lag", '"soon"'),
+        ("ops.dirty_buckets", "1e400"),
+        ("ml.keep_base_rates", '"-1 day"'),
+    ],
+)
+def test_a_setting_is_refused_when_it_is_set(
+    db_module: Connection, connect_as: Connect, name: str, value: str
+) -> None:
+    """By the function and by hand alike; the old value stays."""
+    conn = connect_as("alphaplus_operator", db_module.info.dbname)
+    before = conn.execute("select value from ops.settings where name = %s", (name,)).fetchone()
+    for statement in (
+        "update ops.settings set value = %(v)s where name = %(n)s",
+        "select ops.set_setting(%(n)s, %(v)s)",
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            conn.execute(statement, {"n": name, "v": value})  # type: ignore[call-overload]
+        assert refused.value.sqlstate in ("AP702", "AP724")
+    after = conn.execute("select value from ops.settings where name = %s", (name,)).fetchone()
+    assert after == before
+    assert conn.execute("select count(*) > 5 from ops.health").fetchone() == (True,)
+
+
+def test_rows_of_today_are_not_dropped(db_module: Connection) -> None:
+    for time in ("now()", "'infinity'", "now() + interval '10 days'", "null"):
+        with pytest.raises(psycopg.Error) as refused:
+            db_module.execute(f"call market.drop_rows('trades', {time})")  # type: ignore[call-overload]
+        assert refused.value.sqlstate == "AP725"
+
+
+def test_idle_readers_and_endless_statements_end(
+    db_module: Connection, connect_as: Connect
+) -> None:
+    """The limits of each role, and that some connections are kept for the operator."""
+    limits = {}
+    for role in ("reader", "app", "operator", "loader", "trainer"):
+        row = (
+            connect_as(f"alphaplus_{role}", db_module.info.dbname)
+            .execute(
+                "select current_setting('statement_timeout'),"
+                " current_setting('idle_in_transaction_session_timeout'),"
+                " pg_has_role('pg_use_reserved_connections', 'usage')"
+            )
+            .fetchone()
+        )
+        limits[role] = row
+    assert limits == {
+        "reader": ("15min", "10min", False),
+        "app": ("5min", "5min", False),
+        "operator": ("0", "0", True),
+        "loader": ("0", "0", False),
+        "trainer": ("0", "0", False),
+    }
