@@ -239,8 +239,8 @@ end
 $$;
 
 create or replace function ml._base_rate_of(
-    task text, kind text, horizon double precision, params jsonb, symbol text,
-    step double precision, as_of double precision, window_length double precision
+    task text, kind text, horizon bigint, params jsonb, symbol text, step bigint, as_of bigint,
+    window_length bigint
 )
 returns double precision
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -256,10 +256,8 @@ returns double precision
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select ml._base_rate_of(
-        l.task, l.kind, date_part('epoch', l.horizon), l.params, $2, date_part('epoch', $3),
-        date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part(
-            'epoch',
+        l.task, l.kind, ops._micros(l.horizon), l.params, $2, ops._micros($3), ops._micros($4),
+        ops._micros(
             greatest(ops.setting_interval('ml.base_rate_window', interval '7 days'), l.horizon * 20)
         )
     )
