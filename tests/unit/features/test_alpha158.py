@@ -27,6 +27,6 @@ def test_every_factor_is_its_definition(shared_data: Path) -> None:
         "vma_20": v.rolling(20).mean() / (v + 1e-12),
     }
     values = alpha158.compute(series.Bars(**channels))
-    for column, (name, _, _, needs) in zip(values.T, alpha158.FACTORS, strict=True):
+    for column, (name, _, _, needs, _) in zip(values.T, alpha158.FACTORS, strict=True):
         assert int(np.isnan(column).sum()) == needs - 1, name
         np.testing.assert_allclose(column, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)

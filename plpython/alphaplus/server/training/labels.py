@@ -61,9 +61,10 @@ class Label(ABC):
         given: Any = json.loads(params or "{}")
         if not isinstance(given, dict):
             raise LabelError(f"the parameters of a label are a JSON object, not {given!r}")
-        if unknown := sorted(set(given) - set(chosen.PARAMS)):
-            known = ", ".join(chosen.PARAMS) or "none"
-            raise LabelError(f"labels of kind {kind} have no parameter {unknown[0]!r}; {known}")
+        # A parameter of another kind is passed over: rows may be declared alike.
+        known = {name for other in KINDS.values() for name in other.PARAMS}
+        if unknown := sorted(set(given) - known):
+            raise LabelError(f"unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
         values = {}
         for name, param in chosen.PARAMS.items():
             value = given.get(name, param.default)
