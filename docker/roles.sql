@@ -16,7 +16,8 @@ begin
     end loop;
 end
 $$;
--- Whose rights users' SELECTs run with: the reader's, and nobody logs in as it.
+-- Whose rights users' SELECTs run with: those to read the rows of a moment (sql/market/now.sql) and
+-- nothing else. Nobody logs in as it.
 do $$
 begin
     if not exists (select from pg_catalog.pg_roles r where r.rolname = 'alphaplus_select') then
@@ -24,8 +25,9 @@ begin
     end if;
 end
 $$;
-grant alphaplus_reader to alphaplus_select;
-comment on role alphaplus_select is 'Owns the functions that run users'' SELECTs; has the reader''s rights.';
+revoke alphaplus_reader from alphaplus_select;
+comment on role alphaplus_select is
+'Owns the functions that run users'' SELECTs; reads rows as known at the moment asked for, and no table.';
 comment on role alphaplus_owner is 'Owns every object of AlphaPlus; migrations run as it.';
 comment on role alphaplus_loader is 'Loads market data.';
 comment on role alphaplus_trainer is 'Claims training jobs and reports versions; cannot promote.';

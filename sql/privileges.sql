@@ -15,7 +15,9 @@
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
--- The trainer has no right on any table but the queue's; its doors are the functions listed.
+-- The trainer has no right on any table but the queue's and Optuna's; its doors are the functions
+-- listed. No login role may create anything but temporary tables: what a role could create, whoever
+-- restores a backup would run.
 do $$
 declare
     v_schemas constant text [] := array[
@@ -31,22 +33,24 @@ declare
     ];
     -- Writing functions that the app may call.
     v_app constant text [] := array[
-        'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
+        'ml.record_prediction', 'ml.warm'
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack'
+        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch',
+        'ops._note_that_it_commits'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
     v_apart constant jsonb := '{
         "feature._set_rows": "alphaplus_select", "feature._set_columns": "alphaplus_select",
-        "feature._copy_vectors": "alphaplus_copy"
+        "feature._copy_vectors": "alphaplus_copy",
+        "regime._copy_blocks": "alphaplus_copy"
     }';
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'
+        'market.refresh_aggregates', 'market.refresh_aggregate'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
@@ -59,6 +63,7 @@ declare
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
+        'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions'
     ];
@@ -196,10 +201,21 @@ begin
         );
     end loop;
 
-    -- The copier of vectors: nothing but that.
-    grant usage on schema feature to alphaplus_copy, alphaplus_select;
+    -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
+    grant usage on schema public, market to alphaplus_select;
+    select string_agg(p.oid::regprocedure::text, ', ')
+    into v_list
+    from pg_catalog.pg_proc p
+    where p.pronamespace = 'market'::regnamespace and p.prosecdef and p.proname like '\_%\_now';
+    execute format('grant execute on routine %s to alphaplus_select', v_list);
+
+    -- The copier of vectors and of regimes: nothing but that.
+    grant usage on schema feature to alphaplus_copy;
     grant insert on feature.vectors to alphaplus_copy;
     grant execute on function feature._copy_vectors to alphaplus_owner;
+    grant usage on schema regime to alphaplus_copy;
+    grant insert on regime.blocks to alphaplus_copy;
+    grant execute on function regime._copy_blocks to alphaplus_owner;
 
     execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
     grant execute on function feature._set_columns to alphaplus_owner;
@@ -217,6 +233,17 @@ begin
     end if;
 
     -- The operator, the app, the loader and the trainer, by name.
+    select string_agg(x.name, ', ' order by x.name) into v_list
+    from unnest(v_operator || v_app || v_loader || v_trainer) x (name)
+    where not exists (
+        select from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname || '.' || p.proname = x.name
+    );
+    if v_list is not null then
+        raise exception 'sql/privileges.sql names functions that are not there: %', v_list
+        using errcode = 'AP800', hint = 'Take them out of its lists, or define them under sql/.';
+    end if;
     for v_item in
         select
             p.oid::regprocedure::text as identity,
@@ -244,5 +271,12 @@ begin
     grant select, insert, update, delete on all tables in schema procrastinate to alphaplus_trainer;
     grant usage on all sequences in schema procrastinate to alphaplus_trainer;
     grant execute on all routines in schema procrastinate to alphaplus_trainer;
+
+    -- Optuna's tables are the owner's, the rows in them the trainer's.
+    revoke all on schema optuna from public, alphaplus_trainer;
+    revoke all on all tables in schema optuna from public, alphaplus_trainer;
+    grant usage on schema optuna to alphaplus_trainer;
+    grant select, insert, update, delete on all tables in schema optuna to alphaplus_trainer;
+    grant usage on all sequences in schema optuna to alphaplus_trainer;
 end
 $$;

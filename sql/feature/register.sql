@@ -232,23 +232,3 @@ as $$
     from pg_proc p
     group by p.proname
 $$;
-
--- The statement that evaluates a user's query at many times ($2): one row a time, the vector or
--- null. In the query each market table is read in [_alphaplus.start, _alphaplus.t) already. newest:
--- which of several newest rows of one time is meant.
-create or replace function feature._set_statement(query text, features text [], newest text [])
-returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-as $$
-    select format(
-        'select _alphaplus.at, q.v from (select a as at, ops._at(a) as t,'
-        ' ops._at(a - $3) as start, ops._at($5) as stop from unnest($2) as a) as _alphaplus'
-        ' left join lateral (select array[%s] as v from (%s' || E'\n' || ') as u'
-        ' where u.ts >= ops._at(_alphaplus.at - $4) and u.ts < _alphaplus.t'
-        ' order by u.ts desc, %s limit 1) q on true',
-        (
-            select string_agg(format('u.%I::float8', f.name), ', ' order by f.place)
-            from unnest($2) with ordinality as f (name, place)
-        ), $1, array_to_string($3, ', ')
-    )
-$$;

@@ -27,10 +27,20 @@ create or replace function feature._retired(s feature.sets) returns boolean
 language sql immutable parallel safe
 return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
 
--- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql) and
--- run with the reader's rights, whoever calls: a set reads what everybody may read. STABLE, so nothing that
--- they execute may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: of
--- the given times those at which the set has a row, with its vector, nulls where not knowable; back:
+-- The moment that a user's SELECT is run for; kept in Python, out of the reach of SQL.
+create or replace function feature._moment()
+returns table (symbol text, start bigint, as_of bigint, until bigint)
+language plpython3u stable parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.sets import user
+    return [user.moment(plpy, GD)]
+$python$;
+
+-- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql), which
+-- reads the rows of that moment and nothing else, whoever calls. STABLE, so nothing that they execute
+-- may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: of the given
+-- times those at which the set has a row, with its vector, nulls where not knowable; back:
 -- microseconds of history; stop: for the audit, rows that happened up to then are in reach too.
 create or replace function feature._set_rows(
     set_id integer, symbol text, times bigint [], back bigint, stop bigint
@@ -53,7 +63,7 @@ set timezone = 'UTC'
 set datestyle = 'ISO, MDY'
 as $python$
     from alphaplus.server.sets import user
-    return user.columns(plpy, query)
+    return user.columns(plpy, GD, query)
 $python$;
 
 create or replace function feature._create_set(
@@ -163,15 +173,3 @@ end
 $$;
 comment on function feature.drop_set(text, integer) is
 'Drops a set made by feature.create_set, or one version of it, with its stored vectors; returns how many versions. Errors: AP202 unknown set, AP206 it is in use by a model, or part of this house.';
-
--- A set that has vectors cannot be deleted (feature.vectors has no foreign key).
-create or replace function feature._keep_sets() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if exists (select from feature.vectors v where v.set_id = old.set_id) then
-        raise exception 'feature set % has vectors', quote_literal(old.name)
-        using errcode = 'AP206', hint = 'Delete them first, or call feature.drop_set.';
-    end if;
-    return old;
-end
-$$;

@@ -23,24 +23,3 @@ as $python$
     from alphaplus.server.serving.score import attention
     return attention(plpy, GD, version_id, features)
 $python$;
-
--- For the registry.
-create or replace function ml._check_onnx(artifact bytea) returns void
-language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
-as $python$
-    from alphaplus.server.serving import onnx
-    onnx.refuse(plpy, artifact)
-$python$;
-
-create or replace function ml._check_lightgbm(artifact bytea) returns void
-language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
-as $python$
-    from alphaplus.server.serving import lightgbm_text
-    try:
-        lightgbm_text.check(artifact)
-    except ValueError as error:
-        plpy.error(
-            "the artifact is no sound LightGBM text model", sqlstate="AP411", detail=str(error),
-            hint="Use Booster.model_to_string().",
-        )
-$python$;

@@ -2,68 +2,6 @@
 -- A pointer is a row, so promotion obeys the transaction it is in, and every session's next
 -- statement sees it.
 
-create or replace function ml._max_artifact_bytes()
-returns bigint
-language sql stable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select (ml._setting('registry.max_artifact_bytes', '67108864') #>> '{}')::bigint
-$$;
-comment on function ml._max_artifact_bytes() is 'Largest artifact that is registered, in bytes.';
-
-create or replace function ml._check_artifact(artifact bytea, format text, feature_count integer)
-returns void
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_head bytea := substr(artifact, 1, 4096);
-    v_text text;
-    v_inputs integer;
-begin
-    if octet_length(artifact) = 0 then
-        raise exception 'the artifact is empty'
-        using errcode = 'AP411', hint = 'Send LightGBM''s text model, or ONNX.';
-    end if;
-    if get_byte(artifact, 0) = 128 or substr(artifact, 1, 2) in ('PK'::bytea, '\x1f8b'::bytea) then
-        raise exception 'the artifact looks like a pickle or an archive'
-        using errcode = 'AP411', detail = 'The server reads no format that can carry code.',
-            hint = 'Export to LightGBM''s text model or to ONNX.';
-    end if;
-    if format = 'lightgbm' then
-        begin
-            v_text := convert_from(v_head, 'UTF8');
-        exception when character_not_in_repertoire or untranslatable_character then
-            v_text := '';
-        end;
-        if v_text !~ '^tree\nversion=v\d+\n' then
-            raise exception 'the artifact is no LightGBM text model'
-            using errcode = 'AP411', hint = 'Use Booster.model_to_string().';
-        end if;
-        v_inputs := substring(v_text from 'max_feature_idx=(\d+)')::integer + 1;
-        if v_inputs is distinct from feature_count then
-            raise exception 'the artifact takes % features, the feature set has %',
-                v_inputs, feature_count
-            using errcode = 'AP412',
-                hint = 'Train on the features of the set, all of them and in their order.';
-        end if;
-        perform ml._check_lightgbm(artifact);
-    elsif format = 'onnx' then
-        -- ModelProto's first field is ir_version, a varint.
-        if get_byte(artifact, 0) <> 8 then
-            raise exception 'the artifact is no ONNX model'
-            using errcode = 'AP411', hint = 'Send what onnx''s SerializeToString() gives.';
-        end if;
-        perform ml._check_onnx(artifact);
-    else
-        raise exception 'unknown artifact format %', format
-        using errcode = 'AP411', hint = 'Formats: lightgbm, onnx.';
-    end if;
-end
-$$;
-comment on function ml._check_artifact(bytea, text, integer) is
-'Refuses what is no sound LightGBM text model (of that many features) or ONNX: AP411, AP412.';
-
 create or replace function ml._register(
     model text,
     symbol text,
@@ -114,7 +52,6 @@ begin
             detail = format('Expected %s, got %s.', v_set.features, v_features),
             hint = 'Train on the features of the set, all of them and in their order.';
     end if;
-    perform ml._check_artifact(artifact, version ->> 'format', cardinality(v_set.features));
     select string_agg(k, ', ')
     into v_missing
     from unnest(array[
@@ -126,6 +63,9 @@ begin
         raise exception 'the version lacks %', v_missing
         using errcode = 'AP415', hint = 'A trainer of this release sends them all.';
     end if;
+    perform ml._check_artifact(
+        artifact, version ->> 'format', version -> 'spec', v_set.features, v_label.task
+    );
 
     perform ml._lock_key(model, symbol, regime);
     insert into ml.model_versions (

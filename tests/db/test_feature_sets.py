@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 from alphaplus.trainer import data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -234,29 +234,115 @@ def test_how_it_is_written_does_not_matter(market: Conn, query: str) -> None:
     market.execute("select feature.drop_set('written')")
 
 
-def test_a_select_runs_with_the_reader_s_rights_whoever_stores(market: Conn) -> None:
-    """Past the check (a row written by hand), it still cannot read the owner's or write."""
-    create(market, "past", f"select ts, bid_sizes[1] as b {BOOKS}")
-    past = {
-        "(select count(artifact) from ml.model_versions)": "permission denied",
-        "length(pg_read_file('/etc/passwd'))": "permission denied",
-        "(with x as (delete from feature.pending returning 1) select count(*) from x)": "WITH clause",
-        "(select 1 from feature.create_set('x', 'y', '1 hour'))": "permission denied",
-    }
-    for number, (expression, words) in enumerate(past.items(), 2):
+# What a SELECT would read that escaped the check. In each, the parser sees another text than the server
+# (a no-break space is a blank to one and a letter to the other), or the row was written by hand.
+ESCAPES = {
+    "the future": '(select max(t.price) from market."trades" t)',
+    "the future by its history": "(select count(*) from market.trades_history)",
+    "the future by the function": "(select count(*) from market._trades_known('AAAUSDT', '-infinity', 'infinity'))",
+    "another moment": "(select count(*) from feature._moment())",
+    "another table": "(select count(*) from ml.predictions)",
+    "the artifacts": "(select count(artifact) from ml.model_versions)",
+    "a file": "length(pg_read_file('/etc/passwd'))",
+    "a chunk": "(select count(*) from only CHUNK)",
+    "vectors": "(select count(*) from feature.vectors)",
+    "sets": "(select count(*) from feature.sets)",
+    "settings": "(select count(*) from ops.settings)",
+    "passwords": "(select count(*) from pg_catalog.pg_authid)",
+    "statistics": "(select count(*) from pg_catalog.pg_statistic)",
+    "by a name": "length(query_to_xml('select * from market.trades', true, false, '')::text)",
+    "a function of ours": "(select 1 from feature.create_set('x', 'y', '1 hour'))",
+    "features": "(select count(*) from feature.liquidation('AAAUSDT'))",
+    "another role": "length(set_config('role', 'alphaplus_owner', false))",
+    "a large object": "(select count(*) from pg_catalog.pg_largeobject)",
+}
+
+
+@pytest.mark.parametrize("what", ESCAPES)
+def test_a_select_reaches_nothing_but_its_moment(market: Conn, what: str) -> None:
+    """Past the check, whoever computes and whoever stores."""
+    nbsp = "\u00a0"
+    chunk = market.execute(
+        "select min(c::text) from public.show_chunks('market.trades') c"
+    ).fetchone()
+    assert chunk is not None
+    expression = ESCAPES[what].replace("CHUNK", chunk[0])
+    hidden = (
+        f'select q.ts, not{nbsp}$T$ + {expression} as p from (select ts, 0 as "not{nbsp}$t$"'
+        f" from market.order_book_snapshots) q -- $T$ as p from (select ts, 0 as x {BOOKS} group by ts) q\n"
+    )
+    plain_ = f"select ts, {expression} as p {BOOKS}"
+    market.execute("delete from feature.sets where name = 'past'")
+    # (quoted, a table is rewritten like any other where the parser sees it)
+    for number, query in enumerate((hidden, plain_)[: 1 if what == "the future" else 2], 1):
         market.execute(
             "insert into feature.sets (name, version, features, definition, kind, lookback, sha256)"
             " values ('past', %s, '{p}', %s, 'select', '1 hour', '')",
-            (number, f"select ts, {expression} as p {BOOKS}"),
+            (number, query),
         )
         for statement in (
-            "select feature.vector('past', %s, %s)",
-            "call feature.materialise('past', %s, %s, '2100-01-01')",
+            "select feature.vector('past', %s, %s) where %s is not null",
+            "call feature.materialise('past', %s, %s, %s)",
+            "select * from feature.audit_lookahead('past', %s, %s, %s)",
         ):
             with pytest.raises(psycopg.Error) as denied:
-                market.execute(statement, (SYMBOL, at(120)))
-            assert words in str(denied.value), denied.value
-    market.execute("select feature.drop_set('past')")
+                market.execute(statement, (SYMBOL, at(120), at(123)))
+            assert any(
+                words in str(denied.value)
+                for words in ("permission denied", "cannot set parameter", "out of range")
+            ), denied.value
+    market.execute("delete from feature.sets where name = 'past'")
+
+
+def test_the_case_of_the_no_break_space(market: Conn) -> None:
+    """Whether the check takes it or not, no vector of it is to be had (case S3)."""
+    nbsp = "\u00a0"
+    query = (
+        f"select q.ts, not{nbsp}$T$ + (select max(t.price) from market.trades t where"
+        " t.symbol = 'BBBUSDT' and t.ts > '2020-01-01') + (select count(*) from ml.predictions) as f"
+        f' from (select ts, 0 as "not{nbsp}$t$" from market.candles union all select'
+        f" '{at(119)}', 0) q -- $T$ as f from (select ts, 0 as x from market.trades group by ts) q\n"
+    )
+    with pytest.raises(psycopg.Error):
+        create(market, "leak", query, "1 day", grid="1 day")
+        market.execute("select feature.vector('leak', %s, %s)", (SYMBOL, at(120)))
+    market.execute("select feature.drop_set(name) from feature.sets where name = 'leak'")
+
+
+def test_the_rows_of_a_moment_are_nobody_s_to_ask_for(
+    market: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    for role in ("reader", "app", "operator", "loader", "trainer"):
+        conn = connect_as(f"alphaplus_{role}", market.info.dbname)
+        for statement in (
+            "select * from market._trades_now()",
+            "select * from feature._moment()",
+            "select * from feature._set_columns('select 1')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(statement)  # type: ignore[call-overload]
+    with pytest.raises(psycopg.Error) as error:
+        market.execute("select * from market._trades_now()")
+    assert error.value.sqlstate == "AP721"
+    conn = connect_as("alphaplus_reader", market.info.dbname)
+    with pytest.raises(psycopg.Error) as error:
+        conn.execute("select * from feature._set_rows(1, 'AAAUSDT', '{0}', 1, null)")
+    assert error.value.sqlstate == "AP202"
+
+
+def test_the_select_s_role_reads_no_table(market: Conn) -> None:
+    """But PostgreSQL's and the extensions' own, which are everybody's."""
+    rows = market.execute(
+        "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname = any(%s)"
+        " and has_any_column_privilege('alphaplus_select', c.oid, 'select, insert, update')"
+        " union all select p.oid::regprocedure::text from pg_proc p join pg_namespace n"
+        " on n.oid = p.pronamespace where n.nspname = any(%s)"
+        " and has_function_privilege('alphaplus_select', p.oid, 'execute')"
+        " and p.proowner <> 'alphaplus_select'::regrole and p.proname not like '\\_%%\\_now'",
+        (applied := [*applier.SCHEMAS, "procrastinate", "optuna"], applied),
+    ).fetchall()
+    assert rows == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def checked(db_module: Conn) -> Iterator[Conn]:
         create table cron.job_run_details (end_time timestamptz);
         create function cron.schedule(text, text, text) returns bigint language sql return 1;
         create function cron.unschedule(text) returns boolean language sql return true;
+        -- ops.run makes it when it runs
+        create procedure pg_temp._run_command() language plpgsql as 'begin end';
         """
     )
     stub = db_module.execute("select to_regproc('regime.classify')").fetchone() == (None,)
@@ -136,7 +138,8 @@ def test_definer_functions_are_pinned_and_nobody_elses(db_module: Conn) -> None:
             and (
                 p.proowner <> case
                     when p.proname in ('_set_rows', '_set_columns') then 'alphaplus_select'::regrole
-                    when p.proname = '_copy_vectors' then 'alphaplus_copy'::regrole
+                    when p.proname in ('_copy_vectors', '_copy_blocks')
+                        then 'alphaplus_copy'::regrole
                     else 'alphaplus_owner'::regrole end
                 or not exists (
                     select from unnest(p.proconfig) as c (setting)

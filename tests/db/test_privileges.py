@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from psycopg.types.json import Jsonb
 from tests.conftest import Server
 from tests.db import lifecycle as toy
 
+ROOT = Path(__file__).resolve().parents[2]
 Connection = psycopg.Connection[Any]
 Connect = Callable[[str, str], Connection]
 SCHEMAS = ["ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics"]
@@ -52,6 +54,7 @@ APART = {
     "feature._set_rows": "alphaplus_select",
     "feature._set_columns": "alphaplus_select",
     "feature._copy_vectors": "alphaplus_copy",
+    "regime._copy_blocks": "alphaplus_copy",
 }
 # Who inserts, updates and deletes where; in every other table nobody, but functions with the owner's
 # rights. Adding a line is a decision: no text that somebody executes may be in such a table.
@@ -73,6 +76,9 @@ WRITTEN = {
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
     "feature.pending": OPERATOR,
+    "regime.mappings": OPERATOR,
+    "regime.thresholds": OPERATOR,
+    "regime.classifiers": OPERATOR,
     "ops.settings": OPERATOR,
     "ops.schedules": OPERATOR,
     "ml.labels": OPERATOR,
@@ -225,7 +231,13 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
-            stores = ("feature._store", "feature._store_at", "feature._pack")
+            stores = (
+                "feature._store",
+                "feature._store_at",
+                "feature._pack",
+                "regime._refresh_batch",
+                "ops._note_that_it_commits",
+            )
             allowed = not (definer and helper) or name in stores
         if not allowed:
             wrong.append((role, identity))
@@ -390,7 +402,7 @@ def test_connections_are_encrypted(server: Server, world: Connection, role: str)
 
 
 def test_applying_again_changes_no_right(db_module: Connection, server: Server) -> None:
-    from alphaplus.loaders import db as applier
+    from alphaplus import migrations as applier
 
     query = (
         "select n.nspname, p.oid::regprocedure::text, array(select x::text from unnest(p.proacl) x order by 1),"
@@ -406,3 +418,10 @@ def test_applying_again_changes_no_right(db_module: Connection, server: Server) 
     toys = ("ml.training_set", "ml._training_bytes")
     assert [r for r in before if not r[1].startswith(toys) and kept.get(r[1]) != r] == []
     assert db_module.execute("select * from ops.logic order by 1, 2").fetchall() == logic
+
+
+def test_rights_on_functions_that_are_not_there_are_refused(db: Connection) -> None:
+    text = (ROOT / "sql" / "privileges.sql").read_text()
+    with pytest.raises(psycopg.Error, match=r"not there: ml\.no_such_function") as caught:
+        db.execute(text.replace("'ml.record_prediction',", "'ml.no_such_function',"))
+    assert caught.value.diag.sqlstate == "AP800"

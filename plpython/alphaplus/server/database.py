@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000
+KEPT = 200  # users' sets, and their statements, that a backend keeps
 _KEY = "alphaplus.database"
 
 
@@ -20,10 +21,13 @@ class Database:
     def __init__(self, plpy: Any) -> None:
         self.plpy = plpy
         self._plans: dict[tuple[str, Sequence[str]], Any] = {}
-        # Users' feature sets by definition, as families: a set never changes.
+        # Of users' feature sets (they never change): by definition the family, by id the set that
+        # was asked for and the statement that evaluates it; and the moment it is evaluated at:
+        # symbol, start, as_of and, of an audit, until, where no SQL can reach it.
         self.sets: dict[str, Any] = {}
-        # Statements that run users' sets, and the sets' grids, by set and whether it looks ahead.
-        self.statements: dict[tuple[int, bool], tuple[str, int]] = {}
+        self.sets_asked: dict[int, Any] = {}
+        self.statements: dict[int, str] = {}
+        self.moment: tuple[str, int, int, int | None] | None = None
 
     @classmethod
     def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:
@@ -48,6 +52,14 @@ class Database:
     def cursor(self, query: str, kinds: Sequence[str], values: Sequence[Any]) -> Any:
         """The same, fetched row by row."""
         return self.plpy.cursor(self.plan(query, kinds), list(values))
+
+
+def keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put into a dictionary that keeps the newest :data:`KEPT` entries."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
 
 
 def micros(*times: int) -> list[int]:

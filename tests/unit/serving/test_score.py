@@ -147,7 +147,7 @@ def test_onnx_that_reaches_outside_itself_is_refused() -> None:
         [constant], "b", [], [helper.make_tensor_value_info("w", TensorProto.FLOAT, [2])]
     )
     chosen = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    with pytest.raises(OnnxError, match="external data"):
+    with pytest.raises(OnnxError, match="subgraph"):
         Session(model(chosen).SerializeToString(), SPEC)
 
 
@@ -162,7 +162,7 @@ def test_onnx_with_field_numbers_that_readers_cut_is_refused() -> None:
     tensor += b"\xea\x80\x80\x80\x10" + bytes([len(entry)]) + entry
     tensor += b"\xf0\x80\x80\x80\x10\x01"
     good = model(helper.make_node("Add", ["x", "w"], ["y"])).SerializeToString()
-    with pytest.raises(OnnxError, match="too large"):
+    with pytest.raises(OnnxError, match="no ONNX model"):
         check(good + field(7, field(5, tensor)))
 
 

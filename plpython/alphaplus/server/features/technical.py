@@ -27,7 +27,7 @@ from alphaplus.server import database
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute, incremental
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
-from alphaplus.server.features.series import MAX_AGE, Bars, Stretch, begin, series_matrix
+from alphaplus.server.features.series import Bars, Stretch, begin, series_matrix
 from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.types import DAY, HOUR, MINUTE, Floats, Mask, Times
 

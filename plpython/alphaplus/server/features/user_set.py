@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from alphaplus.server.database import Database, micros
+from alphaplus.server.database import Database, keep, micros
 from alphaplus.server.features.family import Family, Feature, Keep
 from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.types import Floats, Times
 
 PREFIX = "select:"
-AT_ONCE = 2000  # grid times in one statement
+AT_ONCE = 2000  # grid times in one call
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ def values(
 ) -> Floats:
     """The set at ascending grid times: (n, k), NaN where not knowable.
 
-    The SELECT runs in ``feature._set_rows``, which may read but not write, whoever calls.
+    The SELECT runs in ``feature._set_rows``, with the rights of alphaplus_select, whoever calls.
 
     Args:
         lookback: another lookback than the set's, in microseconds.
         until: beside what was known then, look at the rows that happened from each grid time up
             to that time (for the audit).
     """
+    keep(db.sets_asked, chosen.set_id, chosen)
     query = "select at, vector from feature._set_rows($1, $2, $3, $4, $5)"
     kinds = ("int4", "text", "int8[]", "int8", "int8")
     out = np.full((len(grid), len(chosen.features)), np.nan)
@@ -81,8 +82,8 @@ def family(db: Database, definition: str) -> Family:
     """The set behind ``select:<set_id>`` as a family."""
     chosen = of_definition(db, definition)
 
-    def read(reader: MarketReader, grid: Times, keep: Keep | None) -> Floats:
-        del keep
+    def read(reader: MarketReader, grid: Times, runs: Keep | None) -> Floats:
+        del runs
         # The audit of warm-up asks what is known when the data begin later.
         back = None if reader.floor is None else int(grid[0]) - reader.floor
         return values(reader.db, chosen, reader.symbol, grid, lookback=back)

@@ -17,12 +17,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from alphaplus.server import interrupts
 from alphaplus.server.serving import lightgbm_text
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1
 RAW, CONTRIBUTIONS = 1, 3
 _PARAMETERS = b"num_threads=1"
+# Rows of one call, between which a cancel is looked for.
+_ROWS = 4096
 
 _library: ctypes.CDLL | None = None
 
@@ -122,6 +125,12 @@ class Booster:
         import numpy as np
 
         out = np.empty(len(rows))
+        for at in range(0, len(rows), _ROWS):
+            interrupts.process()
+            self._many(rows[at : at + _ROWS], out[at : at + _ROWS])
+        return out
+
+    def _many(self, rows: Any, out: Any) -> None:
         length = ctypes.c_int64()
         _check(
             library().LGBM_BoosterPredictForMat(
@@ -139,7 +148,6 @@ class Booster:
                 ctypes.c_void_p(out.ctypes.data),
             )
         )
-        return out
 
     def contributions(self, row: Sequence[float]) -> list[float]:
         """SHAP values of one row of the raw score, the expected raw score last."""

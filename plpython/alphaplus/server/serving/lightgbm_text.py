@@ -30,8 +30,16 @@ _OTHERS = {
 _NEEDED = ("split_feature", "threshold", "decision_type", "left_child", "right_child")
 
 
-def check(content: bytes) -> None:
+# Of a tree's levels: explaining a prediction goes down them by recursion.
+MOST_DEPTH = 256
+
+
+def check(content: bytes, width: int | None = None) -> None:
     """Refuse a text that the library could not read safely.
+
+    Args:
+        content: the text.
+        width: how many features it has to take; None: any number.
 
     Raises:
         ValueError: what is wrong with it.
@@ -50,6 +58,8 @@ def check(content: bytes) -> None:
     features = _one(head, "max_feature_idx") + 1
     if not 0 < features <= _MOST:
         raise ValueError("max_feature_idx")
+    if width is not None and features != width:
+        raise ValueError(f"it takes {features} features, not {width}")
     for size in _integers(head.get("tree_sizes", b"")):
         block = content[begin : begin + max(size, 0)]
         if not block.startswith(b"Tree=") or not block.endswith(b"\n\n"):
@@ -62,6 +72,19 @@ def check(content: bytes) -> None:
         begin += size
     if not content.startswith(b"end of trees\n", begin):
         raise ValueError("it does not end where tree_sizes says")
+
+
+def refuse(plpy: Any, content: bytes, width: int) -> None:
+    """:func:`check` for the registry (SQLSTATE AP411)."""
+    try:
+        check(content, width)
+    except ValueError as error:
+        plpy.error(
+            "the artifact is no sound LightGBM text model",
+            sqlstate="AP411",
+            detail=str(error),
+            hint="Use Booster.model_to_string().",
+        )
 
 
 def _lines(block: bytes, *, every: bool = False) -> dict[str, bytes]:
@@ -121,8 +144,8 @@ def _tree(lines: dict[str, bytes], features: int) -> None:
                 raise ValueError(f"{len(found)} numbers in {key}, {many} are needed")
             numbers[key] = found
     _floats(lines.get("shrinkage", b""))
-    if any(map(math.isnan, numbers.get("leaf_value", [math.nan]))):
-        raise ValueError("a leaf whose value is not a number")
+    if not all(map(math.isfinite, numbers.get("leaf_value", [math.nan]))):
+        raise ValueError("a leaf whose value is no finite number")
     if lines.get("is_linear", b"0") not in (b"0", b"1"):
         raise ValueError("is_linear")
     if lines.get("is_linear") == b"1":
@@ -164,9 +187,12 @@ def _splits(
     lefts, rights = numbers["left_child"], numbers["right_child"]
     if sorted(lefts + rights) != [*range(-leaves, 0), *range(1, leaves - 1)]:
         raise ValueError("its nodes are no tree")
-    seen, level = 0, [0]
+    seen, depth, level = 0, 0, [0]
     while level:  # a ring apart from the root is the only thing left that it could hold
         seen += len(level)
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"a tree deeper than {MOST_DEPTH}")
         level = [c for i in level for c in (lefts[i], rights[i]) if c >= 0]
     if seen != leaves - 1:
         raise ValueError("its nodes are no tree")

@@ -1,119 +1,38 @@
-"""ONNX models in a backend: onnxruntime on one thread, and nothing that reaches outside the bytes.
+"""ONNX models in a backend: onnxruntime on one thread, bounded in time and open to a cancel.
 
-onnxruntime (imported at the first ONNX model, about 150 ms) would read files that a model names
-as external data, and load what custom operators need. So the protobuf is walked first and a model
-that names either is refused.
-
-Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (field numbers).
+:mod:`alphaplus.server.serving.onnx_check` reads a model before onnxruntime (imported at the first
+ONNX model, about 150 ms) does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
+from alphaplus.server import interrupts
+from alphaplus.server.serving.onnx_check import OnnxError, check
+
+__all__ = ["OnnxError", "Session", "check", "refuse"]
+
+# Rows of one call of the library, between which a cancel is looked for; what registration tries.
+ROWS = 2048
+# Nothing that was let in takes so long for that many rows.
+SECONDS = 60.0
 
 
-class OnnxError(ValueError):
-    """The model is none, or reaches outside its own bytes."""
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise OnnxError("the artifact is no ONNX model: it breaks off")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of a protobuf message: bytes fields as views, the others as numbers."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key >> 32:
-            # Other readers cut such a key to 32 bits, and would find another field in it.
-            raise OnnxError("the artifact is no ONNX model: a field number is too large")
-        kind = key & 7
-        if kind == 0:
-            number, at = _varint(data, at)
-            yield key >> 3, number
-            continue
-        if kind == 2:
-            length, at = _varint(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise OnnxError("the artifact is no ONNX model: unknown wire type")
-        if at + length > len(data):
-            raise OnnxError("the artifact is no ONNX model: it breaks off")
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def _text(value: int | memoryview) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else ""
-
-
-# Which fields of which message lead to which message.
-_INSIDE: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 8: "opset", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 9: "opset", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {
-        5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse",
-    },
-    "sparse": {1: "tensor", 2: "tensor"},
-    "opset": {},
-    "tensor": {},
-}  # fmt: skip
-_DOMAIN = {"opset": 1, "node": 7, "function": 10}
-
-
-def _walk(kind: str, data: memoryview, depth: int = 0) -> None:
-    if depth > 64:
-        raise OnnxError("the model is nested too deeply")
-    for field, value in _fields(data):
-        if kind == "tensor" and (field == 13 or (field == 14 and value != 0)):
-            raise OnnxError("the model keeps data outside itself (external data)")
-        if _DOMAIN.get(kind) == field and _text(value) not in DOMAINS:
-            raise OnnxError(f"the model uses custom operators (domain {_text(value)!r})")
-        inner = _INSIDE[kind].get(field)
-        if inner is not None:
-            if not isinstance(value, memoryview):
-                raise OnnxError("the artifact is no ONNX model: a message is no message")
-            _walk(inner, value, depth + 1)
-
-
-def check(content: bytes) -> None:
-    """Refuse what is no ONNX model, keeps data outside itself or needs custom operators.
-
-    Raises:
-        OnnxError: with the reason.
-    """
-    if not any(field == 7 for field, _ in _fields(memoryview(content))):
-        raise OnnxError("the artifact is no ONNX model: it has no graph")
-    _walk("model", memoryview(content))
-
-
-def refuse(plpy: Any, content: bytes) -> None:
+def refuse(plpy: Any, content: bytes, features: int) -> None:
     """:func:`check` for the registry (SQLSTATE AP411)."""
     try:
-        check(content)
+        check(content, features)
     except OnnxError as error:
         plpy.error(
             str(error),
             sqlstate="AP411",
-            hint="Export one self-contained file with the standard operators"
-            " (domains ai.onnx and ai.onnx.ml).",
+            hint="Export one self-contained file of standard operators (domains ai.onnx and"
+            " ai.onnx.ml), without loops and branches; docs/models.md lists what is let in.",
         )
 
 
@@ -125,7 +44,7 @@ class Session:
     """
 
     def __init__(self, content: bytes, spec: dict[str, Any]) -> None:
-        check(content)
+        check(content, int((spec.get("inputs") or {})["features"]))
         import numpy as np
         import onnxruntime
 
@@ -141,6 +60,7 @@ class Session:
         except Exception as error:  # onnxruntime's own classes share no base of their own
             raise OnnxError(str(error)) from None
         self._np = np
+        self._options = onnxruntime.RunOptions
         inputs = spec.get("inputs") or {}
         self.features = int(inputs["features"])
         self.length = int(inputs.get("length") or 1) if inputs.get("kind") == "sequence" else 0
@@ -175,7 +95,26 @@ class Session:
         x = self._scaled(rows)
         if not self.length:
             x = x[:, 0, :]
-        found: list[Any] = self._session.run(list(outputs), {self._input: x.astype(self._kind)})
+        with self._np.errstate(over="ignore"):
+            x = x.astype(self._kind)
+        parts = [self._run(x[at : at + ROWS], outputs) for at in range(0, max(len(x), 1), ROWS)]
+        if len(parts) == 1:
+            return parts[0]
+        return [self._np.concatenate(some) for some in zip(*parts, strict=True)]
+
+    def _run(self, x: Any, outputs: Sequence[str]) -> list[Any]:
+        """One call of the library, which ends when the statement is cancelled or takes too long."""
+        options = self._options()
+        with _WATCH.over(options, SECONDS) as watched:
+            try:
+                found: list[Any] = self._session.run(list(outputs), {self._input: x}, options)
+            except Exception as error:
+                if watched.ended is None:
+                    raise OnnxError(str(error)) from None
+        if watched.ended == "cancelled":
+            interrupts.process()
+        if watched.ended is not None:
+            raise OnnxError(f"the model took longer than {SECONDS:g} s for {len(x)} rows")
         return found
 
     def many(self, rows: Any) -> Any:
@@ -249,3 +188,65 @@ class Session:
     def close(self) -> None:
         """Give the model's memory back."""
         del self._session
+
+
+class _Watched:
+    """A call that is looked at: its options, until when it may run, and why it was ended."""
+
+    def __init__(self, options: Any, until: float) -> None:
+        self.options = options
+        self.until = until
+        self.ended: str | None = None
+
+
+class _Watch:
+    """A thread that ends a call of onnxruntime: the library knows nothing of PostgreSQL's signals.
+
+    One thread a backend, asleep while no call runs. It takes no signals, which are the backend's
+    own thread's to handle.
+    """
+
+    def __init__(self) -> None:
+        self._call: _Watched | None = None
+        self._begun = threading.Semaphore(0)
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def over(self, options: Any, seconds: float) -> _Watch._Over:
+        """The calls within the block are watched."""
+        return self._Over(self, _Watched(options, time.monotonic() + seconds))
+
+    class _Over:
+        def __init__(self, watch: _Watch, call: _Watched) -> None:
+            self.watch = watch
+            self.call = call
+
+        def __enter__(self) -> _Watched:
+            watch = self.watch
+            if watch._thread is None:
+                watch._thread = interrupts.thread(watch._look)
+            watch._done.clear()
+            watch._call = self.call
+            watch._begun.release()
+            return self.call
+
+        def __exit__(self, *error: object) -> None:
+            self.watch._call = None
+            self.watch._done.set()
+
+    def _look(self) -> None:
+        while True:
+            self._begun.acquire()
+            while (call := self._call) is not None:
+                if interrupts.pending():
+                    call.ended = "cancelled"
+                elif time.monotonic() > call.until:
+                    call.ended = "late"
+                if call.ended is not None:
+                    call.options.terminate = True
+                    self._done.wait()
+                    break
+                self._done.wait(0.02)
+
+
+_WATCH = _Watch()

@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from alphaplus.server import database
 from alphaplus.server.database import Database
-from alphaplus.server.features import user_set
 from alphaplus.server.features.user_set import UserSet
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
 from alphaplus.server.types import SECOND
@@ -26,6 +26,8 @@ TABLES = (
     "candles", "trades", "order_book_snapshots", "liquidation_events", "funding_rates",
     "open_interest",
 )  # fmt: skip
+# What stands in a query for a table: its rows at Database.moment (sql/market/now.sql).
+NOW = "market._{table}_now()"
 WIDE = 100  # features by which ties are decided one by one
 _NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
@@ -58,27 +60,22 @@ def rewritten(query: str, known: str) -> str:
     return query
 
 
-def _statement(db: Database, chosen: UserSet, own: bool) -> str:
-    """One row a time: the time, and the vector or null. ``own``: with later rows in reach.
+def _statement(chosen: UserSet, quote: Any) -> str:
+    """The vector at one time ($1: seconds since 1970; $2: seconds of the grid), or no row.
 
     Of several newest rows of one time the one with the greatest key of its table is meant
     (:mod:`.sqlcheck.row_order`), else the one with the greatest values from left to right.
-    Later are those that happen after the time: one that only became known late is nothing that a
-    SELECT could look ahead to, and in no vector either.
     """
-    known = "market._{table}_known($1, _alphaplus.start, _alphaplus.t)"
-    if own:
-        later = "market._{table}_known($1, _alphaplus.t, _alphaplus.stop)"
-        known = f"(select * from {known} union all select * from {later})"
     query, keys = row_order.keyed(chosen.query)
-    quote = db.plpy.quote_ident
     newest = [f"u.{row_order.OUTPUT.format(i)} desc" for i in range(1, keys + 1)]
     # A statement has at most 1664 columns: of a wide set the array decides, if need be.
     newest += [f"u.{quote(name)} desc nulls last" for name in chosen.features[:WIDE]]
     newest += ["v desc"] if len(chosen.features) > WIDE else []
-    values = [rewritten(query, known), list(chosen.features), newest]
-    ask = "select feature._set_statement($1, $2, $3) as statement"
-    return str(db.execute(ask, ("text", "text[]", "text[]"), values)[0]["statement"])
+    names = ", ".join(f"u.{quote(name)}::float8" for name in chosen.features)
+    source = f"({rewritten(query, NOW)}\n) as u"
+    where = "u.ts >= to_timestamp($1 - $2) and u.ts < to_timestamp($1)"
+    order = f"u.ts desc, {', '.join(newest)}"
+    return f"select array[{names}] as v from {source} where {where} order by {order} limit 1"
 
 
 def run(
@@ -90,23 +87,62 @@ def run(
     back: int,
     stop: int | None,
 ) -> list[tuple[int, list[float | None]]]:
-    """``feature._set_rows``: the times at which the set has a row, with its vector."""
+    """``feature._set_rows``: the times at which the set has a row, with its vector.
+
+    One statement a time, each over the rows of that moment alone: in one statement over many times
+    a query could reach for another time's rows. Later rows (``stop``) are those that happen after
+    the time: one that only became known late is nothing that a SELECT could look ahead to.
+    """
     db = Database.of(plpy, cache)
-    key = set_id, stop is not None
-    if key not in db.statements:
-        chosen = user_set.load(db, set_id)
-        db.statements[key] = _statement(db, chosen, stop is not None), chosen.grid
-    statement, step = db.statements[key]
-    kinds = ("text", "int8[]", "int8", "int8", "int8")
-    # A list: PL/Python drops the message of an error raised in a generator.
-    found = db.execute(statement, kinds, [symbol, times, back, step, stop])
-    return [(row["at"], row["v"]) for row in found if row["v"] is not None]
+    # What user_set.values() was asked for: this runs as a role that may read no table.
+    chosen = db.sets_asked.get(set_id)
+    if chosen is None:
+        plpy.error(
+            f"feature set {set_id} is not asked for",
+            sqlstate="AP202",
+            hint="Ask by feature.vector: feature._set_rows is its helper.",
+        )
+    assert chosen is not None
+    statement = db.statements.get(set_id)
+    if statement is None:
+        statement = _statement(chosen, plpy.quote_ident)
+        database.keep(db.statements, set_id, statement)
+    out = []
+    try:
+        for at in times:
+            db.moment = symbol, at - back, at, stop
+            found = db.execute(statement, ("float8", "float8"), [at / SECOND, chosen.grid / SECOND])
+            if len(found):
+                out.append((at, found[0]["v"]))
+    finally:
+        db.moment = None
+    return out
 
 
-def columns(plpy: Any, query: str) -> list[tuple[str, int]]:
+def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]:
+    """``feature._moment``: symbol, start, as_of and, of an audit, until; microseconds since 1970.
+
+    Raises (SQLSTATE): AP721 no set is being computed.
+    """
+    now = Database.of(plpy, cache).moment
+    if now is None:
+        plpy.error(
+            "no feature set is being computed",
+            sqlstate="AP721",
+            hint="Read the market's tables; feature.as_of and feature.vector read as of a time.",
+        )
+    assert now is not None
+    return now
+
+
+def columns(plpy: Any, cache: dict[str, Any], query: str) -> list[tuple[str, int]]:
     """``feature._set_columns``: names and types of the query's columns, as the server says."""
-    known = "market._{table}_known('', '2000-01-01', '2000-01-01')"
-    result = plpy.execute(f"select * from ({rewritten(query, known)}\n) as u limit 0")
+    db = Database.of(plpy, cache)
+    db.moment = "", 0, 0, None
+    try:
+        result = plpy.execute(f"select * from ({rewritten(query, NOW)}\n) as u limit 0")
+    finally:
+        db.moment = None
     return list(zip(result.colnames(), result.coltypes(), strict=True))
 
 

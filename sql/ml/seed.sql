@@ -6,7 +6,9 @@ insert into ops.settings (name, value, description)
 values
 ('training.lease_timeout', '"30 seconds"', 'How long a trainer may be silent before its job goes to another.'),
 ('training.max_attempts', '3', 'How often a training job is tried before it counts as failed.'),
-('registry.max_artifact_bytes', '67108864', 'Largest model artifact that is registered, in bytes.')
+('registry.max_artifact_bytes', '67108864', 'Largest model artifact that is registered, in bytes.'),
+('registry.trial_seconds', '20', 'A model is registered only when it loads and predicts within so many seconds.'),
+('registry.trial_bytes', '2147483648', 'Memory (address space, in bytes) of the process in which a model is tried before it is registered.')
 on conflict (name) do nothing;
 
 insert into ml.models (model, label, feature_set, feature_version, params, description)

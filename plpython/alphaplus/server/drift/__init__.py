@@ -1,0 +1,1 @@
+"""Drift: how far what is seen now lies from what a version was trained on."""

@@ -1,0 +1,187 @@
+"""From bars to observations: volatility, trend, drawdown and volume of a symbol, free of scale.
+
+Bars come as *lanes*: (bars, lanes), each lane the bars of one stretch, oldest first and without
+holes. Every observation at a bar uses that bar and those before it. All is a recursion over bars or
+a maximum over a few of them, element by element: a lane gives the same numbers to the last bit
+whether it is computed alone, beside others, or bar by bar from a :class:`Carry`.
+
+=================  ==========================================================================
+``log_range``      ln of the range volatility, sqrt(ln(high/low)^2 / (4 ln 2)), Parkinson (1980)
+``return``         ln(close / previous close), in units of the slow volatility
+``volatility_z``   fast volatility against its own slow mean and spread, both of ln: volatility is
+                   close to lognormal (Andersen, Bollerslev, Diebold, Ebens 2001), so Phi of it is
+                   the volatility percentile
+``trend``          mean return / mean absolute return, over a day and over three (24, 72 bars)
+``drawdown``       ln(close / highest close of 72 bars), in units of the slow volatility over a day
+``fall``           mean return of six bars in units of the slow volatility
+``volume_z``       ln volume against its slow mean
+=================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from alphaplus.server.regime.states import Floats
+
+# Observations, in the order in which a trained model's inputs are named.
+NAMES = (
+    "log_range",
+    "return",
+    "range_fast",
+    "volatility_z",
+    "volatility_slow_z",
+    "trend_fast",
+    "trend",
+    "trend_slow",
+    "drawdown",
+    "fall",
+    "volume_z",
+)
+COUNT = len(NAMES)
+(
+    LOG_RANGE, RETURN, RANGE_FAST, VOLATILITY, VOLATILITY_SLOW, TREND_FAST, TREND, TREND_SLOW,
+    DRAWDOWN, FALL, VOLUME,
+) = range(COUNT)  # fmt: skip
+
+HIGHEST = 72  # bars over which the highest close is taken
+SMALLEST = 1e-10  # of a squared range: a bar of one price
+READY = 24  # bars before the first observation that counts
+
+# What is averaged exponentially: channel and half-life in bars.
+_LV, _LV2, _R, _ABS, _LW = range(5)
+_MEANS = (
+    (_LV, 2), (_LV, 6), (_LV, 24), (_LV, 336), (_LV2, 336),
+    (_R, 6), (_R, 24), (_R, 72), (_ABS, 24), (_ABS, 72), (_LW, 6), (_LW, 168), (_ABS, 6),
+)  # fmt: skip
+_CHANNEL = np.array([channel for channel, _ in _MEANS])
+_ALPHA = np.array([1.0 - 0.5 ** (1.0 / half) for _, half in _MEANS])
+(
+    _LV_2, _LV_6, _LV_24, _LV_336, _LV2_336, _R_6, _R_24, _R_72, _ABS_24, _ABS_72, _LW_6, _LW_168,
+    _ABS_6,
+) = range(len(_MEANS))  # fmt: skip
+CARRY = len(_MEANS) + 2 + HIGHEST  # numbers that a lane's state has
+
+
+@dataclass
+class Carry:
+    """The state of lanes between two bars: means (lanes, means), bars seen, last and recent ln
+    closes (lanes, HIGHEST), oldest first, -inf where there was none."""
+
+    means: Floats
+    seen: Floats
+    close: Floats
+    recent: Floats
+
+    @classmethod
+    def start(cls, lanes: int) -> Carry:
+        """Before the first bar."""
+        return cls(
+            np.zeros((lanes, len(_MEANS))),
+            np.zeros(lanes),
+            np.full(lanes, np.nan),
+            np.full((lanes, HIGHEST), -np.inf),
+        )
+
+    def flat(self, lane: int) -> Floats:
+        """One lane's state as numbers."""
+        return np.concatenate(
+            [self.means[lane], [self.seen[lane], self.close[lane]], self.recent[lane]]
+        )
+
+    @classmethod
+    def unflat(cls, numbers: Floats) -> Carry:
+        """The state of one lane of :meth:`flat`."""
+        k = len(_MEANS)
+        return cls(
+            numbers[None, :k].copy(),
+            numbers[k : k + 1].copy(),
+            numbers[k + 1 : k + 2].copy(),
+            numbers[None, k + 2 :].copy(),
+        )
+
+
+def observe(bars: dict[str, Floats], carry: Carry) -> Floats:
+    """Observations (bars, lanes, COUNT) of lanes of bars; ``carry`` is moved on.
+
+    ``bars``: high, low, close, volume, each (bars, lanes). A bar that is NaN (a lane that has
+    fewer) leaves the lane's state as it was and gives NaN.
+    """
+    close = np.log(bars["close"])
+    length, lanes = close.shape
+    there = np.isfinite(close)
+    squared = np.log(bars["high"] / bars["low"]) ** 2 / (4.0 * np.log(2.0))
+    log_range = 0.5 * np.log(np.maximum(squared, SMALLEST))
+    volume = np.log(np.maximum(np.where(np.isfinite(bars["volume"]), bars["volume"], 0.0), 1e-12))
+    means = np.empty((length, lanes, len(_MEANS)))
+    returns = np.empty((length, lanes))
+    seen = np.empty((length, lanes))
+    row = np.empty((lanes, 5))
+    for i in range(length):
+        here = there[i]
+        back = np.where(np.isnan(carry.close), 0.0, close[i] - carry.close)
+        row[:, _LV], row[:, _LV2] = log_range[i], log_range[i] ** 2
+        row[:, _R], row[:, _ABS], row[:, _LW] = back, np.abs(back), volume[i]
+        # A plain mean until there are as many bars as the half-life asks for.
+        weight = np.maximum(_ALPHA, 1.0 / (carry.seen[:, None] + 1.0))
+        moved = carry.means + weight * (row[:, _CHANNEL] - carry.means)
+        if here.all():
+            carry.means = moved
+            carry.seen = carry.seen + 1.0
+            carry.close = close[i]
+        else:
+            carry.means = np.where(here[:, None], moved, carry.means)
+            carry.seen = carry.seen + here
+            carry.close = np.where(here, close[i], carry.close)
+        means[i], returns[i], seen[i] = carry.means, back, carry.seen
+    highest = _highest(close, there, carry)
+    return _of(means, returns, seen, close, log_range, highest, there)
+
+
+def _highest(close: Floats, there: np.typing.NDArray[np.bool_], carry: Carry) -> Floats:
+    """The highest of the last HIGHEST ln closes at each bar, (bars, lanes)."""
+    length = len(close)
+    known = np.concatenate([carry.recent.T, np.where(there, close, -np.inf)])
+    best = known.copy()
+    span = 1
+    while 2 * span <= HIGHEST:
+        best[span:] = np.maximum(best[span:], best[:-span].copy())
+        span *= 2
+    rest = HIGHEST - span
+    if rest:
+        best[rest:] = np.maximum(best[rest:], best[:-rest].copy())
+    # Bars that a lane lacks come last: its recent closes are those before them.
+    count = there.sum(axis=0)
+    places = count[None, :] + np.arange(HIGHEST)[:, None]
+    carry.recent = np.take_along_axis(known, places, axis=0).T.copy()
+    return best[HIGHEST : HIGHEST + length]
+
+
+def _of(
+    means: Floats,
+    returns: Floats,
+    seen: Floats,
+    close: Floats,
+    log_range: Floats,
+    highest: Floats,
+    there: np.typing.NDArray[np.bool_],
+) -> Floats:
+    out = np.empty((*close.shape, COUNT))
+    slow = means[..., _LV_336]
+    spread = np.sqrt(np.maximum(means[..., _LV2_336] - slow**2, 1e-4))
+    unit = np.exp(slow)
+    tiny = 1e-12
+    out[..., LOG_RANGE] = log_range - slow
+    out[..., RETURN] = returns / unit
+    out[..., RANGE_FAST] = means[..., _LV_2] - slow
+    out[..., VOLATILITY] = (means[..., _LV_6] - slow) / spread
+    out[..., VOLATILITY_SLOW] = (means[..., _LV_24] - slow) / spread
+    out[..., TREND_FAST] = means[..., _R_6] / (means[..., _ABS_6] + tiny)
+    out[..., TREND] = means[..., _R_24] / (means[..., _ABS_24] + tiny)
+    out[..., TREND_SLOW] = means[..., _R_72] / (means[..., _ABS_72] + tiny)
+    out[..., DRAWDOWN] = (close - highest) / (unit * np.sqrt(24.0))
+    out[..., FALL] = means[..., _R_6] / unit * np.sqrt(6.0)
+    out[..., VOLUME] = means[..., _LW_6] - means[..., _LW_168]
+    out[~there | (seen < READY)] = np.nan
+    return out

@@ -1,0 +1,156 @@
+"""What SQL calls: reads bars and classifiers, computes, and gives rows. Times in µs since 1970."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from alphaplus.server.regime import bars as b
+from alphaplus.server.regime import hindsight, nowcast, rules, storage
+from alphaplus.server.regime.filtering import Dynamics
+from alphaplus.server.regime.states import Floats
+
+
+class Rules:
+    """The classifier of thresholds."""
+
+    def __init__(self, thresholds: Mapping[str, float]) -> None:
+        self.thresholds = thresholds
+        self.dynamics: Dynamics = rules.dynamics(thresholds)
+
+    def evidence(self, observations: Floats) -> Floats:
+        """See :class:`alphaplus.server.regime.nowcast.Classifier`."""
+        return rules.evidence(observations, self.thresholds)
+
+
+def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifier:
+    """The classifier of ``regime._classifier``'s spec; kept in this backend."""
+    kept: dict[str, nowcast.Classifier] = cache.setdefault("alphaplus.regimes", {})
+    found = kept.get(spec)
+    if found is None:
+        given = json.loads(spec)
+        found = Rules(given["thresholds"])
+        if len(kept) >= 64:
+            kept.clear()
+        kept[spec] = found
+    return found
+
+
+def moment(
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    as_of: int,
+    spec: str,
+    block_start: int | None,
+    carry: Sequence[float] | None,
+) -> list[tuple[int, list[float], int, int]]:
+    """(state from 1, probabilities, since, bar) as known at a time; none where there is no bar."""
+    by = classifier(plpy, cache, spec)
+    answer = None
+    newest = b.block_of(as_of - width, width)
+    if carry is not None and block_start == newest:
+        numbers = np.array(carry)
+        bars = b.read(plpy, [symbol], width, int(numbers[-1]), as_of - width + 1)[symbol]
+        answer = nowcast.carried_on(numbers, bars, as_of, by)
+    if answer is None:
+        for block in (newest, newest - b.BLOCK * width):
+            # The newest bar may be of the block before: its first bar is not known yet.
+            start = block - b.WARMUP * width
+            bars = b.read(plpy, [symbol], width, start, as_of - width + 1)[symbol]
+            known = np.flatnonzero(bars.moment <= as_of)
+            if len(known) and bars.bucket[known[-1]] >= block:
+                break
+        answer = nowcast.moment(bars, as_of, by)
+    if answer is None:
+        return []
+    return [(answer.shown + 1, answer.p.tolist(), answer.since, answer.bar)]
+
+
+def _starts(bars: b.Bars, first: int) -> list[int]:
+    """The blocks from the one of ``first`` on that have bars."""
+    if not len(bars.bucket):
+        return []
+    span = b.BLOCK * bars.width
+    begin = b.block_of(max(first, int(bars.bucket[0])), bars.width)
+    return list(range(begin, int(bars.bucket[-1]) + 1, span))
+
+
+def store(
+    plpy: Any,
+    cache: dict[str, Any],
+    symbols: list[str],
+    width: int,
+    versions: list[str],
+    spec: str,
+    thresholds: str,
+    first: int,
+    stop: int,
+) -> int:
+    """Compute and store regimes of symbols from the block of ``first`` on, of bars that closed by
+    ``stop``; returns of how many bars. What was stored there is replaced. ``versions``: of the
+    classifier and of the verdict."""
+    by = classifier(plpy, cache, spec)
+    begin = b.block_of(first, width)
+    found = b.read(plpy, symbols, width, begin - b.WARMUP * width, stop - width + 1)
+    asked = [(symbol, start) for symbol in symbols for start in _starts(found[symbol], begin)]
+    pairs = [(found[symbol], start) for symbol, start in asked]
+    made = nowcast.blocks(pairs, by)
+    judged = hindsight.blocks(pairs, json.loads(thresholds))
+    plan = plpy.prepare(
+        "delete from regime.blocks where symbol = any ($1) and version = $2"
+        " and timeframe = $3 * interval '1 microsecond' and block_start >= regime._at($4)",
+        ["text[]", "text", "int8", "int8"],
+    )
+    plpy.execute(plan, [symbols, versions[0], width, begin])
+    rows = [
+        (symbol, now, then)
+        for (symbol, _), now, then in zip(asked, made, judged, strict=True)
+        if now is not None and then is not None
+    ]
+    storage.write(plpy, width, (versions[0], versions[1]), rows)
+    return sum(len(now.ts) for _, now, _ in rows)
+
+
+def replay(
+    plpy: Any,
+    cache: dict[str, Any],
+    symbol: str,
+    width: int,
+    spec: str,
+    thresholds: str,
+    first: int,
+    stop: int,
+    as_of: int,
+) -> list[tuple[int, int, int, int, list[float], int, int | None]]:
+    """(bar, known, state, since, probabilities, verdict, verdict known) of the bars that closed in
+    [first, stop), from what was known at ``as_of``; nothing is stored. States from 1, 0: none."""
+    by = classifier(plpy, cache, spec)
+    limits = json.loads(thresholds)
+    begin = b.block_of(first - width, width)
+    reach = int(limits["verdict_limit"]) * width
+    end = min(stop + reach, as_of) - width + 1
+    bars = b.read(plpy, [symbol], width, begin - b.WARMUP * width, end)[symbol]
+    if as_of != b.NEVER:
+        bars = bars.as_known(as_of)
+    pairs = [(bars, start) for start in _starts(bars, begin) if start < stop]
+    out = []
+    for now, then in zip(nowcast.blocks(pairs, by), hindsight.blocks(pairs, limits), strict=True):
+        if now is None:
+            continue
+        verdicts: dict[int, tuple[int, int]] = {}
+        if then is not None:
+            columns = (then.ts.tolist(), (then.states + 1).tolist(), then.known.tolist())
+            verdicts = {t: (state, known) for t, state, known in zip(*columns, strict=True)}
+        rows = zip(
+            now.ts.tolist(), now.moment.tolist(), (now.shown + 1).tolist(), now.since.tolist(),
+            now.p.tolist(), strict=True,
+        )  # fmt: skip
+        for t, known, state, since, p in rows:
+            if first <= t < stop:
+                verdict, at = verdicts.get(t, (0, b.NEVER))
+                out.append((t, known, state, since, p, verdict, None if at == b.NEVER else at))
+    return out
