@@ -50,6 +50,14 @@ def _most(k: int) -> int:
     return max(1, READ_BYTES // (12 * k + 28))
 
 
+def stored(db: Database, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
+    """What is stored and valid of [first, last], in pieces of ascending times; nothing is computed.
+
+    ``spec`` has set_id and k.
+    """
+    yield from _pieces(db, spec, symbol, first, last)
+
+
 def _pieces(db: Database, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
     """What is stored of [first, last], each stretch of time once."""
     query = "select b.* from feature._blocks($1, $2, $3, $4) b"
