@@ -29,24 +29,28 @@ $$;
 
 -- One declared family. Other versions of it are no longer computed: that is what a definition
 -- name@version says; and what is next trained on one is trained on this.
-create or replace function feature._register(declared record) returns void
+create or replace function feature._register(
+    family text, family_version integer, features text [], grid bigint, lookback bigint,
+    digest bytea, description text, formulas text [], units text [], sources text []
+)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_old record;
+    v_old feature.sets;
     v_set_id integer;
 begin
-    select s.set_id, s.sha256 into v_old
-    from feature.sets s where s.name = declared.name and s.version = declared.version;
-    if v_old.sha256 <> declared.sha256 and (
+    select s.* into v_old
+    from feature.sets s where s.name = family and s.version = family_version;
+    if v_old.sha256 <> digest and (
         exists (select from feature.vectors v where v.set_id = v_old.set_id)
         or exists (
             select from ml.model_versions v
-            where v.feature_set = declared.name and v.feature_version = declared.version
+            where v.feature_set = family and v.feature_version = family_version
         )
     ) then
         raise exception 'feature set % version % is in use and its definition has changed',
-            declared.name, declared.version
+            family, family_version
         using errcode = 'AP201',
             detail = 'Vectors or models made with the old definition exist.',
             hint = 'Raise Family.version in the code; the old version''s models stay as they are.';
@@ -54,22 +58,21 @@ begin
     insert into feature.sets as s
         (name, version, features, definition, kind, grid, lookback, sha256, description)
     values (
-        declared.name, declared.version, declared.features, declared.name, 'builtin',
-        ops._length(declared.grid), ops._length(declared.lookback), declared.sha256,
-        declared.description
+        family, family_version, _register.features, family, 'builtin',
+        ops._length(_register.grid), ops._length(_register.lookback), digest,
+        _register.description
     )
     on conflict (name, version) do update
     set features = excluded.features, definition = excluded.definition, grid = excluded.grid,
         lookback = excluded.lookback, sha256 = excluded.sha256, description = excluded.description
     returning s.set_id into v_set_id;
     update feature.sets s set definition = s.name || '@' || s.version
-    where s.name = declared.name and s.version <> declared.version and s.kind = 'builtin'
+    where s.name = family and s.version <> family_version and s.kind = 'builtin'
         and s.definition <> s.name || '@' || s.version;
-    update ml.models m set feature_version = declared.version
-    where m.feature_set = declared.name and m.feature_version <> declared.version;
+    update ml.models m set feature_version = family_version
+    where m.feature_set = family and m.feature_version <> family_version;
     perform feature._define(
-        declared.name, declared.version, declared.features, declared.formulas, declared.units,
-        declared.sources
+        family, family_version, _register.features, formulas, units, sources
     );
     perform feature._make_set_functions(v_set_id);
 end
@@ -154,12 +157,12 @@ $$;
 create or replace function feature._sync() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_family record;
 begin
-    for v_family in select d.* from feature._declared() d loop
-        perform feature._register(v_family);
-    end loop;
+    perform feature._register(
+        d.name, d.version, d.features, d.grid, d.lookback, d.sha256, d.description, d.formulas,
+        d.units, d.sources
+    )
+    from feature._declared() d;
     perform feature._make_set_functions(s.set_id)
     from (
         select distinct on (s.name) s.set_id

@@ -198,9 +198,13 @@ $$;
 create or replace function feature._take_staging() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
+declare
+    c_staging constant regclass := to_regclass('pg_temp._vectors');
 begin
-    execute 'insert into feature.vectors (set_id, symbol, ts, computed_at, values)'
-        ' select set_id, symbol, ts, computed_at, values from pg_temp._vectors';
-    execute 'truncate pg_temp._vectors';
+    execute format(
+        'insert into feature.vectors (set_id, symbol, ts, computed_at, values)'
+        ' select set_id, symbol, ts, computed_at, values from %s', c_staging
+    );
+    execute format('truncate %s', c_staging);
 end
 $$;
