@@ -1,6 +1,6 @@
 -- Candlestick patterns as rows; the feature set patterns_1m holds them as a vector.
 create or replace function feature._pattern_rows(
-    symbol text, timeframe interval, start bigint, stop bigint
+    symbol text, width bigint, start bigint, stop bigint
 )
 returns table (
     at bigint, pattern text, title text, direction text, strength double precision
@@ -9,7 +9,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 1000
 as $python$
     from alphaplus.server.features import patterns
-    return patterns.rows(plpy, GD, symbol, timeframe, start, stop)
+    return patterns.rows(plpy, GD, symbol, width, start, stop)
 $python$;
 
 create or replace function feature.patterns(
@@ -28,7 +28,7 @@ as $$
             public.time_bucket(feature._timeframe($3), coalesce($2, now())) as ts
     ) s
     cross join lateral feature._pattern_rows(
-        s.name, s.width, ops._micros(s.ts), ops._micros(s.ts) + 1
+        s.name, ops._micros(s.width), ops._micros(s.ts), ops._micros(s.ts) + 1
     ) r
 $$;
 comment on function feature.patterns(text, timestamptz, interval) is
@@ -47,7 +47,7 @@ as $$
         select market.resolve($1) as name, feature._timeframe($4) as width
     ) s
     cross join lateral feature._pattern_rows(
-        s.name, s.width,
+        s.name, ops._micros(s.width),
         ops._micros($2), ops._micros($3)
     ) r
 $$;

@@ -1,14 +1,14 @@
 -- Indicators of one timeframe by name, in their own units. The feature sets technical_1m and
 -- technical_1h hold them scale-free, with higher timeframes beside (see seed.sql).
 create or replace function feature._technical_rows(
-    symbol text, timeframe interval, start bigint, stop bigint
+    symbol text, width bigint, start bigint, stop bigint
 )
 returns table (at bigint, vector double precision [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 10000
 as $python$
     from alphaplus.server.features import technical
-    return technical.rows(plpy, GD, symbol, timeframe, start, stop)
+    return technical.rows(plpy, GD, symbol, width, start, stop)
 $python$;
 
 create or replace function feature._timeframe(timeframe interval) returns interval
@@ -61,7 +61,8 @@ begin
             ' feature._timeframe($3) as width,'
             ' public.time_bucket(feature._timeframe($3), coalesce($2, now())) as ts) s'
             ' left join lateral feature._technical_rows('
-            's.name, s.width, ops._micros(s.ts), ops._micros(s.ts) + 1) r on true', v_picks
+            's.name, ops._micros(s.width), ops._micros(s.ts), ops._micros(s.ts) + 1)'
+            ' r on true', v_picks
         )
     );
     execute format(
@@ -72,7 +73,7 @@ begin
             'select s.name, ops._at(r.at), %s'
             ' from (select market.resolve($1) as name, feature._timeframe($4) as width) s'
             ' cross join lateral feature._technical_rows('
-            's.name, s.width, ops._micros($2), ops._micros($3)) r', v_picks
+            's.name, ops._micros(s.width), ops._micros($2), ops._micros($3)) r', v_picks
         )
     );
     execute format(

@@ -18,7 +18,6 @@ import numpy as np
 from alphaplus.server import database
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute as computing
-from alphaplus.server.features import technical
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
 from alphaplus.server.features.series import Bars, Stretch, series_matrix
 from alphaplus.server.market.reader import MarketReader, Needs
@@ -131,11 +130,10 @@ def evaluate(read: BarReader, grid: Times, width: int, keep: Keep | None = None)
 
 
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, start: int, stop: int
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, stop: int
 ) -> Iterator[tuple[int, str, str, str, float]]:
-    """``(time, pattern, title, direction, strength)`` at the timeframe's grid times in [start,
-    stop)."""
-    width = technical.width_of(timeframe)
+    """``(time, pattern, title, direction, strength)`` at multiples of the bars' width in
+    [start, stop)."""
     begin, end = database.moments(plpy, start, stop)
     grid = np.arange(-(-begin // width) * width, end, width, dtype=np.int64)
     return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, width)

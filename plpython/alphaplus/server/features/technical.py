@@ -717,36 +717,18 @@ def _family(name: str, plans: Sequence[Plan]) -> Family:
 FAMILIES = tuple(_family(name, plans) for name, plans in PLANS.items())
 
 
-def width_of(timeframe: str) -> int:
-    """A timeframe's length in microseconds, from PostgreSQL's text of the interval.
-
-    Raises:
-        KeyError: no such timeframe.
-    """
-    return {
-        "00:01:00": MINUTE,
-        "00:05:00": 5 * MINUTE,
-        "00:15:00": 15 * MINUTE,
-        "01:00:00": HOUR,
-        "04:00:00": 4 * HOUR,
-        "1 day": DAY,
-        "24:00:00": DAY,
-    }[timeframe]
-
-
 @lru_cache(maxsize=len(TIMEFRAMES))
-def plan_of(timeframe: str) -> Plan:
-    """All outputs of one timeframe in their own units."""
-    width = width_of(timeframe)
+def plan_of(width: int) -> Plan:
+    """All outputs of bars of a length, in their own units."""
     return Plan(next(name for name, us in TIMEFRAMES.items() if us == width), NAMES, relative=False)
 
 
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, start: int, stop: int
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, stop: int
 ) -> Iterator[tuple[int, list[float | None]]]:
-    """``(time, outputs)`` at the timeframe's grid times in [start, stop)."""
+    """``(time, outputs)`` at multiples of the bars' width in [start, stop)."""
     begin, end = database.moments(plpy, start, stop)
-    plan = plan_of(timeframe)
+    plan = plan_of(width)
     grid = np.arange(-(-begin // plan.width) * plan.width, end, plan.width, dtype=np.int64)
     keep = incremental.keeper(symbol) if len(grid) == 1 else None
     return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, plan, keep)

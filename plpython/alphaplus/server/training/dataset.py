@@ -66,8 +66,8 @@ def base_rate(
 
     Neighbouring grid times share most of their future, so one interval is taken per horizon. Of
     classes it is (events + 1/2) / (intervals + 1), Jeffreys' estimate of a chance: a quiet week
-    does not make an event impossible. None where no outcome is known by as_of, or of a kind of label
-    that is not computed here.
+    does not make an event impossible. None where no outcome is known by as_of, or where the kind
+    of label is not computed here.
     """
     if kind not in labels.KINDS:
         return None
