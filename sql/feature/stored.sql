@@ -121,16 +121,6 @@ as $$
     select ops._micros(min(v.ts)) from feature.vectors v where v.set_id = $1 and v.symbol = $2
 $$;
 
--- Who packs vectors into blocks waits for who stores them, and the other way round; the lock is
--- feature.materialise's.
-create or replace function feature._lock_blocks(set_id integer, symbol text) returns void
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-    select pg_advisory_xact_lock(
-        hashtextextended('feature.materialise:' || $1 || ':' || $2, 0)
-    )
-$$;
-
 -- The stretches of the blocks that there are, valid or not.
 create or replace function feature._packed(set_id integer, symbol text)
 returns table (start bigint, stop bigint)

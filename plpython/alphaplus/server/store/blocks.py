@@ -230,7 +230,9 @@ def pack(plpy: Any, cache: dict[str, Any], set_id: int, k: int, step: int, symbo
     """
     db = Database.of(plpy, cache)
     which = ("int4", "text"), [set_id, symbol]
-    db.execute("select feature._lock_blocks($1, $2)", *which)
+    # As feature.materialise has it.
+    name = f"feature.materialise:{set_id}:{symbol}"
+    db.execute("select ops._lock($1)", ("text",), [name])
     found = db.execute("select c.* from feature._covered($1, $2) c", *which)
     if not len(found):
         return 0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from alphaplus.server.database import EPOCH, Database, micros, moments
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.store import blocks
-from alphaplus.server.training import labels, row_filters
+from alphaplus.server.training import labels, out_of_fold, row_filters
 from alphaplus.server.types import Floats, Times
 
 
@@ -112,6 +112,26 @@ def assemble(
         kept, dropped = row_filters.keep(reader, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
     return grid, grid + label.horizon, target, features, dropped
+
+
+def targets(
+    plpy: Any, cache: dict[str, Any], model: str, symbols: list[str], start: int, end: int,
+    as_of: int,
+) -> bytes:  # fmt: skip
+    """What became of the grid times of a training set, without its features."""
+    db = Database.of(plpy, cache)
+    spec = _spec(db, model)
+    label = _label(plpy, spec["kind"], spec["horizon"], spec["params"])
+    begin, stop, known_by = moments(plpy, start, end, as_of)
+    width = spec["step"]
+    found = []
+    for symbol in symbols:
+        grid = blocks.grid(begin, min(stop, known_by - label.horizon + width), width)
+        target = label.values(db, symbol, grid, width, known_by)
+        known = np.isfinite(target)
+        ts = grid[known] + EPOCH
+        found.append((ts, ts + label.horizon, target[known]))
+    return out_of_fold.label_block(found)
 
 
 def _spec(db: Database, model: str) -> Any:
