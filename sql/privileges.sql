@@ -15,7 +15,7 @@
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
--- The trainer has no right on any table but the queue's and Optuna's; its doors are the functions
+-- The trainer has no right on any table but Optuna's; its doors are the functions
 -- listed. No login role may create anything but temporary tables: what a role could create, whoever
 -- restores a backup would run.
 do $$
@@ -25,9 +25,9 @@ declare
     ];
     v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
-    -- What the trainer may call, besides procrastinate's own functions.
+    -- What the trainer may call.
     v_trainer constant text [] := array[
-        'ml._claim_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
+        'ml._trainer_start', 'ml._trainer_beat', 'ml._trainer_stop', 'ml._next_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
         'ml._save_checkpoint', 'ml._load_checkpoint', 'ml._job_span',
         'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
     ];
@@ -276,10 +276,7 @@ begin
     -- The loader reads settings and says what it did.
     grant select on ops.settings to alphaplus_loader;
 
-    grant usage on schema ml, procrastinate to alphaplus_trainer;
-    grant select, insert, update, delete on all tables in schema procrastinate to alphaplus_trainer;
-    grant usage on all sequences in schema procrastinate to alphaplus_trainer;
-    grant execute on all routines in schema procrastinate to alphaplus_trainer;
+    grant usage on schema ml to alphaplus_trainer;
 
     -- Optuna's tables are the owner's, the rows in them the trainer's.
     revoke all on schema optuna from public, alphaplus_trainer;
