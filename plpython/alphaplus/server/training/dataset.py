@@ -255,8 +255,9 @@ def folds(
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 7.
     """
     if count > MOST_FOLDS:
+        what = f"a training set in {count} folds"
         plpy.error(
-            f"{count} folds is more than one call gives",
+            f"{what} is more than one call gives",
             sqlstate="AP726",
             hint=f"Ask for {MOST_FOLDS} folds or fewer; five are usual.",
         )
