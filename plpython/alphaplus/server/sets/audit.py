@@ -65,6 +65,7 @@ def look_ahead(
     """
     db = Database.of(plpy, cache)
     family = registry.find(db, definition)
+    _affordable(plpy, family, start, end, samples)
     grid, sample = _sampled(plpy, start, end, family.grid, samples, tolerance, seed)
     rows: list[tuple[str, int, float | None, float | None]] = []
     if len(sample) == 0:
@@ -83,6 +84,24 @@ def look_ahead(
             both = _number(whole[place, i]), _number(alone[i])
             rows.append((family.names[i], int(t) + EPOCH, *both))
     return rows  # a list: PL/Python drops the message of an error raised in a generator
+
+
+MOST_NUMBERS = 30_000_000  # that an audit computes at once: 240 MB
+MOST_SAMPLES = 10_000
+
+
+def _affordable(plpy: Any, family: Family, start: int, end: int, samples: int | None) -> None:
+    """Refuses (AP726) a stretch of more numbers, or more samples, than a backend should hold."""
+    if start is None or end is None:
+        return  # _sampled says what is wrong
+    times = (end - start) / family.grid
+    if times * len(family.features) > MOST_NUMBERS or (samples or 0) > MOST_SAMPLES:
+        what = f"an audit of {times:.0f} times of {len(family.features)} features"
+        plpy.error(
+            f"{what} is more than one call gives",
+            sqlstate="AP726",
+            hint=f"Up to {MOST_NUMBERS:,} numbers and {MOST_SAMPLES:,} samples: audit parts of it.",
+        )
 
 
 def _number(x: float) -> float | None:

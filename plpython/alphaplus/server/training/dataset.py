@@ -237,8 +237,11 @@ def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
     return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))
 
 
+MOST_FOLDS = 1000  # of one training set
+
+
 def folds(
-    times: bytes, ends: bytes, count: int, min_train: float = 0.4
+    plpy: Any, times: bytes, ends: bytes, count: int, min_train: float = 0.4
 ) -> list[tuple[int, int, int, int, int]]:
     """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
 
@@ -254,6 +257,13 @@ def folds(
 
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 7.
     """
+    if count > MOST_FOLDS:
+        what = f"a training set in {count} folds"
+        plpy.error(
+            f"{what} is more than one call gives",
+            sqlstate="AP726",
+            hint=f"Ask for {MOST_FOLDS} folds or fewer; five are usual.",
+        )
     t = np.frombuffer(times, dtype=">i8").astype(np.int64)
     end = np.frombuffer(ends, dtype=">i8").astype(np.int64)
     if len(t) == 0:
