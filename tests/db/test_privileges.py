@@ -75,6 +75,8 @@ WRITTEN = {
     "market.sequence_gaps": BOTH,
     "market.simulation_runs": BOTH,
     "market.simulation_truth": BOTH,
+    "market.contract_rules": BOTH,
+    "market.trade_spans": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
@@ -231,6 +233,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
             allowed = name in (
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
+                "market.set_instrument",
                 "ops._lock",
                 "ops._try_lock",
                 "sentiment.score_pending",
