@@ -2,7 +2,7 @@
 
 create or replace function ml._version_spec(version_id bigint)
 returns table (
-    kind text, horizon double precision, params jsonb, step double precision, set_id integer,
+    kind text, horizon bigint, params jsonb, step bigint, set_id integer,
     definition text, set_kind text, k integer, noise jsonb, task text, spec jsonb
 )
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
@@ -10,7 +10,7 @@ as $$
 begin
     return query
         select
-            l.kind, date_part('epoch', v.horizon), l.params, date_part('epoch', s.grid), s.set_id,
+            l.kind, ops._micros(v.horizon), l.params, ops._micros(s.grid), s.set_id,
             feature._source(s), s.kind, cardinality(s.features), null::jsonb, v.task, v.spec
         from ml.model_versions v
         join ml.labels l on l.label = v.label
@@ -22,8 +22,8 @@ comment on function ml._version_spec(bigint) is
 'How the rows of a version are made: its own label, horizon and feature set, whatever its model says now.';
 
 create or replace function ml._evaluated(
-    version_id bigint, symbols text [], start double precision, stop double precision,
-    as_of double precision, base double precision, rival bigint
+    version_id bigint, symbols text [], start bigint, stop bigint, as_of bigint,
+    base double precision, rival bigint
 )
 returns table (symbol text, rows bigint, metrics jsonb)
 language plpython3u stable parallel restricted security definer
@@ -33,8 +33,8 @@ as $python$
     return evaluate.evaluate(plpy, GD, version_id, symbols, (start, stop, as_of), base, rival)
 $python$;
 comment on function ml._evaluated(
-    bigint, text [], double precision, double precision, double precision, double precision, bigint
-) is 'ml.evaluate, all arguments given; times in seconds since 2000.';
+    bigint, text [], bigint, bigint, bigint, double precision, bigint
+) is 'ml.evaluate, all arguments given; times in microseconds since 1970.';
 
 create or replace function ml._evaluation_symbols(version ml.model_versions, symbols text [])
 returns text []
@@ -114,9 +114,9 @@ begin
             v_from < v_version.train_to + v_version.horizon and v_to > v_version.train_from, e.metrics
         from ml._evaluated(
             v_version.version_id, v_symbols,
-            date_part('epoch', v_from - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', v_to - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', v_as_of - timestamptz '2000-01-01 00:00:00+00'),
+            ops._micros(v_from),
+            ops._micros(v_to),
+            ops._micros(v_as_of),
             ml._known_mean(v_version, v_symbols, v_from), null
         ) e;
 end
@@ -162,9 +162,9 @@ begin
     select e.metrics into v_metrics
     from ml._evaluated(
         v_version.version_id, v_symbols,
-        date_part('epoch', v_from - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', v_to - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', v_as_of - timestamptz '2000-01-01 00:00:00+00'),
+        ops._micros(v_from),
+        ops._micros(v_to),
+        ops._micros(v_as_of),
         ml._known_mean(v_version, v_symbols, v_from), v_rival
     ) e
     where e.symbol is null;
@@ -183,8 +183,7 @@ either; its number. The gates of a version that came without out-of-fold predict
 elsewhere) take the newest one on rows that it was not trained on. Errors: as ml.evaluate.';
 
 create or replace function ml._compared(
-    a bigint, b bigint, symbols text [], start double precision, stop double precision,
-    as_of double precision,
+    a bigint, b bigint, symbols text [], start bigint, stop bigint, as_of bigint,
     out rows bigint, out difference double precision, out low double precision,
     out high double precision, out p_value double precision, out blocks integer,
     out metrics_a jsonb, out metrics_b jsonb
@@ -196,8 +195,8 @@ as $python$
     return evaluate.compare(plpy, GD, a, b, symbols, (start, stop, as_of))
 $python$;
 comment on function ml._compared(
-    bigint, bigint, text [], double precision, double precision, double precision
-) is 'Two versions on the same rows; times in seconds since 2000.';
+    bigint, bigint, text [], bigint, bigint, bigint
+) is 'Two versions on the same rows; times in microseconds since 1970.';
 
 create or replace function ml._compared_out_of_fold(
     a bigint, b bigint,
@@ -261,9 +260,9 @@ begin
         end if;
         select * into v_found from ml._compared(
             a, b, ml._evaluation_symbols(v_first, symbols),
-            date_part('epoch', v_from - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', v_to - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', v_as_of - timestamptz '2000-01-01 00:00:00+00')
+            ops._micros(v_from),
+            ops._micros(v_to),
+            ops._micros(v_as_of)
         );
     end if;
     return query select

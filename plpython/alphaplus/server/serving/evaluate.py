@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server.market import revisions as w
+from alphaplus.server.database import EPOCH, Database, moments
 from alphaplus.server.serving import score
 from alphaplus.server.training import dataset, metrics
 
 LEAST = 50
-_EPOCH = w.EPOCH * w.SECOND
 
 
 def _spec(plpy: Any, version_id: int) -> Any:
@@ -21,21 +20,22 @@ def _spec(plpy: Any, version_id: int) -> Any:
 
 
 def predicted(
-    plpy: Any, cache: dict[str, Any], version_id: int, symbol: str, span: tuple[float, float, float]
+    plpy: Any, cache: dict[str, Any], version_id: int, symbol: str, span: tuple[int, int, int]
 ) -> tuple[Any, Any, Any]:
     """(µs since 1970, outcome, prediction) of a symbol's grid times in [from, to), as of a time.
 
-    ``span`` is from, to and as_of in seconds since 2000.
+    ``span`` is from, to and as_of in µs since 1970.
     """
-    start, end, as_of = span
+    start, end, as_of = moments(plpy, *span)
     spec = _spec(plpy, version_id)
     model = score.load(plpy, cache, version_id)
     length = max(int(getattr(model.booster, "length", 0) or 1), 1)
-    width = round(spec["step"] * w.SECOND)
-    early = start - (length - 1) * spec["step"]
-    grid, _, target, features, _ = dataset.assemble(plpy, cache, spec, symbol, early, end, as_of)
+    width = spec["step"]
+    early = start - (length - 1) * width
+    db = Database.of(plpy, cache)
+    grid, _, target, features, _ = dataset.assemble(db, spec, symbol, early, end, as_of)
     rows = np.ascontiguousarray(features, dtype=np.float64)
-    whole = grid >= round(start * w.SECOND)
+    whole = grid >= start
     if length > 1:
         last = np.arange(len(grid))
         whole &= last >= length - 1
@@ -52,8 +52,8 @@ def predicted(
             if len(part)
         ]
         values = np.concatenate([np.asarray(p) for p in found]) if found else np.zeros(0)
-        return grid[chosen] + _EPOCH, target[chosen], values
-    return grid[whole] + _EPOCH, target[whole], np.asarray(model.predictions(rows[whole]))
+        return grid[chosen] + EPOCH, target[chosen], values
+    return grid[whole] + EPOCH, target[whole], np.asarray(model.predictions(rows[whole]))
 
 
 def _all(
@@ -75,7 +75,7 @@ def _measured(
     bases = np.full(len(y), base)
     if version["task"] == "classification":
         bases = np.clip(bases, 1e-6, 1 - 1e-6)
-    block = metrics.blocks(ts, round(version["horizon"] * 1e6)) if blocked else None
+    block = metrics.blocks(ts, version["horizon"]) if blocked else None
     return metrics.measure(version["task"], ts, y, p, bases, p >= line, block)
 
 
@@ -84,7 +84,7 @@ def evaluate(
     cache: dict[str, Any],
     version_id: int,
     symbols: list[str],
-    span: tuple[float, float, float],
+    span: tuple[int, int, int],
     base: float,
     rival: int | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -165,7 +165,7 @@ def compare(
     first: int,
     second: int,
     symbols: list[str],
-    span: tuple[float, float, float],
+    span: tuple[int, int, int],
 ) -> dict[str, Any]:
     """Two versions on the rows that both can predict in a span."""
     a, b = (_all(plpy, cache, one, symbols, span) for one in (first, second))
@@ -205,7 +205,7 @@ def compare_out_of_fold(plpy: Any, first: int, second: int) -> dict[str, Any]:
 
 
 def _compared(plpy: Any, one: Any, other: Any, ts: Any, y: Any, p: Any, q: Any) -> dict[str, Any]:
-    block = metrics.blocks(ts, round(one["horizon"] * 1e6))
+    block = metrics.blocks(ts, one["horizon"])
     found = metrics.paired(one["task"], ts, y, p, q, block)
     base = float(y.mean())
     return {
