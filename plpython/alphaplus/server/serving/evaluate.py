@@ -182,9 +182,7 @@ def compare_out_of_fold(plpy: Any, first: int, second: int) -> dict[str, Any]:
     kept = []
     names: dict[str, int] = {}
     plan = plpy.prepare(
-        "select symbols, ts, symbol, target, prediction from ml.version_predictions"
-        " where version_id = $1",
-        ["int8"],
+        "select p.* from ml.version_predictions p where p.version_id = $1", ["int8"]
     )
     for one in (first, second):
         row = plpy.execute(plan, [one])[0]
