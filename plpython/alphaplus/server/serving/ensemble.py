@@ -63,7 +63,8 @@ class Setup:
         """(K,) the starting weights, summing to one."""
         given = self.weights or (1.0,) * len(self.members)
         found = np.maximum(np.asarray(given, dtype=float), 0.0)
-        return found / found.sum()
+        shares: Array = found / found.sum()
+        return shares
 
     def param(self, method: str, name: str, default: float) -> float:
         """A method's parameter."""
@@ -107,7 +108,8 @@ def _share(state: Array, losses_: Array, awake: Array, alpha: float, eta: float 
     gain = eta * np.where(awake, mixed - cost, 0.0)
     moved = state * np.exp(gain - gain.max(axis=-1, keepdims=True))
     moved = moved / moved.sum(axis=-1, keepdims=True)
-    return (1 - alpha) * moved + alpha / state.shape[-1]
+    found: Array = (1 - alpha) * moved + alpha / state.shape[-1]
+    return found
 
 
 class Method(Protocol):
@@ -229,7 +231,7 @@ class MlPoly(Method):
         shape = (streams, len(setup.members))
         return {"r": np.zeros(shape), "s": np.zeros(shape), "b": np.zeros((streams, 1))}
 
-    def _weights(self, state: State, awake: Array) -> Array:
+    def _weights(self, state: State, awake: Any) -> Array:
         gain = np.maximum(state["r"], 0.0)
         rate = 1 / np.maximum(state["s"], 1e-300)
         some = (awake & (state["r"] > 0)).any(axis=-1, keepdims=True)
@@ -349,7 +351,7 @@ def fit_stacking(x: Array, regime: Array, y: Array, ridge: float = 3.0) -> Array
     a = design(x, regime)
     k = x.shape[1]
     centre = np.r_[np.full(k, 1 / k), np.zeros(a.shape[1] - k)]
-    theta = centre.copy()
+    theta: Array = centre.copy()
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(a @ theta, -30, 30)))
         slope = a.T @ (p - y) + ridge * (theta - centre)
