@@ -97,7 +97,7 @@ begin
     if (select v.label from ml.model_versions v where v.version_id = v_champion)
         <> v_challenger.label then
         raise exception 'versions % and % predict different labels', challenger, v_champion
-        using errcode = 'AP641', hint = 'Compare versions of one label.';
+        using errcode = 'AP645', hint = 'Compare versions of one label.';
     end if;
     select e.* into v_found
     from ml._evidence((
@@ -143,7 +143,7 @@ at all times together. e_better, e_worse: the largest value so far of a betting 
 undecided. It may be asked at any time, as often as anyone likes: an equal challenger is ever called
 better with a chance of at most alpha (default: the model''s ml.retraining_policies.alpha, 0.025).
 Source: Waudby-Smith and Ramdas (2024), JRSS B 86; Shafer et al. (2011) for the largest value so far.
-Errors: AP101, AP102 symbol, AP404 unknown version, AP640 alpha, AP641 nothing to compare with.';
+Errors: AP101, AP102 symbol, AP404 unknown version, AP640 alpha, AP641 no champion, AP645 another label.';
 
 create or replace function ml._policy(model text)
 returns ml.retraining_policies

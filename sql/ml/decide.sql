@@ -224,6 +224,7 @@ inner join ml.model_versions as v on d.version_id = v.version_id
 left join lateral (
     select 'drift' as cause from drift.actions as x
     where x.job_id = v.job_id
+    order by x.action_id
     limit 1
 ) as a on true
 cross join lateral ml.compare(d.version_id, against => d.against_id, since => v.as_of) as c

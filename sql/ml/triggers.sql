@@ -97,3 +97,11 @@ for each row execute function ml._keep_serving();
 create or replace trigger drop_checkpoints after update of status on ml.training_jobs
 for each row when (new.status in ('succeeded', 'failed', 'cancelled'))
 execute function ml._drop_checkpoints();
+create or replace trigger mark_performance after insert or update of outcome on ml.predictions
+for each row execute function ml._mark_performance();
+create or replace trigger mark_performance_inserted after insert on ml.shadow_predictions
+referencing new table as changed_rows
+for each statement execute function ml._mark_shadow_performance();
+create or replace trigger mark_performance_updated after update on ml.shadow_predictions
+referencing new table as changed_rows
+for each statement execute function ml._mark_shadow_performance();
