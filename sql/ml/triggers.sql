@@ -105,3 +105,5 @@ for each statement execute function ml._mark_shadow_performance();
 create or replace trigger mark_performance_updated after update on ml.shadow_predictions
 referencing new table as changed_rows
 for each statement execute function ml._mark_shadow_performance();
+create or replace trigger check_model before insert or update on ml.models
+for each row execute function ml._check_model();
