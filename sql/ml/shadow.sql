@@ -123,9 +123,11 @@ comment on procedure ml.record_shadows(timestamptz) is
 since the last time, for each of its symbols; of a new version of those after its as_of, at most
 ml.shadow_backfill (35 days) back. as_of: not of later grid times.';
 
+-- Labels and predictions are many on both sides: hashed, whatever the planner believes of them.
 create or replace procedure ml.join_shadow_outcomes(as_of timestamptz default null)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_nestloop = off
 as $$
 declare
     v_now timestamptz := coalesce(as_of, clock_timestamp());
