@@ -14,7 +14,8 @@ whether it is computed alone, beside others, or bar by bar from a :class:`Carry`
 ``trend``          mean return / mean absolute return, over a day and over three (24, 72 bars)
 ``drawdown``       ln(close / highest close of 72 bars), in units of the slow volatility over a day
 ``fall``           mean return of six bars in units of the slow volatility
-``volume_z``       ln volume against its slow mean
+``volume_z``       ln volume against its slow mean; ``volume_fast`` against that of a day
+``level``          ln of the range volatility as it is, its means of 6 and 24 bars
 =================  ==========================================================================
 """
 
@@ -38,11 +39,16 @@ NAMES = (
     "drawdown",
     "fall",
     "volume_z",
+    "level",
+    "level_fast",
+    "level_slow",
+    "trend_week",
+    "volume_fast",
 )
 COUNT = len(NAMES)
 (
     LOG_RANGE, RETURN, RANGE_FAST, VOLATILITY, VOLATILITY_SLOW, TREND_FAST, TREND, TREND_SLOW,
-    DRAWDOWN, FALL, VOLUME,
+    DRAWDOWN, FALL, VOLUME, LEVEL, LEVEL_FAST, LEVEL_SLOW, TREND_WEEK, VOLUME_FAST,
 ) = range(COUNT)  # fmt: skip
 
 HIGHEST = 72  # bars over which the highest close is taken
@@ -54,12 +60,13 @@ _LV, _LV2, _R, _ABS, _LW = range(5)
 _MEANS = (
     (_LV, 2), (_LV, 6), (_LV, 24), (_LV, 336), (_LV2, 336),
     (_R, 6), (_R, 24), (_R, 72), (_ABS, 24), (_ABS, 72), (_LW, 6), (_LW, 168), (_ABS, 6),
+    (_R, 168), (_ABS, 168), (_LW, 24),
 )  # fmt: skip
 _CHANNEL = np.array([channel for channel, _ in _MEANS])
 _ALPHA = np.array([1.0 - 0.5 ** (1.0 / half) for _, half in _MEANS])
 (
     _LV_2, _LV_6, _LV_24, _LV_336, _LV2_336, _R_6, _R_24, _R_72, _ABS_24, _ABS_72, _LW_6, _LW_168,
-    _ABS_6,
+    _ABS_6, _R_168, _ABS_168, _LW_24,
 ) = range(len(_MEANS))  # fmt: skip
 CARRY = len(_MEANS) + 2 + HIGHEST  # numbers that a lane's state has
 
@@ -183,5 +190,10 @@ def _of(
     out[..., DRAWDOWN] = (close - highest) / (unit * np.sqrt(24.0))
     out[..., FALL] = means[..., _R_6] / unit * np.sqrt(6.0)
     out[..., VOLUME] = means[..., _LW_6] - means[..., _LW_168]
+    out[..., LEVEL] = log_range
+    out[..., LEVEL_FAST] = means[..., _LV_6]
+    out[..., LEVEL_SLOW] = means[..., _LV_24]
+    out[..., TREND_WEEK] = means[..., _R_168] / (means[..., _ABS_168] + tiny)
+    out[..., VOLUME_FAST] = means[..., _LW_6] - means[..., _LW_24]
     out[~there | (seen < READY)] = np.nan
     return out
