@@ -15,7 +15,9 @@
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
--- The trainer has no right on any table but the queue's; its doors are the functions listed.
+-- The trainer has no right on any table but the queue's and Optuna's; its doors are the functions
+-- listed. No login role may create anything but temporary tables: what a role could create, whoever
+-- restores a backup would run.
 do $$
 declare
     v_schemas constant text [] := array[
@@ -257,5 +259,12 @@ begin
     grant select, insert, update, delete on all tables in schema procrastinate to alphaplus_trainer;
     grant usage on all sequences in schema procrastinate to alphaplus_trainer;
     grant execute on all routines in schema procrastinate to alphaplus_trainer;
+
+    -- Optuna's tables are the owner's, the rows in them the trainer's.
+    revoke all on schema optuna from public, alphaplus_trainer;
+    revoke all on all tables in schema optuna from public, alphaplus_trainer;
+    grant usage on schema optuna to alphaplus_trainer;
+    grant select, insert, update, delete on all tables in schema optuna to alphaplus_trainer;
+    grant usage on all sequences in schema optuna to alphaplus_trainer;
 end
 $$;

@@ -15,7 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
+from alphaplus.cli.connect import superuser_conninfo
 from psycopg import conninfo as pq
 from psycopg import sql
 
@@ -89,7 +90,7 @@ def server() -> Server:
     """The server under test: DATABASE_URL's, or the one that `make up` started."""
     url = os.environ.get("DATABASE_URL")
     if url:
-        return Server(applier.superuser_conninfo(url))
+        return Server(superuser_conninfo(url))
     state = Path(os.environ.get("ALPHAPLUS_STATE", ROOT / ".server"))
     if (state / "data" / "postmaster.pid").exists():
         return embedded(state)

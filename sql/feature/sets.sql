@@ -167,15 +167,3 @@ end
 $$;
 comment on function feature.drop_set(text, integer) is
 'Drops a set made by feature.create_set, or one version of it, with its stored vectors; returns how many versions. Errors: AP202 unknown set, AP206 it is in use by a model, or part of this house.';
-
--- A set that has vectors cannot be deleted (feature.vectors has no foreign key).
-create or replace function feature._keep_sets() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if exists (select from feature.vectors v where v.set_id = old.set_id) then
-        raise exception 'feature set % has vectors', quote_literal(old.name)
-        using errcode = 'AP206', hint = 'Delete them first, or call feature.drop_set.';
-    end if;
-    return old;
-end
-$$;

@@ -1,5 +1,5 @@
 -- Indicators of one timeframe by name, in their own units. The feature sets technical_1m and
--- technical_1h hold them scale-free, with higher timeframes beside (see zz_sync.sql).
+-- technical_1h hold them scale-free, with higher timeframes beside (see seed.sql).
 create or replace function feature._technical_rows(
     symbol text, timeframe interval, start double precision, stop double precision
 )

@@ -1,5 +1,87 @@
--- Triggers on feature's tables, and on market's where late rows change stored vectors; their
--- functions are in invalidation.sql, blocks.sql and sets.sql.
+-- What later rows and changed vectors make invalid.
+
+-- A row that arrives now but says it was known at a time whose vectors are already stored (a history
+-- load) changes those vectors, so the stretch is noted in feature.pending. Live rows lie past the
+-- watermark and cost one look at a small table for each statement.
+create or replace function feature._mark_pending() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
+    select m.set_id, m.symbol, min(n.usable), least(max(n.ts) + max(s.lookback) + interval '1 day', max(m.through)), tg_table_name
+    from (
+        select r.symbol, r.ts, market.usable_at(interval '1 minute', r.ts, r.known_at) as usable
+        from new_rows r
+        where r.ts < (select max(x.through) from feature.watermarks x)
+    ) n
+    join feature.watermarks m on m.symbol = n.symbol
+    join feature.sets s on s.set_id = m.set_id
+    where n.usable < m.through
+    group by m.set_id, m.symbol;
+    return null;
+end
+$$;
+
+-- A set that has vectors cannot be deleted (feature.vectors has no foreign key).
+create or replace function feature._keep_sets() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from feature.vectors v where v.set_id = old.set_id) then
+        raise exception 'feature set % has vectors', quote_literal(old.name)
+        using errcode = 'AP206', hint = 'Delete them first, or call feature.drop_set.';
+    end if;
+    return old;
+end
+$$;
+
+-- Blocks of vectors (feature.vector_blocks) go with the first change to a vector in them.
+create or replace function feature._unpack_inserted() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    -- Whoever packs these symbols is waited for, and waits.
+    perform pg_advisory_xact_lock_shared(hashtextextended(
+        'feature.materialise:' || c.set_id || ':' || c.symbol, 0
+    ))
+    from (select distinct n.set_id, n.symbol from new_rows n order by n.set_id, n.symbol) c;
+    delete from feature.vector_blocks b
+    using (
+        select n.set_id, n.symbol, min(n.ts) as first_ts, max(n.ts) as last_ts
+        from new_rows n
+        group by n.set_id, n.symbol
+    ) c
+    where b.set_id = c.set_id and b.symbol = c.symbol
+        and b.ts_from <= c.last_ts and b.ts_to > c.first_ts;
+    return null;
+end
+$$;
+
+create or replace function feature._unpack_deleted() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock_shared(hashtextextended(
+        'feature.materialise:' || c.set_id || ':' || c.symbol, 0
+    ))
+    from (select distinct o.set_id, o.symbol from old_rows o order by o.set_id, o.symbol) c;
+    delete from feature.vector_blocks b
+    using (
+        select o.set_id, o.symbol, min(o.ts) as first_ts, max(o.ts) as last_ts
+        from old_rows o
+        group by o.set_id, o.symbol
+    ) c
+    where b.set_id = c.set_id and b.symbol = c.symbol
+        and b.ts_from <= c.last_ts and b.ts_to > c.first_ts;
+    return null;
+end
+$$;
+
+create or replace function feature._unpack_all() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from feature.vector_blocks;
+    return null;
+end
+$$;
+
 create or replace trigger mark_pending_insert after insert on market.candles
 referencing new table as new_rows
 for each statement execute function feature._mark_pending();

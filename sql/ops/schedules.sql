@@ -110,25 +110,3 @@ comment on procedure ops.schedule_retraining(text, text, text) is
 from 02:00 UTC on, or at those of a cron expression. A row of ops.schedules is the result: disable
 it with update ops.schedules set enabled = false. Errors: AP301 unknown model, AP101/AP102 symbol,
 AP703 no cron expression.';
-
--- Changes of ops.schedules reach pg_cron at once.
-create or replace function ops._schedules_changed() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform ops.sync_schedules();
-    return null;
-end
-$$;
-
--- A schedule's expected interval follows its cron expression.
-create or replace function ops._keep_interval() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if new.cron is distinct from old.cron and new.expected_interval = old.expected_interval then
-        new.expected_interval := coalesce(ops.cron_interval(new.cron), new.expected_interval);
-    end if;
-    return new;
-end
-$$;

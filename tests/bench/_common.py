@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
+from alphaplus.cli.connect import superuser_conninfo
 from psycopg import conninfo as pq
 from psycopg import sql
 
@@ -64,7 +65,7 @@ def row(
 
 def superuser() -> str:
     """The whole connection string of a superuser of the server that PG* or DATABASE_URL name."""
-    with psycopg.connect(applier.superuser_conninfo(), dbname="postgres") as conn:
+    with psycopg.connect(superuser_conninfo(), dbname="postgres") as conn:
         parts = {
             key: value
             for key, value in conn.info.get_parameters().items()

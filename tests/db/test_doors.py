@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 from psycopg import errors
 
 from tests.conftest import Server
@@ -126,3 +126,58 @@ def test_migrate_runs_no_text_of_users_as_superuser(db: Connection, server: Serv
         " from pg_proc p where p.oid = 'feature.tame(text, timestamptz)'::regprocedure"
     ).fetchone()
     assert row == ("alphaplus_owner", False, True)
+
+
+@pytest.mark.parametrize("role", ["loader", "operator", "app", "reader", "trainer"])
+def test_no_login_role_creates_what_a_restore_would_run(
+    db_module: Connection, connect_as: Connect, role: str
+) -> None:
+    """Neither in a schema of ours nor in one of its own; asked of the catalogue and tried."""
+    rows = db_module.execute(
+        "select n.nspname from pg_namespace n where has_schema_privilege(%s, n.oid, 'create')"
+        " and n.nspname !~ '^pg_(toast_)?temp'"
+        " union all select datname from pg_database where has_database_privilege(%s, oid, 'create')"
+        " union all select c.oid::regclass::text from pg_class c where c.relowner = %s::regrole"
+        " union all select p.oid::regprocedure::text from pg_proc p where p.proowner = %s::regrole",
+        (f"alphaplus_{role}",) * 4,
+    ).fetchall()
+    assert rows == []
+    conn = connect_as(f"alphaplus_{role}", db_module.info.dbname)
+    schemas = db_module.execute(
+        "select nspname from pg_namespace where nspname !~ '^pg_(toast|temp)'"
+    ).fetchall()
+    assert ("optuna",) in schemas
+    for (schema,) in schemas:
+        for statement in (
+            f"create table {schema}.mine (x int)",
+            f"create function {schema}.mine() returns int language sql as 'select 1'",
+            f"create type {schema}.mine as enum ('x')",
+            f"create view {schema}.mine as select 1",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+    with pytest.raises(DENIED):
+        conn.execute("alter table optuna.studies add check (study_id > 0)")
+
+
+def test_optuna_finds_its_tables_and_makes_none(db: Connection, server: Server) -> None:
+    """As the trainer, with what it asks for: a study, trials, values, a study taken up again."""
+    from alphaplus.trainer import job
+
+    optuna = pytest.importorskip("optuna")
+    storage = job.search_storage(server.conninfo(db.info.dbname, "alphaplus_trainer"))
+    query = (
+        "select count(*), (select count(*) from pg_type where typnamespace = 'optuna'::regnamespace)"
+        " from pg_class where relnamespace = 'optuna'::regnamespace"
+    )
+    before = db.execute(query).fetchone()
+    for trials in (3, 5):
+        study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
+    assert len(study.trials) == 8
+    assert db.execute(query).fetchone() == before
+    row = db.execute("select schema_version, library_version from optuna.version_info").fetchone()
+    assert row is not None
+    from optuna.storages._rdb import models
+
+    assert row[0] == models.SCHEMA_VERSION

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 from alphaplus.trainer import data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

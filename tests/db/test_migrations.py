@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
+from alphaplus.migrations.patience import Patience
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,7 +219,7 @@ def test_a_released_migration_that_was_edited_or_lost_is_refused(checkout: Path)
 
 def test_sql_follows_its_files(server: Any, db: Conn, checkout: Path) -> None:
     """New, changed in result, renamed and removed functions and views; nothing of others' goes."""
-    extra = checkout / "sql" / "analytics" / "zz_extra.sql"
+    extra = checkout / "sql" / "analytics" / "extra.sql"
 
     def apply(text: str) -> None:
         extra.write_text("-- For the test.\n" + text)
@@ -254,7 +258,7 @@ def test_sql_follows_its_files(server: Any, db: Conn, checkout: Path) -> None:
 
 
 def test_what_users_made_on_ours_is_named(server: Any, db: Conn, checkout: Path) -> None:
-    extra = checkout / "sql" / "analytics" / "zz_extra.sql"
+    extra = checkout / "sql" / "analytics" / "extra.sql"
     extra.write_text(
         "-- For the test.\ncreate or replace view analytics.extra_view as select 1 as one;\n"
     )
@@ -269,14 +273,14 @@ def test_what_users_made_on_ours_is_named(server: Any, db: Conn, checkout: Path)
 
 def test_a_failing_file_changes_nothing_and_is_named(server: Any, db: Conn, checkout: Path) -> None:
     before = catalog(db)
-    (checkout / "sql" / "analytics" / "zz_extra.sql").write_text(
+    (checkout / "sql" / "analytics" / "extra.sql").write_text(
         "-- For the test.\n"
         "create or replace view analytics.extra_view as select 1 as one;\n"
         "create or replace view analytics.other as select no_such_column from ops.runs;\n"
     )
     with pytest.raises(psycopg.errors.UndefinedColumn) as caught:
         applier.migrate(conninfo(server, db), checkout)
-    assert "zz_extra.sql, line 3" in "".join(caught.value.__notes__)
+    assert "extra.sql, line 3" in "".join(caught.value.__notes__)
     assert catalog(db) == before
 
 
@@ -295,3 +299,225 @@ def test_several_databases_on_one_server(server: Any, db: Conn, name: str) -> No
 def test_only_a_superuser_migrates(server: Any, db: Conn) -> None:
     with pytest.raises(applier.MigrationError, match="no superuser"):
         applier.migrate(server.conninfo(db.info.dbname, "alphaplus_operator"))
+
+
+def newest_migration() -> str:
+    names = (ROOT / "migrations").glob("????_*.*")
+    return max(path.stem for path in names if ".rollback" not in path.name)
+
+
+def upgrade(checkout: Path) -> None:
+    """A new release: a migration, a view with other columns, a changed trigger, a function gone."""
+    migrations = checkout / "migrations"
+    (migrations / "9000_next.sql").write_text(
+        f"-- depends: {newest_migration()}\n"
+        "alter table market.trades add column venue_flags integer;\n"
+        "create table market.flags (flag integer primary key);\n"
+        "insert into market.flags values (1), (2);\n"
+    )
+    (migrations / "9000_next.rollback.sql").write_text(
+        "drop table market.flags;\nalter table market.trades drop column venue_flags;\n"
+    )
+    (checkout / "sql" / "analytics" / "extra.sql").write_text(
+        "-- For the test.\n"
+        "create or replace function analytics.flags() returns bigint language sql stable\n"
+        "set search_path = pg_catalog, pg_temp as 'select count(*) from market.flags';\n"
+    )
+    (checkout / "sql" / "market" / "instruments.sql").write_text(
+        (ROOT / "sql" / "market" / "instruments.sql").read_text() + "\n-- Changed.\n"
+    )
+    triggers = checkout / "sql" / "ml" / "triggers.sql"
+    triggers.write_text(triggers.read_text() + "-- Changed.\n")
+
+
+def migrate_and_die(conninfo: str, checkout: Path, step: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "db" / "kill_at.py")],
+        env={
+            **os.environ,
+            "CONNINFO": conninfo,
+            "CHECKOUT": str(checkout),
+            "KILL_AT": str(step),
+            "PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("migrations", "plpython")),
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def wait_for_backends_to_go(db: Conn) -> None:
+    """A client that was killed leaves its backend to find out."""
+    for _ in range(600):
+        row = db.execute(
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        ).fetchone()
+        if row == (0,):
+            return
+        time.sleep(0.1)
+    raise AssertionError("a backend of the killed migration is still there after a minute")
+
+
+def die_at(server: Any, db: Conn, checkout: Path, steps: range, total: int) -> None:
+    """Killed before each of these steps, the old database serves as before."""
+    before, rows = catalog(db), delivered(db)
+    for step in steps:
+        done = migrate_and_die(conninfo(server, db), checkout, step)
+        assert done.returncode == -9, (step, total, done.stdout, done.stderr)
+        wait_for_backends_to_go(db)
+        assert catalog(db) ^ before == set(), f"killed before step {step} of {total}"
+        assert delivered(db) == rows
+        assert db.execute("select count(*) from ops.health").fetchone() != (0,)
+        assert db.execute("select market.resolve('AAA')").fetchone() == ("AAA",)
+
+
+@pytest.fixture
+def upgradable(db: Conn, checkout: Path) -> Path:
+    db.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+        " values ('AAA', 'x', 'AAA', 'A', 'A')"
+    )
+    upgrade(checkout)
+    return checkout
+
+
+def count_steps(server: Any, db: Conn, checkout: Path, admin: Conn) -> int:
+    """Of the same upgrade on a copy of the database."""
+    name = f"aptest_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+    db.execute("select 1")
+    applier.migrate(server.conninfo(name), ROOT)
+    done = migrate_and_die(server.conninfo(name), checkout, 0)
+    admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_killed_midway_the_old_database_serves_and_the_next_migrate_works(
+    server: Any, admin: Conn, db: Conn, upgradable: Path
+) -> None:
+    total = count_steps(server, db, upgradable, admin)
+    assert total > 100
+    # The last steps are after COMMIT.
+    die_at(server, db, upgradable, range(40, total - 8, total // 4), total)
+    die_at(server, db, upgradable, range(total - 8, total - 4, 2), total)
+    report = applier.migrate(conninfo(server, db), upgradable)
+    assert report.migrations == ("9000_next",)
+    assert db.execute("select analytics.flags()").fetchone() == (2,)
+    assert applier.migrate(conninfo(server, db), upgradable) == applier.Report(False, (), ())
+
+
+@pytest.mark.long
+def test_killed_at_any_step_the_old_database_serves(
+    server: Any, admin: Conn, db: Conn, upgradable: Path
+) -> None:
+    total = count_steps(server, db, upgradable, admin)
+    die_at(server, db, upgradable, range(1, total - 4), total)
+    assert applier.migrate(conninfo(server, db), upgradable).migrations == ("9000_next",)
+    assert db.execute("select analytics.flags()").fetchone() == (2,)
+
+
+@pytest.mark.long
+def test_a_first_migrate_that_is_killed_can_be_done_again(server: Any, db: Conn, name: str) -> None:
+    expected = catalog(db)
+    step = 5
+    while (done := migrate_and_die(server.conninfo(name), ROOT, step)).returncode == -9:
+        step += 23
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(server.conninfo(name), autocommit=True) as conn:
+        assert catalog(conn) ^ expected == set()
+
+
+def test_killed_after_its_commit_nothing_is_left_to_do(
+    server: Any, db: Conn, upgradable: Path
+) -> None:
+    done = migrate_and_die(conninfo(server, db), upgradable, -1)
+    assert done.returncode == -9, done.stderr
+    wait_for_backends_to_go(db)
+    assert applier.migrate(conninfo(server, db), upgradable) == applier.Report(False, (), ())
+
+
+def test_an_idle_reader_is_named_and_does_not_hold_up_the_others(
+    server: Any, db: Conn, checkout: Path, connect_as: Callable[[str, str], Conn]
+) -> None:
+    before = catalog(db)
+    upgrade(checkout)
+    idle = connect_as("alphaplus_reader", db.info.dbname)
+    idle.execute("begin; select * from ops.health")
+    others = connect_as("alphaplus_reader", db.info.dbname)
+    others.execute("set statement_timeout = '60 s'")
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        # Between two tries nothing is held.
+        others.execute("select * from ops.health")
+
+    with pytest.raises(applier.MigrationError, match="alphaplus_reader") as caught:
+        applier.migrate(conninfo(server, db), checkout, patience=Patience(0.5, 3, 0.1), say=say)
+    assert f"pid {idle.info.backend_pid}" in str(caught.value)
+    assert "idle in transaction" in str(caught.value)
+    assert len(said) == 2
+    assert catalog(db) ^ before == set()
+    idle.execute("commit")
+    assert applier.migrate(conninfo(server, db), checkout).migrations == ("9000_next",)
+
+
+def test_a_writer_holds_up_no_migrate_that_changes_no_trigger(
+    server: Any, db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    """A load is one transaction, and may last for hours."""
+    loader = connect_as("alphaplus_loader", db.info.dbname)
+    loader.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, base, quote)"
+        " values ('AAA', 'x', 'AAA', 'A', 'A')"
+    )
+    trade = (
+        "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+        " values ('AAA', '2026-01-03', '{0}', '2026-01-03', 1, 1, 'buy')"
+    )
+    loader.execute(trade.format(1))
+    loader.execute("begin; " + trade.format(2))
+    report = applier.migrate(conninfo(server, db), patience=Patience(0.5, 1))
+    assert report == applier.Report(False, (), ())
+
+
+def test_a_trigger_that_is_missing_comes_back_and_one_no_longer_said_goes(
+    server: Any, db: Conn, checkout: Path
+) -> None:
+    before = catalog(db)
+    db.execute("drop trigger keep_superseded on market.trades")
+    applier.migrate(conninfo(server, db))
+    assert catalog(db) ^ before == set()
+    path = checkout / "sql" / "ops" / "triggers.sql"
+    path.write_text("-- For the test: none.\n")
+    applier.migrate(conninfo(server, db), checkout)
+    gone = {row[1] for row in before - catalog(db) if row[0] == "trigger"}
+    assert gone == {"ops.schedules.sync_schedules", "ops.schedules.keep_interval"}
+
+
+def test_a_reader_cannot_lock_migrate_out(
+    server: Any, db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    reader.execute("select pg_advisory_lock(hashtextextended('alphaplus.migrate', 0))")
+    reader.execute("begin; lock table ops._yoyo_migration in access share mode")
+    assert applier.migrate(conninfo(server, db), patience=Patience(0.5, 1)) == applier.Report(
+        False, (), ()
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute("lock table ops._yoyo_migration in row exclusive mode")
+
+
+def test_the_order_of_files_is_the_rule_of_sql_readme(checkout: Path) -> None:
+    for file in ("seed", "views", "triggers", "zebra"):
+        (checkout / "sql" / "analytics" / f"{file}.sql").write_text("-- For the test.\n")
+    order = [path.relative_to(checkout / "sql").as_posix() for path in applier.sql_files(checkout)]
+    assert [name for name in order if name.startswith("analytics/")][-4:] == [
+        f"analytics/{file}.sql" for file in ("zebra", "triggers", "views", "seed")
+    ]
+    assert order[-2:] == ["schedules.sql", "privileges.sql"]
+    assert order.index("ops/seed.sql" if "ops/seed.sql" in order else "ops/views.sql") < min(
+        number for number, name in enumerate(order) if name.startswith("market/")
+    )

@@ -399,7 +399,7 @@ def test_connections_are_encrypted(server: Server, world: Connection, role: str)
 
 
 def test_applying_again_changes_no_right(db_module: Connection, server: Server) -> None:
-    from alphaplus.loaders import db as applier
+    from alphaplus import migrations as applier
 
     query = (
         "select n.nspname, p.oid::regprocedure::text, array(select x::text from unnest(p.proacl) x order by 1),"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from alphaplus.loaders import reference
+from alphaplus.cli import reference
 
 
 def test_the_reference_page_is_up_to_date(db_module: psycopg.Connection[Any]) -> None:

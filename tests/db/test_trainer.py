@@ -10,7 +10,7 @@ import lightgbm
 import numpy as np
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 
 from tests.conftest import SecondServer, Server
 from tests.db import lifecycle as toy

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from alphaplus.loaders import db as applier
+from alphaplus import migrations as applier
 from alphaplus.loaders import simulator
 from psycopg import conninfo as pq
 

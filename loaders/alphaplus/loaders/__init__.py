@@ -1,1 +1,1 @@
-"""Files and streams into ``market.*`` and ``sentiment.*``, the simulator, and the applier."""
+"""Files and streams into ``market.*`` and ``sentiment.*``, and the simulator."""

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -122,10 +123,7 @@ class Deep(Estimator):
         self.net: nn.Module | None = None
         self.scaling: Scaling | None = None
         self.shift = 0.0
-        wanted = str(self.options["device"])
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(wanted)
+        self.device = _device(self.options["device"])
 
     def build(self, features: int) -> nn.Module:
         """The untrained network."""
@@ -199,7 +197,8 @@ class Deep(Estimator):
                 self.checkpoints.save(self.stage, state)
             progress(part, f"{words} {where}")
 
-        processes = int(self.options["processes"]) or max(1, torch.cuda.device_count())
+        gpus = torch.cuda.device_count() if self.device.type == "cuda" else 1
+        processes = int(self.options["processes"]) or max(1, gpus)
         total = rounds or int(self.options["epochs"])
         if processes > 1 and (saved is None or not _unpack(saved)[1]["done"]):
             state = distributed.fit(self, train, late, total, weight, saved, processes, report)
@@ -225,7 +224,9 @@ class Deep(Estimator):
     ) -> bytes:
         """Train to the end; the final state. All ranks see the same losses, so all stop at once."""
         assert self.net is not None
-        device = torch.device("cuda", rank) if self.device.type == "cuda" else self.device
+        device = (
+            torch.device("cuda", rank) if world > 1 and self.device.type == "cuda" else self.device
+        )
         net = self.net.to(device)
         options = self.options
         optimizer = torch.optim.AdamW(
@@ -263,7 +264,8 @@ class Deep(Estimator):
         for epoch in range(first, total):
             torch.manual_seed(self.seed * 100_003 + epoch * world + rank)
             wrapped.train()
-            loss_sum, count = 0.0, 0
+            # Summed where it is made: to ask a GPU for it after every batch would keep it waiting.
+            losses, loss_sum, count = torch.zeros((), device=device), 0.0, 0
             for batch in _batches(
                 len(data.last), int(options["batch"]), self.seed + epoch, rank, world
             ):
@@ -280,14 +282,16 @@ class Deep(Estimator):
                 nn.utils.clip_grad_norm_(net.parameters(), float(options["clip_norm"]))
                 scaler.step(optimizer)
                 scaler.update()
-                loss_sum += float(loss.detach()) * len(batch)
+                losses += loss.detach() * len(batch)
                 count += len(batch)
-                if rank == 0:
+                if rank == 0 and meta["steps"] % 20 == 0:
+                    loss_sum = float(losses)
                     report(
                         (epoch + count * world / max(len(data.last), 1)) / total,
                         f"epoch {epoch + 1} of {total}, loss {loss_sum / count:.4f}",
                         None,
                     )
+            loss_sum = float(losses)
             if not math.isfinite(loss_sum):
                 raise TrainingError(
                     f"the loss of {self.algorithm} is not finite: a smaller learning_rate is needed"
@@ -405,6 +409,28 @@ class Deep(Estimator):
     def library_versions(cls) -> dict[str, str]:
         """PyTorch's version."""
         return {"torch": torch.__version__}
+
+
+def _device(wanted: Any) -> torch.device:
+    """Where to train: "auto" (the GPU where there is one), "cpu", "cuda", or one of its GPUs.
+
+    Raises:
+        TrainingError: no such device, or none here.
+    """
+    name = str(wanted)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):
+        raise TrainingError(f"device {wanted!r}: auto, cpu, cuda or cuda:<number> is needed")
+    device = torch.device(name)
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise TrainingError(
+            f"device {name}: this trainer has {torch.cuda.device_count()} GPU(s) that PyTorch can"
+            " use; device auto takes the CPU then"
+        )
+    return device
 
 
 def _cut(data: Data, batch: torch.Tensor, length: int) -> torch.Tensor:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from alphaplus.cli.connect import role_conninfo
+from alphaplus.cli.load import summary
 from alphaplus.loaders import simulator
-from alphaplus.loaders.db import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import Loader
-from alphaplus.loaders.loading import summary
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.loaders.db import ROOT, SCHEMAS
+from alphaplus.migrations import ROOT, SCHEMAS
 
 PATH = ROOT / "docs" / "reference.md"
 

@@ -31,16 +31,20 @@ def migrate(
 ) -> None:
     """Bring the database that PG* or DATABASE_URL name up to date, creating it when missing."""
     import psycopg
-    from alphaplus.loaders import db
+    from alphaplus import migrations
+    from alphaplus.cli import connect
 
-    conninfo = db.superuser_conninfo()
+    def wait(message: str) -> None:
+        typer.echo(f"alphaplus migrate: {message}", err=True)
+
+    conninfo = connect.superuser_conninfo()
     try:
         if down is not None:
-            undone = db.rollback(conninfo, None if down == "all" else down)
+            undone = migrations.rollback(conninfo, None if down == "all" else down, say=wait)
             typer.echo(f"undone: {', '.join(undone) or 'nothing'}")
             return
-        report = db.migrate(conninfo)
-    except (db.MigrationError, psycopg.OperationalError) as error:
+        report = migrations.migrate(conninfo, say=wait)
+    except (migrations.MigrationError, psycopg.OperationalError) as error:
         typer.echo(f"alphaplus migrate: {error}", err=True)
         raise typer.Exit(1) from None
     if report.created_database:
@@ -90,7 +94,7 @@ def simulate(
         name.upper().removesuffix("@SIM").removesuffix("USDT").rstrip("/")
         for name in symbols or ("BTC", "ETH", "SOL")
     ]
-    from alphaplus.loaders.db import role_conninfo
+    from alphaplus.cli.connect import role_conninfo
 
     with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
         for name in simulator.run(conn, bases, days, seed, end, config):
@@ -147,7 +151,7 @@ def load(
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: format detected, streamed, checked, idempotent, resumable."""
-    from alphaplus.loaders import loading
+    from alphaplus.cli import load as loading
 
     options = {
         "kind": kind,
@@ -174,7 +178,7 @@ def demo(
     ] = None,
 ) -> None:
     """From raw market data to a prediction in SQL: loads, trains, gates, promotes, predicts."""
-    from alphaplus.loaders import demo as steps
+    from alphaplus.cli import demo as steps
 
     raise typer.Exit(steps.run(data))
 
@@ -187,9 +191,9 @@ def docs(
 ) -> None:
     """Write docs/reference.md from the database's own comments."""
     import psycopg
-    from alphaplus.loaders import db, reference
+    from alphaplus.cli import connect, reference
 
-    with psycopg.connect(db.superuser_conninfo()) as conn:
+    with psycopg.connect(connect.superuser_conninfo()) as conn:
         if check:
             if reference.PATH.read_text() == reference.page(conn):
                 return

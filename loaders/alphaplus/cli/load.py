@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.loaders.db import role_conninfo
+from alphaplus.cli.connect import role_conninfo
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import (
     KINDS,

@@ -1,5 +1,5 @@
 -- What bars were known when: loaded, made from loaded minutes, made from trades. How the spans of
--- time work is said in versions.sql. search_path: not pinned where the function is to be inlined.
+-- time work is said in revisions.sql. search_path: not pinned where the function is to be inlined.
 
 -- Bars as loaded, of any length.
 create or replace function market._loaded_versions(

@@ -1,0 +1,1 @@
+"""The command line: ``alphaplus migrate | load | simulate | demo | docs``."""
