@@ -15,6 +15,7 @@ create table ops.schedules (
     command text not null,
     expected_interval interval not null check (expected_interval > interval '0'),
     enabled boolean not null default true,
+    commits boolean not null default false,
     description text not null,
     updated_at timestamptz not null default clock_timestamp(),
     updated_by text not null default session_user,
@@ -60,6 +61,8 @@ create table ops.migration_checksums (
 
 comment on table ops.settings is 'Settings of AlphaPlus by name, each with its description.';
 comment on table ops.schedules is 'What the clock calls: one row per pg_cron entry; the command is a single call that can be run by hand with the same words.';
+comment on column ops.schedules.commits is
+'The procedure called commits as it goes, so ops.run cannot catch its errors. Set by ops.run itself where it turns out that it does.';
 comment on table ops.runs is 'One row per run of a schedule, written by the run itself; ops.health reads this, not pg_cron''s log.';
 comment on column ops.runs.call_started is
 'When the statement began that the run is (ops.run), to tell a session that still runs it from one that has gone on to something else; null: a scheduler of one''s own says when it ends.';

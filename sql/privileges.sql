@@ -33,11 +33,12 @@ declare
     ];
     -- Writing functions that the app may call.
     v_app constant text [] := array[
-        'ml.record_prediction', 'ml.record_predictions', 'ml.warm', 'ml.warm_all'
+        'ml.record_prediction', 'ml.warm'
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch'
+        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch',
+        'ops._note_that_it_commits'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
@@ -49,7 +50,7 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment.score_pending'
+        'market.refresh_aggregates', 'market.refresh_aggregate'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
@@ -232,6 +233,17 @@ begin
     end if;
 
     -- The operator, the app, the loader and the trainer, by name.
+    select string_agg(x.name, ', ' order by x.name) into v_list
+    from unnest(v_operator || v_app || v_loader || v_trainer) x (name)
+    where not exists (
+        select from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname || '.' || p.proname = x.name
+    );
+    if v_list is not null then
+        raise exception 'sql/privileges.sql names functions that are not there: %', v_list
+        using errcode = 'AP800', hint = 'Take them out of its lists, or define them under sql/.';
+    end if;
     for v_item in
         select
             p.oid::regprocedure::text as identity,

@@ -29,43 +29,43 @@ alter function ops.sync_schedules() owner to alphaplus_owner;
 
 -- The schedules as delivered; an operator's changes of time or state outlive a deploy. Commands and
 -- descriptions are ours. Applied after all schemas, as what is called has to be there.
-insert into ops.schedules (name, cron, command, expected_interval, description)
-select d.name, d.cron, d.command, d.expected_interval::interval, d.description
+insert into ops.schedules (name, cron, command, expected_interval, commits, description)
+select d.name, d.cron, d.command, d.expected_interval::interval, d.commits, d.description
 from (
     values
     (
-        'refresh aggregates', '* * * * *', 'call market.refresh_aggregates()', '1 minute',
+        'refresh aggregates', '* * * * *', 'call market.refresh_aggregates()', '1 minute', true,
         'Brings aggregates up to date with what arrived, changed or went.'
     ),
     (
-        'refresh features', '* * * * *', 'call feature.refresh()', '1 minute',
+        'refresh features', '* * * * *', 'call feature.refresh()', '1 minute', true,
         'Stores the feature vectors of new grid times, and anew those that late rows changed.'
     ),
     (
-        'refresh regimes', '*/5 * * * *', 'call regime.refresh()', '5 minutes',
+        'refresh regimes', '*/5 * * * *', 'call regime.refresh()', '5 minutes', true,
         'Stores the regimes of new bars, and anew those that late rows changed.'
     ),
     (
-        'pack features', '40 0 * * *', 'call feature.pack()', '1 day',
+        'pack features', '40 0 * * *', 'call feature.pack()', '1 day', true,
         'Keeps the vectors that models are trained on as blocks, which are read many times as fast.'
     ),
     (
-        'retrain due', '*/10 * * * *', 'call ml.retrain_due()', '10 minutes',
+        'retrain due', '*/10 * * * *', 'call ml.retrain_due()', '10 minutes', false,
         'Asks for training where a line of versions is older than a day (its model''s training ->> ''every'').'
     ),
     (
-        'requeue stalled', '* * * * *', 'call ml.requeue_stalled()', '1 minute',
+        'requeue stalled', '* * * * *', 'call ml.requeue_stalled()', '1 minute', false,
         'Gives the jobs of silent trainers to others.'
     ),
     (
-        'join outcomes', '*/5 * * * *', 'call ml.join_outcomes()', '5 minutes',
+        'join outcomes', '*/5 * * * *', 'call ml.join_outcomes()', '5 minutes', false,
         'Writes what came about beside recorded predictions.'
     ),
     (
-        'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day',
+        'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day', false,
         'Cuts logs, finished queue entries and old quarantine.'
     )
-) as d (name, cron, command, expected_interval, description)
+) as d (name, cron, command, expected_interval, commits, description)
 where exists (
     select
     from pg_catalog.pg_proc p
@@ -73,6 +73,6 @@ where exists (
     where d.command = format('call %s.%s()', n.nspname, p.proname)
 )
 on conflict (name) do update
-set command = excluded.command, description = excluded.description;
+set command = excluded.command, commits = excluded.commits, description = excluded.description;
 
 select ops.sync_schedules();

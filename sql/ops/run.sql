@@ -100,7 +100,7 @@ begin
     set status = 'failed', finished_at = at,
         detail = case
             when r.started_at < at - v_timeout then format('cancelled after %s', v_timeout)
-            else 'ended without a word: it failed or was cancelled, or its session was killed'
+            else 'its session ended before the run was recorded as finished: it failed, was cancelled or was killed'
         end,
         sqlstate = case when r.started_at < at - v_timeout then '57014' end
     where r.schedule = begin_run.schedule and r.status = 'running';
@@ -118,7 +118,7 @@ $$;
 comment on function ops.begin_run(text, timestamptz, timestamptz) is
 'Claims a schedule for this session and writes its row in ops.runs; run_id is null, and the row
 says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
-after_crash: the run before ended without a word. For schedulers of one''s own; ops.run does it all.
+after_crash: the run before was never recorded as finished. For schedulers of one''s own; ops.run does it all.
 call_started: statement_timestamp() where the run is this one statement and over with it; null: over
 with ops.end_run or the session. Errors: AP711 unknown schedule.';
 
@@ -148,6 +148,16 @@ comment on function ops.end_run(bigint, text, text, text) is
 'Ends a run begun with ops.begin_run in this session: status succeeded or failed, with the error''s
 text and SQLSTATE. Errors: AP712 that run is not running.';
 
+create or replace function ops._note_that_it_commits(schedule text)
+returns void
+language sql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update ops.schedules s set commits = true where s.name = $1 and not s.commits
+$$;
+comment on function ops._note_that_it_commits(text) is
+'Notes that a schedule''s procedure commits, so that ops.run does not first try it where it cannot.';
+
 -- search_path: not pinned, because it commits.
 create or replace procedure ops.run(
     schedule text, at timestamptz default clock_timestamp(), quiet boolean default false
@@ -163,7 +173,6 @@ declare
     v_message text;
     v_detail text;
     v_hint text;
-    -- Procedures that commit: an error cannot be caught around them, and EXECUTE cannot call them.
     v_commits boolean;
 begin
     select b.run_id, b.command, b.after_crash
@@ -176,11 +185,12 @@ begin
         end if;
         return;
     end if;
-    v_commits := v_command in ('call market.refresh_aggregates()', 'call feature.refresh()');
+    select s.commits into v_commits from ops.schedules s where s.name = run.schedule;
 
-    -- A procedure that commits takes its error with it when it fails; after such a failure it runs
-    -- once within reach, so that the log gets the error's words, before it runs freely again.
-    if not v_commits or v_after_crash then
+    -- An error cannot be caught around a procedure that commits: it ends this call, and the next run
+    -- finds the row still running. That one therefore first tries the command where it cannot commit,
+    -- to get the error's words into the log.
+    if not coalesce(v_commits, false) or v_after_crash then
         begin
             execute v_command;
             v_done := true;
@@ -189,7 +199,9 @@ begin
                 v_sqlstate = returned_sqlstate, v_message = message_text,
                 v_detail = pg_exception_detail, v_hint = pg_exception_hint;
         end;
-        if v_commits and v_sqlstate = '2D000' then
+        if v_sqlstate = '2D000' then
+            -- It wanted to commit, which EXECUTE does not allow.
+            perform ops._note_that_it_commits(schedule);
             v_sqlstate := null;
             v_message := null;
             v_detail := null;
@@ -197,10 +209,13 @@ begin
         end if;
     end if;
     if not v_done and v_sqlstate is null then
-        case v_command
-            when 'call market.refresh_aggregates()' then call market.refresh_aggregates();
-            when 'call feature.refresh()' then call feature.refresh();
-        end case;
+        -- A CALL that is part of a procedure's text may commit, and EXECUTE may not: so the command
+        -- becomes the text of a procedure of this session's own.
+        execute pg_catalog.format(
+            'create or replace procedure pg_temp._run_command() language plpgsql as %L',
+            'begin ' || v_command || '; end'
+        );
+        call pg_temp._run_command();
     end if;
     perform ops.end_run(
         v_run_id, case when v_sqlstate is null then 'succeeded' else 'failed' end,

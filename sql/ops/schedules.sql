@@ -82,7 +82,7 @@ declare
 begin
     if not exists (select from ml.models m where m.model = schedule_retraining.model) then
         raise exception 'unknown model %', coalesce(quote_literal(model), 'null')
-        using errcode = 'AP301', hint = 'select model from ml.models';
+        using errcode = 'AP302', hint = 'select model from ml.models';
     end if;
     if v_cron is null then
         -- From 02:00 on, an hour per symbol, the models within it one after the other.
@@ -108,5 +108,5 @@ $$;
 comment on procedure ops.schedule_retraining(text, text, text) is
 'Retrains a model for a symbol (null: pooled) every day, at times staggered over symbols and models
 from 02:00 UTC on, or at those of a cron expression. A row of ops.schedules is the result: disable
-it with update ops.schedules set enabled = false. Errors: AP301 unknown model, AP101/AP102 symbol,
+it with update ops.schedules set enabled = false. Errors: AP302 unknown model, AP101/AP102 symbol,
 AP703 no cron expression.';

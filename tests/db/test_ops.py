@@ -284,13 +284,131 @@ def test_health_is_readable_by_every_reader(
         assert conn.execute("select * from ops.schedule_status").fetchall()
 
 
-def test_the_operator_runs_every_schedule_by_hand(
+def months_of_history(db: Conn) -> None:
+    """Bars, vectors, models asked for, and queue entries, runs and refused rows of three months."""
+    db.execute(
+        """
+        insert into market.instruments (symbol, exchange, native_symbol, base, quote)
+        values ('AAA', 'x', 'AAA', 'A', 'USDT');
+        insert into market.candles (
+            symbol, timeframe, ts, known_at, open, high, low, close, volume
+        )
+        select 'AAA', '1 minute', t, t + interval '1 minute', p, p + 1, p - 1, p, 10
+        from (
+            select t, 100 + 10 * sin(extract(epoch from t) / 7000) as p
+            from generate_series(
+                date_trunc('hour', now()) - interval '1 day', now() - interval '2 minutes',
+                interval '1 minute'
+            ) t
+        ) b;
+        insert into market.candles (
+            symbol, timeframe, ts, known_at, open, high, low, close, volume
+        )
+        select 'AAA', '1 minute', t, t + interval '1 minute', 100, 101, 99, 100, 1
+        from generate_series(
+            now() - interval '100 days', now() - interval '99 days 20 hours', interval '1 minute'
+        ) t;
+        insert into market.quarantine (kind, file, line, reason, created_at)
+        select 'trades', 'old.csv', n, 'shape', now() - interval '300 days'
+        from generate_series(1, 10) n;
+        insert into ops.runs (schedule, status, started_at, finished_at)
+        select s.name, 'succeeded', t, t
+        from ops.schedules s, generate_series(now() - interval '90 days', now() - interval '1 hour',
+            interval '1 day') t;
+        select ops.set_setting('market.keep_rows', '{"candles": "40 days"}');
+        """
+    )
+    db.execute("call market.refresh_aggregates()")
+    db.execute("call feature.materialise('technical_1h', 'AAA', now() - interval '6 hours', now())")
+    for days in (1, 90):
+        for status in ("succeeded", "failed", "cancelled"):
+            db.execute(
+                "with j as (insert into procrastinate.procrastinate_jobs"
+                " (queue_name, task_name, args, status)"
+                " values ('training', 'train', '{}', %s::procrastinate.procrastinate_job_status)"
+                " returning id)"
+                ", e as (insert into procrastinate.procrastinate_events (job_id, type, at)"
+                " select j.id, 'deferred', now() - %s * interval '1 day' from j)"
+                " insert into procrastinate.procrastinate_periodic_defers"
+                " (task_name, defer_timestamp, job_id, periodic_id)"
+                " select 'train', j.id, j.id, j.id::text from j",
+                (status, days),
+            )
+    db.execute(
+        "update procrastinate.procrastinate_events set at = now() - interval '90 days'"
+        " where job_id in (select id from procrastinate.procrastinate_jobs order by id desc"
+        " limit 3)"
+    )
+
+
+def test_the_operator_runs_every_schedule_on_months_of_history(
+    db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    months_of_history(db)
+    assert db.execute("select count(*) from feature.watermarks").fetchone() != (0,)
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    for (name,) in db.execute("select name from ops.schedules").fetchall():
+        operator.execute("call ops.run(%s)", (name,))
+        assert runs(db, name)[-1] == ("succeeded", None), db.execute(
+            "select * from ops.runs order by run_id desc limit 1"
+        ).fetchone()
+    # and each did its work
+    assert db.execute("select count(*) from feature.vector_blocks").fetchone() != (0,)
+    assert db.execute("select count(*) from procrastinate.procrastinate_jobs").fetchone() == (3,)
+    assert db.execute("select count(*) from market.quarantine").fetchone() == (0,)
+    assert db.execute(
+        "select count(*) from ops.runs where started_at < now() - interval '31 days'"
+    ).fetchone() == (0,)
+    assert db.execute(
+        "select min(ts) > now() - interval '2 days' from market.candles"
+    ).fetchone() == (True,)
+
+
+def test_the_operator_runs_every_schedule_on_an_empty_database(
     db: Conn, connect_as: Callable[[str, str], Conn]
 ) -> None:
     operator = connect_as("alphaplus_operator", db.info.dbname)
     for (name,) in db.execute("select name from ops.schedules").fetchall():
         operator.execute("call ops.run(%s)", (name,))
         assert runs(db, name) == [("succeeded", None)]
+
+
+def test_a_schedule_of_ones_own_may_commit(
+    clock: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    """Nothing says so beforehand: ops.run finds out, and knows the next time."""
+    clock.execute(
+        """
+        create or replace procedure ops.commits(word text) language plpgsql as $$
+        begin
+            insert into public.calls default values;
+            commit;
+            insert into public.calls default values;
+            commit;
+            if word <> 'its $x$well' then
+                raise exception 'not well' using errcode = 'AP799', hint = 'well';
+            end if;
+        end $$;
+        """
+    )
+    clock.execute(
+        "insert into ops.schedules (name, cron, command, expected_interval, description)"
+        " values ('commits', '0 2 * * *', %s, '1 day', '')",
+        ("call ops.commits('its $x$well')",),
+    )
+    for number in (1, 2):
+        clock.execute("call ops.run('commits')")
+        assert clock.execute("select count(*) from public.calls").fetchone() == (2 * number,)
+        assert runs(clock, "commits") == [("succeeded", None)] * number
+        assert clock.execute(
+            "select commits from ops.schedules where name = 'commits'"
+        ).fetchone() == (True,)
+    clock.execute(
+        "update ops.schedules set command = 'call ops.commits(''ill'')' where name = 'commits'"
+    )
+    with pytest.raises(psycopg.Error, match="not well"):
+        clock.execute("call ops.run('commits')")
+    assert runs(clock, "commits")[-1] == ("running", None)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def checked(db_module: Conn) -> Iterator[Conn]:
         create table cron.job_run_details (end_time timestamptz);
         create function cron.schedule(text, text, text) returns bigint language sql return 1;
         create function cron.unschedule(text) returns boolean language sql return true;
+        -- ops.run makes it when it runs
+        create procedure pg_temp._run_command() language plpgsql as 'begin end';
         """
     )
     stub = db_module.execute("select to_regproc('regime.classify')").fetchone() == (None,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from psycopg.types.json import Jsonb
 from tests.conftest import Server
 from tests.db import lifecycle as toy
 
+ROOT = Path(__file__).resolve().parents[2]
 Connection = psycopg.Connection[Any]
 Connect = Callable[[str, str], Connection]
 SCHEMAS = ["ops", "market", "feature", "regime", "ml", "drift", "sentiment", "analytics"]
@@ -234,6 +236,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "feature._store_at",
                 "feature._pack",
                 "regime._refresh_batch",
+                "ops._note_that_it_commits",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:
@@ -415,3 +418,10 @@ def test_applying_again_changes_no_right(db_module: Connection, server: Server) 
     toys = ("ml.training_set", "ml._training_bytes")
     assert [r for r in before if not r[1].startswith(toys) and kept.get(r[1]) != r] == []
     assert db_module.execute("select * from ops.logic order by 1, 2").fetchall() == logic
+
+
+def test_rights_on_functions_that_are_not_there_are_refused(db: Connection) -> None:
+    text = (ROOT / "sql" / "privileges.sql").read_text()
+    with pytest.raises(psycopg.Error, match=r"not there: ml\.no_such_function") as caught:
+        db.execute(text.replace("'ml.record_prediction',", "'ml.no_such_function',"))
+    assert caught.value.diag.sqlstate == "AP800"
