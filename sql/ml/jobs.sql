@@ -158,7 +158,8 @@ declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
     return ml._training_bytes(
-        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
+        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to",
+        v_job.regime
     );
 end
 $$;

@@ -38,6 +38,9 @@ MODULES: dict[str, str] = {
     "factors_1d": "alphaplus.server.features.alpha158",
     "order_book": "alphaplus.server.features.order_book",
     "microstructure": "alphaplus.server.features.microstructure",
+    "regime_5m": "alphaplus.server.regime.features",
+    "regime_15m": "alphaplus.server.regime.features",
+    "regime_1h": "alphaplus.server.regime.features",
 }
 
 CHUNK = 2048  # grid times computed at once

@@ -109,10 +109,32 @@ def _all(
     model: str,
     symbols: list[str],
     ends: tuple[float, float, float],
+    states: list[int] | None = None,
 ) -> Iterator[tuple[str, Times, Times, Floats, Floats, Times | None]]:
     spec = _spec(plpy, model)
     for symbol in symbols:
-        yield symbol, *assemble(plpy, cache, spec, symbol, *ends)
+        found = assemble(plpy, cache, spec, symbol, *ends)
+        if states is not None:
+            found = _of_regime(plpy, symbol, found, states, ends[2])
+        yield symbol, *found
+
+
+def _of_regime(
+    plpy: Any,
+    symbol: str,
+    found: tuple[Times, Times, Floats, Floats, Times | None],
+    states: list[int],
+    as_of: float,
+) -> tuple[Times, Times, Floats, Floats, Times | None]:
+    """The rows whose regime, by the hourly verdict that was known by as_of, is one of some states
+    (from 0): a row whose verdict was not known is not trained on."""
+    from alphaplus.server.regime import truth
+
+    grid, ends, target, features, dropped = found
+    epoch = w.EPOCH * w.SECOND
+    when = round(as_of * w.SECOND) + epoch
+    chosen = np.isin(truth.verdicts(plpy, symbol, truth.HOUR, grid + epoch, when), states)
+    return grid[chosen], ends[chosen], target[chosen], features[chosen], dropped
 
 
 def training_rows(
@@ -123,10 +145,11 @@ def training_rows(
     start: float,
     end: float,
     as_of: float,
+    states: list[int] | None = None,
 ) -> Iterator[tuple[str, float, float, list[float], float]]:
     """``(symbol, seconds, label end, features, target)`` by symbol and time."""
     for symbol, grid, ends, target, features, _ in _all(
-        plpy, cache, model, symbols, (start, end, as_of)
+        plpy, cache, model, symbols, (start, end, as_of), states
     ):
         columns = (grid / w.SECOND).tolist(), (ends / w.SECOND).tolist()
         for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
@@ -168,9 +191,10 @@ def training_table(
     start: float,
     end: float,
     as_of: float,
+    states: list[int] | None = None,
 ) -> Table:
     """The training set of some symbols (none: no rows)."""
-    found = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
+    found = list(_all(plpy, cache, model, symbols, (start, end, as_of), states))
     parts = [part[1:5] for part in found]
     counts = [part[5] for part in found if part[5] is not None]
     dropped = np.sum(counts, axis=0) if counts else np.zeros(0, dtype=np.int64)

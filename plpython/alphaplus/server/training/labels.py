@@ -21,7 +21,7 @@ Times = npt.NDArray[np.int64]
 
 KINDS = (
     "liquidation", "liquidation_volume", "direction", "return", "volatility", "spread", "imbalance",
-    "mid",
+    "mid", "regime",
 )  # fmt: skip
 CHUNK = 512
 
@@ -66,6 +66,10 @@ def values(
     """
     if len(grid) == 0:
         return np.zeros(0)
+    if label.kind == "regime":
+        from alphaplus.server.regime import truth
+
+        return truth.values(plpy, symbol, grid, step, as_of)
     ahead = -(-label.horizon // step)
     if label.kind in ("spread", "imbalance", "mid"):
         return _book(plpy, cache, label, symbol, grid, step, as_of)
