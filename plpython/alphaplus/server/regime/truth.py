@@ -49,8 +49,9 @@ def verdicts(
     if not len(times):
         return out
     plan = plpy.prepare(
-        "select regime.rule_thresholds(regime._rule_set_of(i.symbol, $2 * interval '1 microsecond'))"
-        " as t from market.instruments i where i.symbol = $1",
+        "select regime.rule_thresholds("
+        "regime._rule_set_of(i.symbol, $2 * interval '1 microsecond')) as t"
+        " from market.instruments i where i.symbol = $1",
         ["text", "int8"],
     )
     limits = json.loads(plpy.execute(plan, [symbol, width])[0]["t"])
