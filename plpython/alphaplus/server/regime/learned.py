@@ -31,8 +31,11 @@ class ArtifactError(ValueError):
 
 def _numbers(given: Any, shape: tuple[int, ...], name: str) -> Floats:
     try:
-        found = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
+        raw = np.array(given)
+        if raw.dtype.kind not in "iuf":
+            raise TypeError
+        found = raw.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise ArtifactError(f"{name} is not an array of numbers") from None
     if found.shape != shape:
         raise ArtifactError(f"{name} has the shape {found.shape}, not {shape}")
