@@ -64,7 +64,7 @@ declare
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
-        'ops.settings', 'ops.schedules', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions'
     ];
     v_schema text;
@@ -200,6 +200,12 @@ begin
             v_item.nspname, v_item.relname, v_item.grantees
         );
     end loop;
+
+    -- Schedules: whoever writes a command is whom it runs as, so nobody changes another's.
+    grant delete,
+    insert (name, cron, command, expected_interval, commits, enabled, description, updated_at, updated_by),
+    update (cron, expected_interval, enabled, description, updated_at, updated_by)
+    on ops.schedules to alphaplus_operator;
 
     -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
     grant usage on schema public, market to alphaplus_select;

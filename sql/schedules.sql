@@ -13,24 +13,34 @@ values
 ('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;
 
--- pg_cron's jobs belong to alphaplus_owner, who owns everything here and nothing elsewhere.
+-- pg_cron's jobs belong to alphaplus_owner, who owns everything here and nothing elsewhere, and to the
+-- operator those that he writes. Of all of these the owner sees the jobs and cuts the log.
 do $$
 begin
     if exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
-        grant usage on schema cron to alphaplus_owner;
-        grant execute on function cron.schedule(text, text, text) to alphaplus_owner;
-        grant execute on function cron.unschedule(text) to alphaplus_owner;
+        grant usage on schema cron to alphaplus_owner, alphaplus_operator;
+        grant execute on function cron.schedule(text, text, text) to alphaplus_owner, alphaplus_operator;
+        grant execute on function cron.unschedule(bigint) to alphaplus_owner, alphaplus_operator;
+        drop policy if exists alphaplus_owner on cron.job;
+        create policy alphaplus_owner on cron.job for select to alphaplus_owner
+        using (username like 'alphaplus%');
+        drop policy if exists alphaplus_owner on cron.job_run_details;
+        create policy alphaplus_owner on cron.job_run_details to alphaplus_owner
+        using (username like 'alphaplus%');
     end if;
 end
 $$;
 
 -- pg_cron runs a job as whoever scheduled it, so this one must be the owner's before it is called.
+-- (Of the rows above a superuser's triggers made all jobs already, each as its role.)
 alter function ops.sync_schedules() owner to alphaplus_owner;
 
 -- The schedules as delivered; an operator's changes of time or state outlive a deploy. Commands and
 -- descriptions are ours. Applied after all schemas, as what is called has to be there.
-insert into ops.schedules (name, cron, command, expected_interval, commits, description)
-select d.name, d.cron, d.command, d.expected_interval::interval, d.commits, d.description
+insert into ops.schedules (name, cron, command, expected_interval, commits, description, run_as)
+select
+    d.name, d.cron, d.command, d.expected_interval::interval, d.commits, d.description,
+    'alphaplus_owner'
 from (
     values
     (
@@ -73,6 +83,7 @@ where exists (
     where d.command = format('call %s.%s()', n.nspname, p.proname)
 )
 on conflict (name) do update
-set command = excluded.command, commits = excluded.commits, description = excluded.description;
+set command = excluded.command, commits = excluded.commits, description = excluded.description,
+    run_as = 'alphaplus_owner';
 
 select ops.sync_schedules();

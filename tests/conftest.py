@@ -247,7 +247,7 @@ class SecondServer:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
 

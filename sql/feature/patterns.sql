@@ -5,7 +5,8 @@ create or replace function feature._pattern_rows(
 returns table (
     seconds double precision, pattern text, title text, direction text, strength double precision
 )
-language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpython3u stable parallel restricted
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres' -- Python gets its text
 rows 1000
 as $python$
     from alphaplus.server.features import patterns

@@ -4,7 +4,8 @@ create or replace function feature._technical_rows(
     symbol text, timeframe interval, start double precision, stop double precision
 )
 returns table (seconds double precision, vector double precision [])
-language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpython3u stable parallel restricted
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres' -- Python gets its text
 rows 10000
 as $python$
     from alphaplus.server.features import technical

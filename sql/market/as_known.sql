@@ -1,37 +1,106 @@
 -- The rows of a table as known at a time: those that had happened and were known, in the version
--- that held then. What a user's feature set reads in place of the table.
+-- that held then. What a user's feature set reads in place of the table. A migration that adds a
+-- column to a table adds it to its function here.
 -- search_path: not pinned, so that these SQL functions are inlined; every name is qualified.
-do $do$
-declare
-    v_table text;
-    v_columns text;
-begin
-    foreach v_table in array array[
-        'candles', 'trades', 'order_book_snapshots', 'liquidation_events', 'funding_rates',
-        'open_interest'
-    ] loop
-        select pg_catalog.string_agg(pg_catalog.format('r.%I', a.attname), ', ' order by a.attnum)
-        into v_columns
-        from pg_catalog.pg_attribute a
-        where a.attrelid = ('market.' || v_table)::regclass and a.attnum > 0 and not a.attisdropped;
-        execute pg_catalog.format(
-            $sql$
-            create or replace function market.%1$I(symbol text, "from" timestamptz, as_of timestamptz)
-            returns setof market.%2$I
-            language sql stable parallel safe rows 100
-            as $$
-                select %3$s
-                from market.%2$I r
-                where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
-                union all
-                select %3$s
-                from market.%4$I r
-                where r.symbol = $1 and r.ts >= $2 and r.ts < $3
-                    and r.known_at <= $3 and r.superseded_at > $3
-            $$
-            $sql$,
-            '_' || v_table || '_known', v_table, v_columns, v_table || '_history'
-        );
-    end loop;
-end
-$do$;
+
+create or replace function market._candles_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.candles
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.timeframe, r.ts, r.known_at, r.received_at, r.open, r.high, r.low, r.close,
+        r.volume, r.quote_volume, r.trade_count, r.taker_buy_volume
+    from market.candles r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.timeframe, r.ts, r.known_at, r.received_at, r.open, r.high, r.low, r.close,
+        r.volume, r.quote_volume, r.trade_count, r.taker_buy_volume
+    from market.candles_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;
+
+create or replace function market._trades_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.trades
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.ts, r.trade_id, r.known_at, r.received_at, r.price, r.size, r.side
+    from market.trades r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.ts, r.trade_id, r.known_at, r.received_at, r.price, r.size, r.side
+    from market.trades_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;
+
+create or replace function market._order_book_snapshots_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.order_book_snapshots
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.ts, r.sequence, r.known_at, r.received_at, r.bid_prices, r.bid_sizes,
+        r.ask_prices, r.ask_sizes, r.after_gap
+    from market.order_book_snapshots r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.ts, r.sequence, r.known_at, r.received_at, r.bid_prices, r.bid_sizes,
+        r.ask_prices, r.ask_sizes, r.after_gap
+    from market.order_book_snapshots_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;
+
+create or replace function market._liquidation_events_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.liquidation_events
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.ts, r.event_id, r.known_at, r.received_at, r.side, r.price, r.size,
+        r.notional
+    from market.liquidation_events r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.ts, r.event_id, r.known_at, r.received_at, r.side, r.price, r.size,
+        r.notional
+    from market.liquidation_events_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;
+
+create or replace function market._funding_rates_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.funding_rates
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.ts, r.known_at, r.received_at, r.rate, r.funding_interval
+    from market.funding_rates r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.ts, r.known_at, r.received_at, r.rate, r.funding_interval
+    from market.funding_rates_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;
+
+create or replace function market._open_interest_known(symbol text, "from" timestamptz, as_of timestamptz)
+returns setof market.open_interest
+language sql stable parallel safe rows 100
+as $$
+    select
+        r.symbol, r.ts, r.known_at, r.received_at, r.open_interest, r.value
+    from market.open_interest r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3
+    union all
+    select
+        r.symbol, r.ts, r.known_at, r.received_at, r.open_interest, r.value
+    from market.open_interest_history r
+    where r.symbol = $1 and r.ts >= $2 and r.ts < $3
+        and r.known_at <= $3 and r.superseded_at > $3
+$$;

@@ -62,10 +62,8 @@ $$;
 -- Two functions a bar length made from one-minute bars: the current partials, and for buckets of
 -- which anything was superseded the current and the superseded rows themselves, so that a
 -- correction counts once whether or not the aggregate has been refreshed since.
-do $do$
-declare
-    v_bar record;
-    v_columns constant text := '
+create or replace function market._candles_5m_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
     bucket timestamptz,
     usable_at timestamptz,
     expires_at timestamptz,
@@ -78,14 +76,8 @@ declare
     trade_count bigint,
     taker_buy_volume double precision,
     first_ts timestamptz,
-    last_ts timestamptz';
-begin
-    for v_bar in
-        select a.name, a.width, a.definition from market.aggregates a where a.name ~ '^_candles_'
-    loop
-        execute format($body$
-create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (%2$s)
+    last_ts timestamptz
+)
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 rows 10
 as $$
@@ -94,7 +86,7 @@ begin
     if not exists (
         select from market.candles_history h
         where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval %3$L
+            and h.ts < $3 + interval '5 minutes'
     ) then
         return;
     end if;
@@ -103,12 +95,31 @@ begin
             a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
             a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
         from (
-            select distinct public.time_bucket(interval %3$L, h.ts) as bucket
+            select distinct public.time_bucket(interval '5 minutes', h.ts) as bucket
             from market.candles_history h
             where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval %3$L
+                and h.ts < $3 + interval '5 minutes'
         ) d
-        cross join lateral (%4$s) a
+        cross join lateral (
+            select
+                s.symbol,
+                public.time_bucket(interval '5 minutes', s.ts) as bucket,
+                market.usable_at(interval '5 minutes', s.ts, s.known_at) as usable_at,
+                public.first(s.open, s.ts) as open,
+                max(s.high) as high,
+                min(s.low) as low,
+                public.last(s.close, s.ts) as close,
+                sum(s.volume order by s.ts) as volume,
+                sum(s.quote_volume order by s.ts) as quote_volume,
+                sum(s.trade_count order by s.ts)::bigint as trade_count,
+                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+                count(*) as bar_count,
+                min(s.ts) as first_ts,
+                max(s.ts) as last_ts
+            from market.candles s
+            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '5 minutes'
+            group by 1, 2, 3
+        ) a
         where d.bucket >= $2 and d.bucket < $3
         union all
         select
@@ -118,50 +129,493 @@ begin
             sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
         from (
             select
-                s.*, public.time_bucket(interval %3$L, s.ts) as bucket,
-                market.usable_at(interval %3$L, s.ts, s.known_at) as usable_at,
-                market.usable_at(interval %3$L, s.ts, s.superseded_at) as expires_at
+                s.*, public.time_bucket(interval '5 minutes', s.ts) as bucket,
+                market.usable_at(interval '5 minutes', s.ts, s.known_at) as usable_at,
+                market.usable_at(interval '5 minutes', s.ts, s.superseded_at) as expires_at
             from market.candles_history s
             where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval %3$L
+                and s.ts < $3 + interval '5 minutes'
         ) h
         where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
         group by h.bucket, h.usable_at, h.expires_at;
 end
-$$
-$body$,
-            v_bar.name || '_superseded', v_columns, v_bar.width, replace(
-                v_bar.definition, '{range}', format(
-                    's.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval %L',
-                    v_bar.width
-                )
-            )
-        );
-        execute format($body$
-create or replace function market.%1$I(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (%2$s)
+$$;
+
+create or replace function market._candles_5m_versions(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
 language sql stable parallel safe
 as $$
     select
         a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
         a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market.%3$I($1, $2, $3) a
+    from market._candles_5m_between($1, $2, $3) a
     where a.bucket <> all(array(
-        select public.time_bucket(interval %4$L, h.ts)
+        select public.time_bucket(interval '5 minutes', h.ts)
         from market.candles_history h
         where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval %4$L
+            and h.ts < $3 + interval '5 minutes'
     ))
     union all
-    select r.* from market.%5$I($1, $2, $3) r
-$$
-$body$,
-            v_bar.name || '_versions', v_columns, v_bar.name || '_between', v_bar.width,
-            v_bar.name || '_superseded'
-        );
-    end loop;
+    select r.* from market._candles_5m_superseded($1, $2, $3) r
+$$;
+
+create or replace function market._candles_15m_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+#variable_conflict use_column
+begin
+    if not exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '15 minutes'
+    ) then
+        return;
+    end if;
+    return query
+        select
+            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
+            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+        from (
+            select distinct public.time_bucket(interval '15 minutes', h.ts) as bucket
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+                and h.ts < $3 + interval '15 minutes'
+        ) d
+        cross join lateral (
+            select
+                s.symbol,
+                public.time_bucket(interval '15 minutes', s.ts) as bucket,
+                market.usable_at(interval '15 minutes', s.ts, s.known_at) as usable_at,
+                public.first(s.open, s.ts) as open,
+                max(s.high) as high,
+                min(s.low) as low,
+                public.last(s.close, s.ts) as close,
+                sum(s.volume order by s.ts) as volume,
+                sum(s.quote_volume order by s.ts) as quote_volume,
+                sum(s.trade_count order by s.ts)::bigint as trade_count,
+                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+                count(*) as bar_count,
+                min(s.ts) as first_ts,
+                max(s.ts) as last_ts
+            from market.candles s
+            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '15 minutes'
+            group by 1, 2, 3
+        ) a
+        where d.bucket >= $2 and d.bucket < $3
+        union all
+        select
+            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
+            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
+            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
+            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
+        from (
+            select
+                s.*, public.time_bucket(interval '15 minutes', s.ts) as bucket,
+                market.usable_at(interval '15 minutes', s.ts, s.known_at) as usable_at,
+                market.usable_at(interval '15 minutes', s.ts, s.superseded_at) as expires_at
+            from market.candles_history s
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
+                and s.ts < $3 + interval '15 minutes'
+        ) h
+        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        group by h.bucket, h.usable_at, h.expires_at;
 end
-$do$;
+$$;
+
+create or replace function market._candles_15m_versions(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language sql stable parallel safe
+as $$
+    select
+        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
+        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+    from market._candles_15m_between($1, $2, $3) a
+    where a.bucket <> all(array(
+        select public.time_bucket(interval '15 minutes', h.ts)
+        from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '15 minutes'
+    ))
+    union all
+    select r.* from market._candles_15m_superseded($1, $2, $3) r
+$$;
+
+create or replace function market._candles_1h_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+#variable_conflict use_column
+begin
+    if not exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '1 hour'
+    ) then
+        return;
+    end if;
+    return query
+        select
+            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
+            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+        from (
+            select distinct public.time_bucket(interval '1 hour', h.ts) as bucket
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+                and h.ts < $3 + interval '1 hour'
+        ) d
+        cross join lateral (
+            select
+                s.symbol,
+                public.time_bucket(interval '1 hour', s.ts) as bucket,
+                market.usable_at(interval '1 hour', s.ts, s.known_at) as usable_at,
+                public.first(s.open, s.ts) as open,
+                max(s.high) as high,
+                min(s.low) as low,
+                public.last(s.close, s.ts) as close,
+                sum(s.volume order by s.ts) as volume,
+                sum(s.quote_volume order by s.ts) as quote_volume,
+                sum(s.trade_count order by s.ts)::bigint as trade_count,
+                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+                count(*) as bar_count,
+                min(s.ts) as first_ts,
+                max(s.ts) as last_ts
+            from market.candles s
+            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '1 hour'
+            group by 1, 2, 3
+        ) a
+        where d.bucket >= $2 and d.bucket < $3
+        union all
+        select
+            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
+            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
+            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
+            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
+        from (
+            select
+                s.*, public.time_bucket(interval '1 hour', s.ts) as bucket,
+                market.usable_at(interval '1 hour', s.ts, s.known_at) as usable_at,
+                market.usable_at(interval '1 hour', s.ts, s.superseded_at) as expires_at
+            from market.candles_history s
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
+                and s.ts < $3 + interval '1 hour'
+        ) h
+        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        group by h.bucket, h.usable_at, h.expires_at;
+end
+$$;
+
+create or replace function market._candles_1h_versions(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language sql stable parallel safe
+as $$
+    select
+        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
+        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+    from market._candles_1h_between($1, $2, $3) a
+    where a.bucket <> all(array(
+        select public.time_bucket(interval '1 hour', h.ts)
+        from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '1 hour'
+    ))
+    union all
+    select r.* from market._candles_1h_superseded($1, $2, $3) r
+$$;
+
+create or replace function market._candles_4h_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+#variable_conflict use_column
+begin
+    if not exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '4 hours'
+    ) then
+        return;
+    end if;
+    return query
+        select
+            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
+            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+        from (
+            select distinct public.time_bucket(interval '4 hours', h.ts) as bucket
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+                and h.ts < $3 + interval '4 hours'
+        ) d
+        cross join lateral (
+            select
+                s.symbol,
+                public.time_bucket(interval '4 hours', s.ts) as bucket,
+                market.usable_at(interval '4 hours', s.ts, s.known_at) as usable_at,
+                public.first(s.open, s.ts) as open,
+                max(s.high) as high,
+                min(s.low) as low,
+                public.last(s.close, s.ts) as close,
+                sum(s.volume order by s.ts) as volume,
+                sum(s.quote_volume order by s.ts) as quote_volume,
+                sum(s.trade_count order by s.ts)::bigint as trade_count,
+                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+                count(*) as bar_count,
+                min(s.ts) as first_ts,
+                max(s.ts) as last_ts
+            from market.candles s
+            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '4 hours'
+            group by 1, 2, 3
+        ) a
+        where d.bucket >= $2 and d.bucket < $3
+        union all
+        select
+            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
+            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
+            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
+            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
+        from (
+            select
+                s.*, public.time_bucket(interval '4 hours', s.ts) as bucket,
+                market.usable_at(interval '4 hours', s.ts, s.known_at) as usable_at,
+                market.usable_at(interval '4 hours', s.ts, s.superseded_at) as expires_at
+            from market.candles_history s
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
+                and s.ts < $3 + interval '4 hours'
+        ) h
+        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        group by h.bucket, h.usable_at, h.expires_at;
+end
+$$;
+
+create or replace function market._candles_4h_versions(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language sql stable parallel safe
+as $$
+    select
+        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
+        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+    from market._candles_4h_between($1, $2, $3) a
+    where a.bucket <> all(array(
+        select public.time_bucket(interval '4 hours', h.ts)
+        from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '4 hours'
+    ))
+    union all
+    select r.* from market._candles_4h_superseded($1, $2, $3) r
+$$;
+
+create or replace function market._candles_1d_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+rows 10
+as $$
+#variable_conflict use_column
+begin
+    if not exists (
+        select from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '1 day'
+    ) then
+        return;
+    end if;
+    return query
+        select
+            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
+            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+        from (
+            select distinct public.time_bucket(interval '1 day', h.ts) as bucket
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+                and h.ts < $3 + interval '1 day'
+        ) d
+        cross join lateral (
+            select
+                s.symbol,
+                public.time_bucket(interval '1 day', s.ts) as bucket,
+                market.usable_at(interval '1 day', s.ts, s.known_at) as usable_at,
+                public.first(s.open, s.ts) as open,
+                max(s.high) as high,
+                min(s.low) as low,
+                public.last(s.close, s.ts) as close,
+                sum(s.volume order by s.ts) as volume,
+                sum(s.quote_volume order by s.ts) as quote_volume,
+                sum(s.trade_count order by s.ts)::bigint as trade_count,
+                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+                count(*) as bar_count,
+                min(s.ts) as first_ts,
+                max(s.ts) as last_ts
+            from market.candles s
+            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '1 day'
+            group by 1, 2, 3
+        ) a
+        where d.bucket >= $2 and d.bucket < $3
+        union all
+        select
+            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
+            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
+            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
+            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
+        from (
+            select
+                s.*, public.time_bucket(interval '1 day', s.ts) as bucket,
+                market.usable_at(interval '1 day', s.ts, s.known_at) as usable_at,
+                market.usable_at(interval '1 day', s.ts, s.superseded_at) as expires_at
+            from market.candles_history s
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
+                and s.ts < $3 + interval '1 day'
+        ) h
+        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        group by h.bucket, h.usable_at, h.expires_at;
+end
+$$;
+
+create or replace function market._candles_1d_versions(symbol text, "from" timestamptz, "to" timestamptz)
+returns table (
+    bucket timestamptz,
+    usable_at timestamptz,
+    expires_at timestamptz,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume double precision,
+    quote_volume double precision,
+    trade_count bigint,
+    taker_buy_volume double precision,
+    first_ts timestamptz,
+    last_ts timestamptz
+)
+language sql stable parallel safe
+as $$
+    select
+        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
+        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
+    from market._candles_1d_between($1, $2, $3) a
+    where a.bucket <> all(array(
+        select public.time_bucket(interval '1 day', h.ts)
+        from market.candles_history h
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
+            and h.ts < $3 + interval '1 day'
+    ))
+    union all
+    select r.* from market._candles_1d_superseded($1, $2, $3) r
+$$;
 
 -- The stretches of [from, to) in which bars from trades can count at some time not before since
 -- (null: all of it): a bucket with a loaded bar, or one made from loaded minutes, that stands

@@ -42,7 +42,7 @@ begin
                 asked_horizon, case when asked_model is null then interval '15 minutes' end
             )
         )
-        using errcode = 'AP501',
+        using errcode = 'AP507',
             hint = 'List them with: select m.model, l.horizon from ml.models m join ml.labels l using (label) where l.kind = ''direction''.';
     end if;
     if cardinality(v_several) > 1 then
@@ -85,4 +85,4 @@ as $$
     from ml._enhance_pattern($1, $2, $3, $4, $5, $6) e
 $$;
 comment on function ml.enhance_pattern(text, text, timestamptz, interval, interval, text) is
-'The candlestick patterns detected at as_of (default: now; one pattern, by TA-Lib''s name with or without cdl, or all), each beside what a direction model says: that named by model, else the one there is for the horizon (default: 15 minutes, or the horizon of the model named). probability_up, the calibrated probability of a higher price; pattern_confidence, the probability of a move the pattern''s way (probability_up for a bullish one, 1 less it for a bearish one, null for a neutral one); agrees, whether that is above one half. No row where no pattern is there. Errors: AP101, AP102, AP210 unknown timeframe, AP213 unknown pattern, AP501 no direction model of that name or horizon, AP510 several of that horizon and none named, and those of ml.predict.';
+'The candlestick patterns detected at as_of (default: now; one pattern, by TA-Lib''s name with or without cdl, or all), each beside what a direction model says: that named by model, else the one there is for the horizon (default: 15 minutes, or the horizon of the model named). probability_up, the calibrated probability of a higher price; pattern_confidence, the probability of a move the pattern''s way (probability_up for a bullish one, 1 less it for a bearish one, null for a neutral one); agrees, whether that is above one half. No row where no pattern is there. Errors: AP101, AP102, AP210 unknown timeframe, AP213 unknown pattern, AP507 no direction model of that name or horizon, AP510 several of that horizon and none named, and those of ml.predict.';

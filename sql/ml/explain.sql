@@ -1,19 +1,31 @@
 -- Why a prediction is what it is.
-create or replace function ml.explain(model text, symbol text, as_of timestamptz default null)
+create or replace function ml.explain(
+    model text, symbol text, as_of timestamptz default null, version bigint default null
+)
 returns table (feature text, value double precision, contribution double precision)
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_p record := ml._predict(model, symbol, as_of);
+    v_p ml.served;
 begin
-    if v_p.version_id is null then
-        perform ml._no_champion(model, v_p.canonical);
+    select s.* into v_p from ml._serve(array[model], symbol, as_of, version) s;
+    if (v_p.answer).version_id is null then
+        raise exception 'there is no version to explain for % of model %: %',
+            (v_p.answer).symbol, model, (v_p.answer).reason
+        using errcode = 'AP505',
+        hint = case
+            when (v_p.answer).reason = 'no promoted version'
+                then 'Train one with: call ml.retrain(model, symbol); then call ml.promote(version)'
+            else 'Ask as of a later time, or name the version: version => version_id'
+        end;
     end if;
-    return query select e.feature, e.value, e.contribution from ml.explain_version(v_p.version_id, v_p.features) e;
+    return query
+        select e.feature, e.value, e.contribution
+        from ml.explain_version((v_p.answer).version_id, v_p.features) e;
 end
 $$;
-comment on function ml.explain(text, text, timestamptz) is
-'What each feature adds to the raw score (log odds for classes) of ml.predict with the same arguments, largest first; the row "base" is the expected raw score, and all rows sum to the raw score. Trees (LightGBM, XGBoost, gradient boosting, random forest): exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2), of a forest summing to its mean vote (the uncalibrated probability); linear models: weight times scaled value; the deep ones: occlusion by the training median, over all times of the sequence. Errors: as ml.predict, and AP505 no promoted version.';
+comment on function ml.explain(text, text, timestamptz, bigint) is
+'What each feature adds to the raw score (log odds for classes) of ml.predict with the same arguments, largest first; the row "base" is the expected raw score, and all rows sum to the raw score. Trees (LightGBM, XGBoost, gradient boosting, random forest): exact SHAP values (Lundberg et al. 2020, Nature Machine Intelligence 2), of a forest summing to its mean vote (the uncalibrated probability); linear models: weight times scaled value; the deep ones: occlusion by the training median, over all times of the sequence. Errors: as ml.predict, and AP505 no version that may answer.';
 
 create or replace function ml._attention(version_id bigint, features double precision [])
 returns double precision []

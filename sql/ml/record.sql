@@ -1,35 +1,58 @@
 -- Writing predictions down, joining what came of them, and doing one again.
 create or replace function ml.record_prediction(
-    model text, symbol text, as_of timestamptz default null
+    model text, symbol text, as_of timestamptz default null, version bigint default null
 )
 returns bigint
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres'
 as $$
 declare
     v_start timestamptz := clock_timestamp();
-    v_p record := ml._predict(model, symbol, as_of);
-    v_latency interval := clock_timestamp() - v_start;
+    v_both ml.served [];
+    v_served ml.served;
+    v_p ml.answer;
+    v_volume text := ml._volume_model(model);
+    v_expected double precision;
+    v_latency interval;
     v_details jsonb := '{}'::jsonb;
     v_risk text;
     v_id bigint;
 begin
+    v_both := array(
+        select s
+        from ml._serve(
+            case when version is null then array_remove(array[model, v_volume], null)
+                else array[model] end,
+            symbol, as_of, version
+        ) s
+    );
+    v_served := v_both[1];
+    v_expected := ((v_both[2]).answer).prediction;
+    v_p := v_served.answer;
+    v_latency := clock_timestamp() - v_start;
     if v_p.prediction is null then
-        raise exception 'there is no prediction to record for % at %', v_p.canonical, v_p.asked_as_of
+        raise exception 'there is no prediction to record for % at %', v_p.symbol, v_p.as_of
         using errcode = 'AP509', detail = v_p.reason,
         hint = 'Promote a version, or set the policy to flag or fallback.';
     end if;
+    if v_served.features is null then
+        select feature.vector(s.name, v_p.symbol, v_p.feature_as_of, s.version)
+        into v_served.features
+        from feature.sets s
+        where s.set_id = v_served.vector_set;
+    end if;
     if v_p.probability is not null then
-        v_risk := ml.risk_level(v_p.served_model, v_p.probability);
+        v_risk := ml.risk_level(v_p.model, v_p.probability);
     end if;
     if exists (
         select from ml.model_versions v
         where v.version_id = v_p.version_id and v.algorithm in ('lstm', 'gru', 'cnn', 'transformer')
     ) then
         v_details := jsonb_build_object(
-            'attention', ml._attention(v_p.version_id, v_p.features),
+            'attention', ml._attention(v_p.version_id, v_served.features),
             'contributions', (
                 select jsonb_object_agg(e.feature, e.contribution)
-                from ml.explain_version(v_p.version_id, v_p.features) e
+                from ml.explain_version(v_p.version_id, v_served.features) e
             )
         );
     end if;
@@ -37,35 +60,33 @@ begin
         as_of, symbol, model, horizon, version_id, prediction, probability, confidence, risk_level,
         expected_volume, regime, feature_as_of, features, partition_used, is_fallback, details, created_by
     ) values (
-        v_p.asked_as_of, v_p.canonical, v_p.served_model, v_p.horizon, v_p.version_id, v_p.prediction,
-        v_p.probability, v_p.confidence, v_risk,
-        ml._expected_volume(
-            v_p.served_model, v_p.canonical, v_p.asked_as_of, v_p.vector_set, v_p.features
-        ),
-        v_p.regime, v_p.feature_as_of, v_p.features,
+        v_p.as_of, v_p.symbol, v_p.model, v_p.horizon, v_p.version_id, v_p.prediction,
+        v_p.probability, v_p.confidence, v_risk, greatest(v_expected, 0 * v_expected),
+        v_p.regime, v_p.feature_as_of, v_served.features,
         v_p.partition_used, v_p.is_fallback,
         jsonb_build_object(
-            'staleness', v_p.staleness, 'expired', v_p.expired, 'out_of_support', v_p.out_of_support,
+            'staleness', v_p.staleness, 'staleness_s', v_p.staleness_s, 'expired', v_p.expired, 'out_of_support', v_p.out_of_support,
             'lower', v_p.lower, 'upper', v_p.upper, 'reason', v_p.reason,
+            'chosen', v_p.chosen, 'trained_to', v_p.trained_to, 'in_sample', v_p.in_sample,
             'latency_ms', extract(epoch from v_latency) * 1000,
             -- What its outcome is to be, whatever the model's next version predicts.
             'label', (select coalesce(v.label, m.label)
                 from ml.models m
                 left join ml.model_versions v on v.version_id = v_p.version_id
-                where m.model = v_p.served_model),
+                where m.model = v_p.model),
             'grid', (select s.grid
                 from ml.models m
                 left join ml.model_versions v on v.version_id = v_p.version_id
                 join feature.sets s on s.name = coalesce(v.feature_set, m.feature_set)
                     and s.version = coalesce(v.feature_version, m.feature_version)
-                where m.model = v_p.served_model)
+                where m.model = v_p.model)
         ) || v_details, session_user
     )
     returning prediction_id into v_id;
     return v_id;
 end
 $$;
-comment on function ml.record_prediction(text, text, timestamptz) is
+comment on function ml.record_prediction(text, text, timestamptz, bigint) is
 'Make the prediction of ml.predict and write it to ml.predictions with its vector and version, so that it can be replayed and compared with what came of it; returns prediction_id. Errors: as ml.predict, and AP509 nothing to record.';
 
 create or replace procedure ml.join_outcomes(as_of timestamptz default null)

@@ -381,7 +381,13 @@ begin
                     else format('to version %s', to_version) end
             using errcode = 'AP408',
                 detail = format('Versions to go back to, nearest first: %s.', v_targets),
-                hint = 'See ml.alias_history; a version that was never champion is promoted.';
+                hint = case
+                    when cardinality(v_stack) <= 1 then format(
+                        'There was no champion before this one. To take it out of service: call ml.clear_alias(%L, %L, ''champion''%s)',
+                        model, v_symbol, case when regime is null then '' else format(', regime => %L', regime) end
+                    )
+                    else 'See ml.alias_history; a version that was never champion is promoted.'
+                end;
         end if;
         v_stack := v_stack[:v_below];
         v_targets := v_targets || v_stack[v_below];
@@ -463,8 +469,10 @@ begin
 end
 $$;
 comment on procedure ml.clear_alias(text, text, text, text, text) is
-'Takes an alias (champion, challenger, shadow) from whoever has it. Without a champion the line is
-served by its fallback, with is_fallback true; what was promoted before is no longer rolled back to.
+'Takes an alias (champion, challenger, shadow) from whoever has it; so a line''s first champion, which
+cannot be rolled back, is taken out of service. A symbol without a champion of its own is served by
+the pooled one where there is one (is_fallback false), else by the base rate (is_fallback true); what
+was promoted before is no longer rolled back to.
 Errors: AP101/AP102 symbol, AP409 nobody has it.';
 
 create or replace procedure ml.archive(version_id bigint, reason text default null)

@@ -42,7 +42,7 @@ $$;
 -- Keeps ml.serving in step with ml.aliases. The pooled champion's row names the symbols that have one
 -- of their own, so that who serves a symbol is found by looking at each row alone.
 create or replace function ml._keep_serving() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
 declare
     v_gone boolean := tg_op <> 'INSERT' and old.alias = 'champion' and old.regime is null;
@@ -59,8 +59,9 @@ begin
         delete from ml.serving s where s.model = old.model and s.symbol is not distinct from old.symbol;
     end if;
     if v_comes then
-        insert into ml.serving (model, symbol, set_id, version_id)
-        select new.model, new.symbol, s.set_id, v.version_id
+        insert into ml.serving (model, symbol, set_id, version_id, trained_to)
+        select
+            new.model, new.symbol, s.set_id, v.version_id, least(v.as_of, v.train_to + v.horizon)
         from ml.model_versions v
         join feature.sets s on s.name = v.feature_set and s.version = v.feature_version
         where v.version_id = new.version_id;

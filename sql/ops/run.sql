@@ -61,14 +61,20 @@ as $$
 declare
     v_running record;
     v_first boolean;
+    v_run_as name;
     v_timeout interval := ops.setting_interval('ops.run_timeout', interval '30 minutes');
 begin
-    select s.command into command from ops.schedules s where s.name = begin_run.schedule;
+    select s.command, s.run_as into command, v_run_as from ops.schedules s where s.name = begin_run.schedule;
     if not found then
         raise exception 'unknown schedule %', coalesce(quote_literal(schedule), 'null')
         using errcode = 'AP711', hint = format(
             'Schedules: %s.', (select string_agg(s.name, ', ' order by s.name) from ops.schedules s)
         );
+    end if;
+    -- What a role wrote is run as that role and as no other: the delivered ones by any that may run one.
+    if v_run_as not in ('alphaplus_owner', session_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
     end if;
     after_crash := false;
     v_first := pg_try_advisory_xact_lock(ops._run_key(schedule));
@@ -120,7 +126,7 @@ comment on function ops.begin_run(text, timestamptz, timestamptz) is
 says skipped, where another session''s run is still going (one over ops.run_timeout is cancelled).
 after_crash: the run before was never recorded as finished. For schedulers of one''s own; ops.run does it all.
 call_started: statement_timestamp() where the run is this one statement and over with it; null: over
-with ops.end_run or the session. Errors: AP711 unknown schedule.';
+with ops.end_run or the session. Errors: AP711 unknown schedule, AP722 another role''s schedule.';
 
 create or replace function ops.end_run(
     run_id bigint, status text, detail text default null, sqlstate text default null
@@ -174,7 +180,13 @@ declare
     v_detail text;
     v_hint text;
     v_commits boolean;
+    v_run_as name;
 begin
+    select s.run_as into v_run_as from ops.schedules s where s.name = run.schedule;
+    if v_run_as not in ('alphaplus_owner', current_user) then
+        raise exception 'schedule % is the business of %, who wrote it', schedule, v_run_as
+        using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
+    end if;
     select b.run_id, b.command, b.after_crash
     into v_run_id, v_command, v_after_crash
     from ops.begin_run(schedule, at, pg_catalog.statement_timestamp()) b;
@@ -235,7 +247,8 @@ comment on procedure ops.run(text, timestamptz, boolean) is
 ops.runs says skipped). The row is committed before the work begins and ends as succeeded or failed
 with the error''s words and SQLSTATE; the error itself is passed on, as a warning where quiet. A
 procedure that commits as it goes and fails leaves a row that the next run marks as failed. Commits:
-call it outside a transaction block. Errors: AP711 unknown schedule, and those of the command.';
+call it outside a transaction block. Errors: AP711 unknown schedule, AP722 another role''s schedule, and
+those of the command.';
 
 create or replace function ops.due(at timestamptz default clock_timestamp())
 returns table (schedule text, due_at timestamptz, last_started_at timestamptz)
@@ -269,7 +282,10 @@ declare
     v_schedules text [];
     v_schedule text;
 begin
-    select pg_catalog.array_agg(d.schedule) into v_schedules from ops.due(at) d;
+    select pg_catalog.array_agg(d.schedule) into v_schedules
+    from ops.due(at) d
+    join ops.schedules s on s.name = d.schedule
+    where s.run_as in ('alphaplus_owner', session_user);
     foreach v_schedule in array coalesce(v_schedules, '{}') loop
         call ops.run(v_schedule, at, true);
     end loop;
@@ -277,4 +293,5 @@ end
 $$;
 comment on procedure ops.tick(timestamptz) is
 'For any scheduler in place of pg_cron (cron, systemd, Kubernetes; once a minute): runs what is due,
-each schedule once. A failing schedule is a warning and does not keep the others from running.';
+each schedule once: those delivered and the caller''s own (call it as each role that has some).
+A failing schedule is a warning and does not keep the others from running.';

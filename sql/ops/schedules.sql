@@ -9,46 +9,71 @@ as $$
 $$;
 comment on function ops._has_cron() is 'Whether pg_cron works in this database.';
 
-create or replace function ops.sync_schedules()
+-- pg_cron runs a job as whoever scheduled it: so each role schedules its own, a superuser all.
+create or replace function ops._sync_own_schedules()
 returns integer
-language plpgsql volatile parallel unsafe security definer
+language plpgsql volatile parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_schedule record;
+    v_super constant boolean := (select r.rolsuper from pg_roles r where r.rolname = current_user);
+    v_item record;
     v_count integer := 0;
 begin
-    for v_schedule in select * from ops.schedules s order by s.name loop
-        perform ops.cron_last_due(v_schedule.cron, clock_timestamp());
+    for v_item in select * from ops.schedules s order by s.name loop
+        perform ops.cron_last_due(v_item.cron, clock_timestamp());
     end loop;
     if not ops._has_cron() then
         return 0;
     end if;
     -- pg_cron's tables are there only in its own database, hence EXECUTE.
-    for v_schedule in execute $query$
-        select j.jobname
+    for v_item in execute $query$
+        select j.jobid
         from cron.job j
-        where j.jobname like 'alphaplus %' and j.username = current_user
-            and j.database = current_database()
+        where j.jobname like 'alphaplus %' and j.database = current_database()
+            and (j.username = current_user or $1)
             and not exists (
                 select from ops.schedules s
-                where 'alphaplus ' || s.name = j.jobname and s.enabled
+                where 'alphaplus ' || s.name = j.jobname and s.enabled and s.run_as = j.username
             )
-    $query$ loop
-        execute 'select cron.unschedule($1::text)' using v_schedule.jobname;
+    $query$ using v_super
+    loop
+        execute 'select cron.unschedule($1::bigint)' using v_item.jobid;
     end loop;
-    for v_schedule in select * from ops.schedules s where s.enabled order by s.name loop
-        execute 'select cron.schedule($1, $2, $3)'
-        using 'alphaplus ' || v_schedule.name, v_schedule.cron,
-            format('call ops.run(%L)', v_schedule.name);
+    for v_item in
+        select * from ops.schedules s
+        where s.enabled and (s.run_as = current_user or v_super)
+        order by s.name
+    loop
+        if v_item.run_as = current_user then
+            execute 'select cron.schedule($1, $2, $3)'
+            using 'alphaplus ' || v_item.name, v_item.cron, format('call ops.run(%L)', v_item.name);
+        else
+            execute 'select cron.schedule_in_database($1, $2, $3, $4, $5)'
+            using 'alphaplus ' || v_item.name, v_item.cron, format('call ops.run(%L)', v_item.name),
+                current_database()::text, v_item.run_as::text;
+        end if;
         v_count := v_count + 1;
     end loop;
     return v_count;
 end
 $$;
+comment on function ops._sync_own_schedules() is
+'Makes pg_cron''s jobs of the calling role what ops.schedules says; a superuser''s call does all.';
+
+create or replace function ops.sync_schedules()
+returns integer
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return ops._sync_own_schedules();
+end
+$$;
 comment on function ops.sync_schedules() is
 'Makes pg_cron''s jobs what ops.schedules says: one "call ops.run(name)" per enabled schedule, none
-for the others. Answers how many there are; 0 where pg_cron is not in this database, and something
+for the others: of those that run as alphaplus_owner; each role''s own follow when it changes them.
+Answers how many there are; 0 where pg_cron is not in this database, and something
 else has to call ops.tick() once a minute. Runs by itself when ops.schedules changes. Errors: AP703
 no cron expression.';
 
@@ -72,7 +97,7 @@ comment on function ops.cron_jobs() is 'The schedules that pg_cron knows of; non
 create or replace procedure ops.schedule_retraining(
     model text, symbol text default null, cron text default null
 )
-language plpgsql security definer
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -101,7 +126,7 @@ begin
         coalesce(ops.cron_interval(v_cron), interval '1 year'), format('Asks for a new version of %s for %s.', model, coalesce(v_symbol, 'all symbols'))
     )
     on conflict on constraint schedules_pkey do update
-    set cron = excluded.cron, command = excluded.command, enabled = true,
+    set cron = excluded.cron, enabled = true,
         updated_at = clock_timestamp(), updated_by = session_user;
 end
 $$;

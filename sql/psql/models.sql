@@ -18,7 +18,10 @@ order by a.model, a.symbol, a.regime;
 \echo '== newest versions'
 select v.version_id, v.model, v.symbol, v.regime, v.version, v.row_count, v.created_at, v.archived_at is not null as archived,
     (select string_agg(g.gate, ', ' order by g.gate) from ml.gate_results g
-     where g.version_id = v.version_id and not g.passed) as gates_not_passed
+     where g.version_id = v.version_id and not g.passed
+         -- Those of the last run: a gate that was missed earlier may have been passed since.
+         and g.at = (select max(l.at) from ml.gate_results l where l.version_id = v.version_id)
+    ) as gates_not_passed
 from ml.model_versions v
 where v.model = :'model' or :'model' = ''
 order by v.version_id desc

@@ -71,6 +71,10 @@ alter function ml._training_bytes owner to alphaplus_owner;
 """
 
 
+# Seconds after which something hangs: many times what it takes on a busy machine.
+HANG = 900
+
+
 def toy_rows(
     rows: int, seed: int = 1, signal_strength: float = 1.5
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -183,7 +187,7 @@ def run_trainer(conninfo: str, *arguments: str) -> subprocess.Popen[str]:
 def train_all(conninfo: str) -> str:
     """Do all waiting jobs; what the trainer said."""
     process = run_trainer(conninfo, "--drain")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, said
     return said
 
@@ -191,10 +195,10 @@ def train_all(conninfo: str) -> str:
 def kill(process: subprocess.Popen[str]) -> None:
     """Kill -9."""
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=HANG)
 
 
-def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
+def until(condition: Callable[[], Any], timeout: float = HANG) -> Any:
     """Wait until something holds; what it gave."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:

@@ -181,3 +181,50 @@ def test_optuna_finds_its_tables_and_makes_none(db: Connection, server: Server) 
     from optuna.storages._rdb import models
 
     assert row[0] == models.SCHEMA_VERSION
+
+
+def test_a_schedule_runs_as_the_role_that_wrote_it(db: Connection, connect_as: Connect) -> None:
+    """No other runs it, and what it does is logged as that role's doing."""
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    insert = (
+        "insert into ops.schedules (name, cron, command, expected_interval, description)"
+        " values (%s, '* * * * *', %s, '1 minute', '')"
+    )
+    operator.execute(insert, ("mine", "call ml.promote(1, 'mine', true)"))
+    row = db.execute("select run_as from ops.schedules where name = 'mine'").fetchone()
+    assert row == ("alphaplus_operator",)
+    assert db.execute(
+        "select distinct run_as from ops.schedules where name <> 'mine'"
+    ).fetchall() == [("alphaplus_owner",)]
+    for statement in (
+        "insert into ops.schedules (name, cron, command, expected_interval, description, run_as)"
+        " values ('x', '* * * * *', 'call ml.promote(1)', '1 minute', '', 'alphaplus_owner')",
+        "update ops.schedules set run_as = 'alphaplus_owner' where name = 'mine'",
+        "update ops.schedules set command = 'call ml.promote(1)' where name = 'housekeeping'",
+    ):
+        with pytest.raises(DENIED):
+            operator.execute(statement)  # type: ignore[call-overload]
+    with pytest.raises(psycopg.Error) as refused:  # a superuser does not run the operator's text
+        db.execute("call ops.run('mine')")
+    assert refused.value.sqlstate == "AP722"
+    db.execute("set role alphaplus_operator")  # nor in the operator's clothes: reset role is a text
+    with pytest.raises(psycopg.Error) as refused:
+        db.execute("call ops.run('mine')")
+    assert refused.value.sqlstate == "AP722"
+    db.execute("reset role")
+    db.execute("call ops.tick()")
+    assert db.execute("select 1 from ops.runs where schedule = 'mine'").fetchone() is None
+    with pytest.raises(psycopg.Error) as refused:
+        operator.execute("call ops.run('mine')")
+    assert refused.value.sqlstate == "AP404"  # no such version: it was run
+    db.execute(insert, ("dba's", "call ops.housekeeping()"))
+    for statement in (
+        "update ops.schedules set enabled = false where name = 'dba''s'",
+        "delete from ops.schedules where name = 'dba''s'",
+        "call ops.run('dba''s')",
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            operator.execute(statement)  # type: ignore[call-overload]
+        assert refused.value.sqlstate == "AP722"
+    operator.execute("update ops.schedules set enabled = false where name = 'housekeeping'")
+    operator.execute("delete from ops.schedules where name = 'mine'")

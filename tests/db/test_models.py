@@ -353,7 +353,7 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             "--include-dashboard=false", "--node-ip-address=127.0.0.1",
             "--object-store-memory=100000000",
         ],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=toy.HANG, check=False,
     )  # fmt: skip
     assert started.returncode == 0, started.stdout + started.stderr
     monkeypatch.setenv("RAY_ADDRESS", address)
@@ -361,7 +361,9 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     try:
         yield address
     finally:
-        subprocess.run([*command, "stop", "--force"], capture_output=True, timeout=60, check=False)
+        subprocess.run(
+            [*command, "stop", "--force"], capture_output=True, timeout=toy.HANG, check=False
+        )
 
 
 def test_a_search_runs_on_ray_where_there_is_one(
@@ -411,7 +413,7 @@ def test_three_trainers_share_a_sweep_and_one_is_killed(db: Conn, server: Server
         victim = next(t for t in trainers if busy[0].endswith(f"/{t.pid}"))
         toy.kill(victim)
         ended = "select bool_and(status not in ('queued', 'running')) from ml.jobs"
-        toy.until(lambda: db.execute(ended).fetchone() == (True,), timeout=120)
+        toy.until(lambda: db.execute(ended).fetchone() == (True,))
     finally:
         for trainer in trainers:
             if trainer.poll() is None:

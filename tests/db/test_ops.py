@@ -34,11 +34,11 @@ def clock(db_module: Conn) -> Conn:
         end $$;
         create or replace procedure ops.waits() language sql as 'select pg_sleep(600)';
         delete from ops.schedules where true;
-        insert into ops.schedules (name, cron, command, expected_interval, description, updated_at)
+        insert into ops.schedules (name, cron, command, expected_interval, description, updated_at, run_as)
         values
-        ('works', '* * * * *', 'call ops.works()', '1 minute', '', '2026-01-01'),
-        ('fails', '*/5 * * * *', 'call ops.fails()', '5 minutes', '', '2026-01-01'),
-        ('waits', '0 2 * * *', 'call ops.waits()', '1 day', '', '2026-01-01');
+        ('works', '* * * * *', 'call ops.works()', '1 minute', '', '2026-01-01', 'alphaplus_owner'),
+        ('fails', '*/5 * * * *', 'call ops.fails()', '5 minutes', '', '2026-01-01', 'alphaplus_owner'),
+        ('waits', '0 2 * * *', 'call ops.waits()', '1 day', '', '2026-01-01', 'alphaplus_owner');
         """
     )
     return db_module
@@ -114,8 +114,8 @@ def test_a_run_that_was_cut_short_keeps_nobody_out(
     clock: Conn, connect_as: Callable[[str, str], Conn], goes_on: str
 ) -> None:
     clock.execute(
-        "insert into ops.schedules (name, cron, command, expected_interval, description)"
-        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '');"
+        "insert into ops.schedules (name, cron, command, expected_interval, description, run_as)"
+        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '', 'alphaplus_owner');"
         "create or replace procedure market.refresh_aggregates() language plpgsql as $$"
         " begin commit; perform pg_sleep(60); end $$"
     )
@@ -162,8 +162,8 @@ def test_a_run_over_its_time_is_cancelled(
 
 def test_committing_procedures_run_and_their_errors_are_found(clock: Conn) -> None:
     clock.execute(
-        "insert into ops.schedules (name, cron, command, expected_interval, description)"
-        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '')"
+        "insert into ops.schedules (name, cron, command, expected_interval, description, run_as)"
+        " values ('refresh', '* * * * *', 'call market.refresh_aggregates()', '1 minute', '', 'alphaplus_owner')"
     )
     clock.execute("call ops.run('refresh')")
     clock.execute(
@@ -553,7 +553,7 @@ def test_pg_cron_calls_what_the_table_says(
             " where jobname like 'alphaplus %' order by 1"
         ).fetchall()
         wanted = conn.execute(
-            "select name, cron, format('call ops.run(%L)', name), 'alphaplus_owner'"
+            "select name, cron, format('call ops.run(%L)', name), run_as"
             " from ops.schedules where enabled order by 1"
         ).fetchall()
         assert listed == wanted

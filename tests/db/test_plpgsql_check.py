@@ -26,9 +26,11 @@ def checked(db_module: Conn) -> Iterator[Conn]:
         );
         create table cron.job_run_details (end_time timestamptz);
         create function cron.schedule(text, text, text) returns bigint language sql return 1;
-        create function cron.unschedule(text) returns boolean language sql return true;
+        create function cron.unschedule(bigint) returns boolean language sql return true;
+        create function cron.schedule_in_database(text, text, text, text, text) returns bigint
+        language sql return 1;
         -- ops.run makes it when it runs
-        create procedure pg_temp._run_command() language plpgsql as 'begin end';
+        create or replace procedure pg_temp._run_command() language plpgsql as 'begin end';
         """
     )
     stub = db_module.execute("select to_regproc('regime.classify')").fetchone() == (None,)

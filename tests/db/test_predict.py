@@ -686,7 +686,8 @@ def test_no_promoted_version_falls_back_to_the_trailing_base_rate(db: Conn) -> N
     p = w.register(db, w.train(x, (x[:, 0] > 0).astype(float), 10), "liquidation_15m", features=names, promote=True,
                    as_of=asked.isoformat())  # fmt: skip
     v = w.register(db, w.train(x, np.exp(x[:, 0]), 10, objective="regression"), "liquidation_volume_15m", "AAAUSDT",
-                   features=names, promote=True, spec={"output": {"kind": "identity"}})  # fmt: skip
+                   features=names, promote=True, spec={"output": {"kind": "identity"}},
+                   as_of=asked.isoformat())  # fmt: skip
     served = named(db, "select * from ml.predict_liquidation('AAAUSDT', '15 min', %s)", asked)
     vector = one(db, "select feature.vector('liquidation', 'AAAUSDT', %s)", asked)
     assert (served.model_version, served.is_fallback, served.partition_used) == (p, False, "pooled")

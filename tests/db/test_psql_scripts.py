@@ -43,7 +43,7 @@ def psql(
         env={**os.environ, "PGPASSWORD": password},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=900,
         check=False,
     )
 

@@ -581,7 +581,7 @@ def test_one_row_says_who_serves_a_symbol(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=900)
     # Nothing to roll back to or to clear, or overtaken under a snapshot of the whole transaction.
     assert set(refused) <= {"AP408", "AP409", "40001"}, set(refused)
     for symbol in ("AAA", "BBB", "CCC"):

@@ -336,13 +336,13 @@ def test_little_data_and_wrong_questions(market: Connection) -> None:
         ("select * from feature.technical('nothing')", "AP101"),
         ("select * from feature.technical('AAA', timeframe => '2 minutes')", "AP210"),
         ("select * from feature.patterns('AAA', timeframe => null)", "AP210"),
-        ("select * from ml.enhance_pattern('AAA', horizon => '11 minutes')", "AP501"),
+        ("select * from ml.enhance_pattern('AAA', horizon => '11 minutes')", "AP507"),
         ("select * from ml.enhance_pattern('AAA', 'cdlnosuch')", "AP213"),
-        ("select * from ml.enhance_pattern('AAA', model => 'nosuch')", "AP501"),
-        ("select * from ml.enhance_pattern('AAA', model => 'volatility_15m')", "AP501"),
+        ("select * from ml.enhance_pattern('AAA', model => 'nosuch')", "AP507"),
+        ("select * from ml.enhance_pattern('AAA', model => 'volatility_15m')", "AP507"),
         (
             "select * from ml.enhance_pattern('AAA', model => 'direction_15m', horizon => '1 hour')",
-            "AP501",
+            "AP507",
         ),
     ):
         with pytest.raises(psycopg.Error) as error:

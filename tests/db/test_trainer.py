@@ -315,8 +315,8 @@ def test_two_trainers_share_the_queue(world: Connection, trainer: Callable[..., 
     ]
     processes = [trainer("--drain") for _ in range(2)]
     for process in processes:
-        assert process.wait(timeout=120) == 0
-    toy.until(lambda: all(toy.job(world, j).status == "succeeded" for j in jobs), timeout=5)
+        assert process.wait(timeout=toy.HANG) == 0
+    toy.until(lambda: all(toy.job(world, j).status == "succeeded" for j in jobs))
     assert versions(world) == len(jobs)
     assert all(toy.job(world, j).attempts == 1 for j in jobs)
 

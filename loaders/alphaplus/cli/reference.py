@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from alphaplus.cli import errors
 from alphaplus.migrations import ROOT, SCHEMAS
 
 PATH = ROOT / "docs" / "reference.md"
@@ -115,6 +116,17 @@ def lines(conn: psycopg.Connection[Any]) -> Iterator[str]:
         rows.append((row_[0], f"`{row_[1]}`", *row_[2:]))
     if current is not None:
         yield from _table(head, rows)
+    yield "## Error codes"
+    yield ""
+    yield "SQLSTATEs of AlphaPlus, each with one meaning; every error also carries a HINT."
+    yield ""
+    yield from _table(
+        ("code", "meaning", "messages"),
+        [
+            (f"`{e.code}`", e.meaning, " · ".join(e.messages) if len(e.messages) > 1 else "")
+            for e in errors.codes()
+        ],
+    )
     yield "## Settings"
     yield ""
     yield "As delivered; change one with `select ops.set_setting(name, value)`."

@@ -29,10 +29,11 @@
     "upper": […]}``. Out-of-fold predictions are binned by calibrated probability; [lower, upper] is
     the Wilson interval of the event's frequency in the bin, with the sample size divided by the
     design effect of overlapping labels (variance of block sums of the residuals over the
-    independent one). x are the bins' mean probabilities; between them linear, flat outside.
-    **confidence = 1 - (upper(p) - lower(p))**: how well the data pin the probability down, not how
-    near it is to 0 or 1. Tested: the true frequency lies in [lower, upper] for at least ``level``
-    of the bins.
+    independent one). x are the bins' mean probabilities; between them linear, flat outside; where p
+    itself lies outside of that, the interval reaches to p: what the frequencies say of it is then
+    part of the doubt. **confidence = 1 - (upper(p) - lower(p))**: how well the data pin the
+    probability down, not how near it is to 0 or 1. Tested: p lies in [lower, upper] always, the
+    true frequency for at least ``level`` of the bins.
     Regression: ``{"method": "interval_width", "scale": w}``: confidence = max(0, 1 - (upper -
     lower) / w) with the ``interval`` below and w the width of the target's own 5 % to 95 % range.
 ``interval`` (regression)
@@ -97,8 +98,8 @@ def value(spec: Spec, raw: Array) -> Array:
 def confidence(spec: Spec, p: Array) -> tuple[Array, Array, Array]:
     """(confidence, lower, upper) of calibrated probabilities, as defined above."""
     table = spec["confidence"]
-    lower = np.interp(p, table["x"], table["lower"])
-    upper = np.interp(p, table["x"], table["upper"])
+    lower = np.minimum(p, np.interp(p, table["x"], table["lower"]))
+    upper = np.maximum(p, np.interp(p, table["x"], table["upper"]))
     return 1 - (upper - lower), lower, upper
 
 

@@ -62,9 +62,11 @@ def edges_of(reference: Floats, bins: int) -> Floats:
         return np.array([np.nextafter(at, -np.inf), at])
     if len(distinct) <= bins:
         return distinct[:-1]
-    return np.unique(
-        np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf")
-    )
+    ordered = np.sort(reference)
+    # The last value of each share, in whole numbers.
+    last = [-(-len(ordered) * i // bins) - 1 for i in range(1, bins)]
+    found: Floats = np.unique(ordered[last])
+    return found[np.isfinite(found)]
 
 
 def counts_in(values: Floats, edges: Floats) -> npt.NDArray[np.int64]:
@@ -214,3 +216,21 @@ def e_bh(e: npt.NDArray[np.float64]) -> Floats:
         level = len(known) / (np.arange(1, len(known) + 1) * e[order])
     found[order] = np.minimum(np.minimum.accumulate(level[::-1])[::-1], 1)
     return found
+
+
+def binned_raw(statistic: str, a: Floats, b: Floats, bins: int) -> float | None:
+    """psi or js of raw samples in bins of equal share of the second; None where one is empty."""
+    if not len(a) or not len(b):
+        return None
+    edges = edges_of(b, bins)
+    found = {"psi": psi, "js": js}[statistic](counts_in(a, edges), counts_in(b, edges))
+    return float(found)
+
+
+def adjusted(method: str, values: list[float | None] | None) -> list[float | None] | None:
+    """:func:`by` or :func:`e_bh` of a list from SQL, None for what is not known."""
+    if values is None:
+        return None
+    flat = np.array([np.nan if x is None else x for x in values], dtype=np.float64)
+    found = {"by": by, "e_bh": e_bh}[method](flat)
+    return [None if np.isnan(x) else float(x) for x in found]

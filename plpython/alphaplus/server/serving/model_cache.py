@@ -1,16 +1,18 @@
 """A backend's models: keyed by version id, bounded in bytes, least recently used out first.
 
-A version never changes, so a cached one is never wrong; which version serves is looked up by SQL in
-each statement's own snapshot.
+A version never changes, but it can be deleted, or its registration rolled back: whoever takes a
+model from here looks once in each statement (:func:`moment`) whether its row is there.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 DEFAULT_BYTES = 256 * 2**20
+NOBODY = object()  # equal to no version id, null neither
 
 
 class _Mallinfo(ctypes.Structure):
@@ -42,6 +44,26 @@ def trim() -> None:
         return
 
 
+def _clock() -> Callable[[], tuple[int, int, int] | None]:
+    try:
+        server = ctypes.PyDLL(None)
+        started = server.GetCurrentStatementStartTimestamp
+        command, inner = server.GetCurrentCommandId, server.GetCurrentSubTransactionId
+    except AttributeError:
+        return lambda: None
+    started.restype = ctypes.c_int64
+    started.argtypes = ()
+    command.restype = inner.restype = ctypes.c_uint32
+    command.argtypes = (ctypes.c_bool,)
+    inner.argtypes = ()
+    return lambda: (started(), command(False), inner())
+
+
+# When it is, as the server counts: the statement's start, the changes made in the transaction, and
+# the subtransaction. What was read stays as it is while this does; None outside of a server.
+moment = _clock()
+
+
 class ModelCache:
     """Models by version id. A model has ``size`` (bytes) and ``close()``."""
 
@@ -53,7 +75,7 @@ class ModelCache:
         self.evictions = 0
         self._models: OrderedDict[int, Any] = OrderedDict()
         # The most recently used one, which is asked for again most often.
-        self.newest_id: int | None = None
+        self.newest_id: object = NOBODY
         self.newest: Any = None
 
     def get(self, version_id: int) -> Any | None:
@@ -96,7 +118,7 @@ class ModelCache:
         """Forget a model and give its memory back."""
         model = self._models.pop(version_id, None)
         if version_id == self.newest_id:
-            self.newest_id = self.newest = None
+            self.newest_id, self.newest = NOBODY, None
         if model is not None:
             self.size -= model.size
             model.close()

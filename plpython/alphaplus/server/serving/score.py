@@ -14,7 +14,7 @@ from typing import Any
 
 from alphaplus.server.serving import packed_trees
 from alphaplus.server.serving.booster import Booster, BoosterError
-from alphaplus.server.serving.model_cache import DEFAULT_BYTES, ModelCache, allocated
+from alphaplus.server.serving.model_cache import DEFAULT_BYTES, ModelCache, allocated, moment
 
 # Where backends share packed models: the server's own folder for temporary files, which it empties
 # when it starts. A backend's working folder is the data directory.
@@ -34,6 +34,10 @@ class Model:
         self.format: str = row["format"]
         self.features: list[str] = row["features"]
         self.spec: dict[str, Any] = json.loads(row["spec"])
+        self.digest: str = row["digest"]
+        # How much a feature's absence says: 0 where training rows never had it either.
+        absent = json.loads(row.get("absent") or "{}")
+        self.weights = [1.0 - float(absent.get(name) or 0.0) for name in self.features]
         self.booster: Any
         before = allocated()
         if self.format == "lightgbm":
@@ -54,6 +58,7 @@ class Model:
                 f"the artifact takes {self.booster.features} features, its version names"
                 f" {len(self.features)}"
             )
+        self.checked: tuple[int, int, int] | None = None
         self.raw = self.booster.raw
         self.raws = self.booster.many
         # A forest's trees add up to a probability; its log odds are the raw score.
@@ -68,34 +73,59 @@ class Model:
             _probability(self.spec) if self.task == "classification" else _value(self.spec)
         )
 
-    def predictions(self, rows: Any) -> list[float]:
-        """Probabilities or values of an array (n, features): those of each row alone."""
+    def predictions(self, rows: Any) -> list[float | None]:
+        """Probabilities or values of an array (n, width), those of each row alone; None where
+        nothing of a row is known."""
         raw = self.raws(rows)
         if not isinstance(raw, list):
             raw = raw.tolist()
-        if self.prediction is _sigmoid:
-            return _sigmoids(raw)
-        return [self.prediction(x) for x in raw]
+        found: list[float | None]
+        plain = self.prediction is _sigmoid
+        found = [*_sigmoids(raw)] if plain else [self.prediction(x) for x in raw]
+        first = rows[:, 0]
+        for i in (first != first).nonzero()[0].tolist():  # noqa: PLR0124  NaN is not itself
+            if (rows[i] != rows[i]).all():
+                found[i] = None
+        return found
 
-    def trust(self, prediction: float) -> tuple[float | None, float | None, float | None]:
-        """(confidence, lower, upper) of a prediction, as the spec defines them."""
+    def trust(
+        self, prediction: float, missing: float = 0.0
+    ) -> tuple[float | None, float | None, float | None]:
+        """(confidence, lower, upper) of a prediction, as the spec defines them.
+
+        ``missing``: share of the usually known features that are unknown. What is not known may be
+        anything, so that share of the whole range joins the interval.
+        """
         if self.task == "classification":
             table = self.spec.get("confidence")
             if not table:
                 return None, None, None
-            lower = _interpolate(prediction, table["x"], table["lower"])
-            upper = _interpolate(prediction, table["x"], table["upper"])
+            lower = min(prediction, _interpolate(prediction, table["x"], table["lower"]))
+            upper = max(prediction, _interpolate(prediction, table["x"], table["upper"]))
+            if missing > 0:
+                lower, upper = lower * (1 - missing), upper + (1 - upper) * missing
             return 1.0 - (upper - lower), lower, upper
         interval = self.spec.get("interval")
-        if not interval:
+        if not interval or missing >= 1:
             return None, None, None
         if interval["kind"] == "multiplicative":
-            lower, upper = prediction * interval["lower"], prediction * interval["upper"]
+            ends = prediction * interval["lower"], prediction * interval["upper"]
         else:
-            lower, upper = prediction + interval["lower"], prediction + interval["upper"]
+            ends = prediction + interval["lower"], prediction + interval["upper"]
+        lower = prediction - (prediction - min(prediction, *ends)) / (1 - missing)
+        upper = prediction + (max(prediction, *ends) - prediction) / (1 - missing)
         width = (self.spec.get("confidence") or {}).get("scale")
         confidence = max(0.0, 1.0 - (upper - lower) / width) if width else None
         return confidence, lower, upper
+
+    def missing(self, features: Sequence[float | None]) -> tuple[int, float]:
+        """How many features are unknown, and their share of those usually known in training."""
+        gone = [i for i, x in enumerate(features) if x is None or x != x]  # noqa: PLR0124
+        if not gone:
+            return 0, 0.0
+        usual = math.fsum(self.weights)
+        share = math.fsum(self.weights[i] for i in gone) / usual if usual > 0 else 0.0
+        return len(gone), min(share, 1.0)
 
     def distance(self, features: Sequence[float | None]) -> float | None:
         """Distance to the training rows in units of the threshold: above 1 is out of support."""
@@ -187,16 +217,20 @@ def models(cache: dict[str, Any]) -> ModelCache:
     return found
 
 
-def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
+def load(plpy: Any, cache: dict[str, Any], version_id: int, known: bool = False) -> Model:
     """The version's model, from the cache or from its row.
+
+    ``known``: the caller's statement has just read the version's row. Else a model from the cache
+    is only given while its row is there: it may have been deleted, or never have been committed.
 
     Raises (SQLSTATE): AP501 no such version, AP502 the artifact's hash differs from the one
     registered, AP503 the artifact cannot be read.
     """
     kept = models(cache)
     model: Model | None = kept.get(version_id)
-    if model is not None:
+    if model is not None and (known or _there(plpy, cache, model)):
         return model
+    kept.drop(version_id)
     kept.limit = _setting(plpy, "ml.cache_bytes", DEFAULT_BYTES)
     row = _registered(plpy, cache, version_id)
     limit = _setting(plpy, "registry.max_artifact_bytes", 2**26)
@@ -210,6 +244,27 @@ def load(plpy: Any, cache: dict[str, Any], version_id: int) -> Model:
         raise
     kept.put(version_id, model)
     return model
+
+
+def _there(plpy: Any, cache: dict[str, Any], model: Model) -> bool:
+    """Whether the version of a cached model is there, with the artifact that was loaded.
+
+    Looked at once for each statement, and again after each change within it.
+    """
+    now = moment()
+    if now is not None and model.checked == now:
+        return True
+    plan = cache.get("alphaplus.there")
+    if plan is None:
+        plan = cache["alphaplus.there"] = plpy.prepare(
+            "select pg_catalog.encode(sha256, 'hex') as digest"
+            " from ml.model_versions where version_id = $1",
+            ["int8"],
+        )
+    rows = plpy.execute(plan, [model.version_id])
+    there = len(rows) == 1 and rows[0]["digest"] == model.digest
+    model.checked = now if there else None
+    return there
 
 
 def _unreadable(plpy: Any, version_id: int, error: Exception) -> None:
@@ -227,6 +282,9 @@ def _registered(plpy: Any, cache: dict[str, Any], version_id: int) -> Any:
     if plan is None:
         plan = cache["alphaplus.load"] = plpy.prepare(
             "select version_id, task, format, artifact, features, spec,"
+            " (select pg_catalog.jsonb_object_agg(f.key, f.value -> 'null_share') from"
+            " pg_catalog.jsonb_each(case pg_catalog.jsonb_typeof(reference_stats -> 'features')"
+            " when 'object' then reference_stats -> 'features' end) f)::text as absent,"
             " pg_catalog.encode(sha256, 'hex') as digest,"
             " sha256 = pg_catalog.sha256(artifact) as intact"
             " from ml.model_versions where version_id = $1",
@@ -251,23 +309,43 @@ def _registered(plpy: Any, cache: dict[str, Any], version_id: int) -> Any:
     return row
 
 
-def score(plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]) -> float:
-    """Probability or value of one vector; the single-row path, in microseconds.
+def score(
+    plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any], known: bool = False
+) -> float | None:
+    """Probability or value of one vector, None where no feature is known; in microseconds.
 
     Raises (SQLSTATE): AP501 to AP503, AP504 another number of features than the version's.
     """
     kept = cache.get("alphaplus.models")
-    if kept is not None and kept.newest_id == version_id:
+    if (
+        kept is not None
+        and kept.newest_id == version_id
+        and (known or kept.newest.checked == moment() is not None)
+    ):
         kept.hits += 1
         model = kept.newest
     else:
-        model = load(plpy, cache, version_id)
+        model = load(plpy, cache, version_id, known)
     try:
         prediction: float = model.prediction(model.raw(features))
+        first = features[0]
+        if (first is None or first != first) and _nothing(features):  # noqa: PLR0124
+            return None
     except (ValueError, TypeError):
         _wrong_length(plpy, model, features)
         raise
     return prediction
+
+
+def score_known(
+    plpy: Any, cache: dict[str, Any], version_id: int, features: Sequence[Any]
+) -> float | None:
+    """:func:`score` of a version whose row the statement has just read."""
+    return score(plpy, cache, version_id, features, True)
+
+
+def _nothing(features: Sequence[Any]) -> bool:
+    return all(x is None or x != x for x in features)  # noqa: PLR0124
 
 
 def _wrong_length(plpy: Any, model: Model, features: Any) -> None:
@@ -301,9 +379,72 @@ def score_with_trust(
     return raw, prediction, *model.trust(prediction), model.distance(last)
 
 
+Scored = tuple[
+    int, float | None, float | None, float | None, float | None, float | None, float | None,
+    float | None, int | None, str | None,
+]  # fmt: skip
+
+
+def score_versions(
+    plpy: Any,
+    cache: dict[str, Any],
+    version_ids: Sequence[int],
+    vectors: Sequence[float | None],
+    lengths: Sequence[int],
+) -> list[Scored]:
+    """What several versions say, each of its own vector: those of ``lengths`` one after the other.
+
+    Each row: version id, raw, prediction, confidence, lower, upper, distance, missing share,
+    number of unknown features, problem. A version that cannot say anything has a problem instead:
+    the others are not held up.
+    """
+    sizes = [-1 if size is None or isinstance(size, list) else size for size in lengths or ()]
+    ids = [i for i in version_ids or () if i is not None and not isinstance(i, list)]
+    flat = not any(isinstance(value, list) for value in vectors or ())
+    fits = sum(sizes) == len(vectors or ()) and min(sizes, default=0) >= 0
+    if not (flat and fits) or len(ids) != len(sizes) or len(ids) != len(version_ids or ()):
+        plpy.error(
+            "as many lengths as versions are needed, and as many values as they add up to",
+            sqlstate="AP504",
+            hint="ml.score_versions(version_ids, vectors one after the other, their lengths).",
+        )
+    found: list[Scored] = []
+    at = 0
+    for version_id, length in zip(ids, sizes, strict=True):
+        row = vectors[at : at + length]
+        at += length
+        try:
+            found.append(_scored(load(plpy, cache, version_id, True), row))
+        except plpy.SPIError:
+            raise  # what the database says, a cancelled statement among it
+        except Exception as error:
+            state = getattr(error, "sqlstate", None)
+            text = str(error) if state else f"it failed: {error}"
+            found.append((version_id, *(None,) * 8, text.splitlines()[0][:300]))
+    return found
+
+
+def _scored(model: Model, row: Sequence[float | None]) -> Scored:
+    if len(row) != model.booster.width:
+        problem = f"{len(row)} values where it takes {model.booster.width}"
+        return (model.version_id, *(None,) * 8, problem)
+    last = row[-len(model.features) :]
+    missing, share = model.missing(last)
+    if missing == len(last):
+        return (model.version_id, *(None,) * 6, 1.0, missing, None)
+    raw = model.raw(row)
+    prediction = model.prediction(raw)
+    if not math.isfinite(prediction):
+        return (model.version_id, *(None,) * 6, share, missing, "its answer is no finite number")
+    trust = model.trust(prediction, share)
+    return (
+        model.version_id, raw, prediction, *trust, model.distance(last), share, missing, None,
+    )  # fmt: skip
+
+
 def score_many(
     plpy: Any, cache: dict[str, Any], version_id: int, rows: Sequence[Sequence[Any]]
-) -> list[float]:
+) -> list[float | None]:
     """Probability or value of many vectors: one call of the library for all of them.
 
     Raises (SQLSTATE): AP501 to AP504.
@@ -324,7 +465,9 @@ def score_many(
     return model.predictions(np.array(rows, dtype=float))
 
 
-def score_block(plpy: Any, cache: dict[str, Any], version_id: int, vectors: bytes) -> list[float]:
+def score_block(
+    plpy: Any, cache: dict[str, Any], version_id: int, vectors: bytes
+) -> list[float | None]:
     """:func:`score_many` of vectors that come one after the other as ``array_send`` writes them.
 
     Raises (SQLSTATE): AP501 to AP504.
@@ -333,6 +476,8 @@ def score_block(plpy: Any, cache: dict[str, Any], version_id: int, vectors: byte
     from alphaplus.server import codec
 
     model = load(plpy, cache, version_id)
+    if not vectors:
+        return []
     try:
         rows = codec.rows(vectors, model.booster.width)
     except ValueError as error:
@@ -355,7 +500,7 @@ def score_sequences(
     symbol: str,
     times: Sequence[float],
     step: float,
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, float | None]]:
     """(seconds since 1970, probability or value) of a sequence model at stored vectors' times.
 
     The vectors are read once, however many sequences they are part of; times without a whole
@@ -366,7 +511,20 @@ def score_sequences(
     import numpy as np
 
     model = load(plpy, cache, version_id)
+    if not getattr(model.booster, "length", 0):
+        plpy.error(
+            f"model version {version_id} reads one vector, not a sequence",
+            sqlstate="AP504",
+            hint="Score its vectors with ml.score_block or ml.predict_version.",
+        )
+    if not step or not 0 < step < math.inf:
+        plpy.error(
+            f"the grid's step is {step} seconds",
+            sqlstate="AP504",
+            hint="Give the seconds of the feature set's grid: feature.sets.grid.",
+        )
     length, width = max(model.booster.length, 1), len(model.features)
+    times = [time for time in times or () if time is not None and abs(time) < 1e11]
     asked = np.unique(np.rint(np.asarray(times) * 1e6).astype(np.int64))
     micros = round(step * 1e6)
     plan = cache.get("alphaplus.stored")
@@ -374,12 +532,12 @@ def score_sequences(
         plan = cache["alphaplus.stored"] = plpy.prepare(
             "select string_agg(timestamptz_send(v.ts), ''::bytea order by v.ts) as ts,"
             " string_agg(array_send(v.values), ''::bytea order by v.ts) as vectors"
-            " from feature.vectors v where v.set_id = $1 and v.symbol = $2"
+            " from feature.valid_vectors v where v.set_id = $1 and v.symbol = $2"
             " and v.ts between to_timestamp($3) and to_timestamp($4)",
             ["int4", "text", "float8", "float8"],
         )
     element = np.dtype([("head", "V20"), ("body", [("size", ">i4"), ("value", ">f8")], (width,))])
-    found: list[tuple[float, float]] = []
+    found: list[tuple[float, float | None]] = []
     # Stretches of time that lie together are read together.
     for part in np.split(asked, np.flatnonzero(np.diff(asked) > 1000 * micros) + 1):
         for begin in range(0, len(part), 20_000):
@@ -400,9 +558,9 @@ def score_sequences(
             for at in range(0, len(places), 2048):
                 chosen = places[at : at + 2048]
                 rows = values[chosen[:, None] + np.arange(1 - length, 1)]
-                raw = model.booster.many(rows.reshape(len(chosen), -1)).tolist()
+                predicted = model.predictions(rows.reshape(len(chosen), -1))
                 at_times = (some[whole][at : at + 2048] / 1e6).tolist()
-                found += zip(at_times, map(model.prediction, raw), strict=True)
+                found += zip(at_times, predicted, strict=True)
     return found
 
 

@@ -60,6 +60,14 @@ def _most(k: int) -> int:
     return max(1, READ_BYTES // (12 * k + 28))
 
 
+def stored(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
+    """What is stored and valid of [first, last], in pieces of ascending times; nothing is computed.
+
+    ``spec`` has set_id and k.
+    """
+    yield from _pieces(plpy, spec, symbol, first, last)
+
+
 def _pieces(plpy: Any, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
     """What is stored of [first, last], each stretch of time once."""
     blocks = plpy.prepare(

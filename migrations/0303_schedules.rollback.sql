@@ -1,0 +1,1 @@
+alter table ops.schedules drop column run_as;
