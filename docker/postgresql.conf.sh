@@ -45,6 +45,7 @@ maintenance_work_mem = ${maintenance}MB
 
 # --- parallelism
 max_connections = 200
+reserved_connections = 5                # for the operator and monitoring
 max_parallel_workers = $cores
 max_parallel_workers_per_gather = $(at_least $((cores / 2)) 1)
 

@@ -48,3 +48,32 @@ grant pg_read_server_files to alphaplus_copy;
 revoke pg_read_server_files from alphaplus_owner;
 -- To tell a run that is still going from one that broke off, by its backend.
 grant pg_read_all_stats to alphaplus_owner, alphaplus_operator;
+-- Connections kept free for who has to look when all others are taken (reserved_connections).
+grant pg_use_reserved_connections to alphaplus_operator;
+-- How long a statement may take and a transaction lie idle, by role; an administrator's own stay. Who
+-- loads, trains and operates has work that takes long, and no limit.
+do $$
+declare
+    v_default record;
+begin
+    for v_default in
+        select d.*
+        from (
+            values
+            ('alphaplus_reader', 'statement_timeout', '15min'),
+            ('alphaplus_reader', 'idle_in_transaction_session_timeout', '10min'),
+            ('alphaplus_app', 'statement_timeout', '5min'),
+            ('alphaplus_app', 'idle_in_transaction_session_timeout', '5min')
+        ) as d (role, name, value)
+        where not exists (
+            select
+            from pg_catalog.pg_db_role_setting s
+            cross join lateral pg_catalog.unnest(s.setconfig) as c (setting)
+            where s.setdatabase = 0 and s.setrole = d.role::pg_catalog.regrole
+                and c.setting like d.name || '=%'
+        )
+    loop
+        execute format('alter role %I set %I = %L', v_default.role, v_default.name, v_default.value);
+    end loop;
+end
+$$;

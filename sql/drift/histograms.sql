@@ -134,9 +134,7 @@ begin
     loop
         if v_work.set_id is not null then
             -- Who stores vectors of it is waited for, and waits.
-            perform pg_advisory_xact_lock(hashtextextended(
-                'feature.materialise:' || v_work.set_id || ':' || v_work.symbol, 0
-            ));
+            perform ops._lock('feature.materialise:' || v_work.set_id || ':' || v_work.symbol);
         end if;
         select * into v_reach from drift._countable(v_work.binning_id, v_work.symbol);
         v_to := drift._hour(v_reach.through);

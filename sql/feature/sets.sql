@@ -102,7 +102,7 @@ begin
             hint = 'Use whole minutes that divide a day: 1 minute, 5 minutes, 1 hour, 1 day, …';
     end if;
     -- Two at once take turns, and have a version each.
-    perform pg_advisory_xact_lock(hashtextextended('feature.create_set:' || name, 0));
+    perform ops._lock('feature.create_set:' || name);
     return feature._create_set(
         name, query, extract(epoch from lookback), extract(epoch from grid),
         coalesce(description, ''), formulas, coalesce(unchecked, false)

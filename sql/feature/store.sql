@@ -258,12 +258,8 @@ begin
         v_stop := least("to", v_at + v_set.grid * 20000);
         -- Two at once (the clock's and one by hand) take turns, stretch by stretch, but where they
         -- store different times: shared, not to meet one that packs, and each block of times alone.
-        perform pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended(
-            'feature.materialise:' || v_set.set_id || ':' || v_symbol, 0
-        ));
-        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
-            'feature.materialise:' || v_set.set_id || ':' || v_symbol || ':' || b.n, 0
-        ))
+        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || v_symbol, true);
+        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || v_symbol || ':' || b.n)
         from pg_catalog.generate_series(
             pg_catalog.floor(pg_catalog.date_part('epoch', v_at) / v_block)::bigint,
             pg_catalog.ceil(pg_catalog.date_part('epoch', v_stop) / v_block)::bigint - 1
@@ -321,9 +317,7 @@ begin
         for v_first in 1 .. pg_catalog.cardinality(v_all) by v_step loop
             v_some := v_all[v_first : v_first + v_step - 1];
             -- In the order of their names, so that two at once take turns.
-            perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
-                'feature.materialise:' || v_set.set_id || ':' || u.symbol, 0
-            ))
+            perform ops._lock('feature.materialise:' || v_set.set_id || ':' || u.symbol)
             from pg_catalog.unnest(v_some) u (symbol);
             delete from feature.vectors v
             where v.set_id = v_set.set_id and v.symbol = any (v_some)
@@ -365,9 +359,7 @@ begin
     for v_first in 1 .. pg_catalog.cardinality(v_all) by 100 loop
         v_some := v_all[v_first : v_first + 99];
         -- In the order of their names, so that two at once take turns.
-        perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
-            'feature.materialise:' || v_set.set_id || ':' || u.symbol, 0
-        ))
+        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || u.symbol)
         from pg_catalog.unnest(v_some) u (symbol);
         delete from feature.vectors v
         where v.set_id = v_set.set_id and v.symbol = any (v_some) and v.ts = v_at;

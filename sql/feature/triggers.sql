@@ -39,9 +39,7 @@ create or replace function feature._unpack_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     -- Whoever packs these symbols is waited for, and waits.
-    perform pg_advisory_xact_lock_shared(hashtextextended(
-        'feature.materialise:' || c.set_id || ':' || c.symbol, 0
-    ))
+    perform ops._lock('feature.materialise:' || c.set_id || ':' || c.symbol, true)
     from (select distinct n.set_id, n.symbol from new_rows n order by n.set_id, n.symbol) c;
     delete from feature.vector_blocks b
     using (
@@ -58,9 +56,7 @@ $$;
 create or replace function feature._unpack_deleted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_advisory_xact_lock_shared(hashtextextended(
-        'feature.materialise:' || c.set_id || ':' || c.symbol, 0
-    ))
+    perform ops._lock('feature.materialise:' || c.set_id || ':' || c.symbol, true)
     from (select distinct o.set_id, o.symbol from old_rows o order by o.set_id, o.symbol) c;
     delete from feature.vector_blocks b
     using (

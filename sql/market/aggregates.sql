@@ -55,9 +55,7 @@ begin
         and a.attnum > 0 and not a.attisdropped;
     loop
         -- One refresher at a time; who comes second leaves the work to the first.
-        exit when not pg_catalog.pg_try_advisory_xact_lock(
-            pg_catalog.hashtextextended('market.' || name, 0)
-        );
+        exit when not ops._try_lock('market:' || name);
         -- A truncation of the source locks the source, then the marks: so do we.
         execute pg_catalog.format('lock table only %s in access share mode', v_source);
         -- A mark commits together with the rows it stands for, and whoever relies on a mark of
@@ -374,6 +372,10 @@ begin
             from timescaledb_information.hypertables h where h.hypertable_schema = 'market'
         ));
     end if;
+    if older_than is null or older_than > now() - interval '1 day' then
+        raise exception 'rows younger than a day are not dropped: %', coalesce(older_than::text, 'null')
+        using errcode = 'AP725', hint = 'Say before which time, with its date.';
+    end if;
     -- Nobody writes meanwhile: what is dropped has to be aggregated.
     execute format('lock table %s in share row exclusive mode', v_source);
     select max(c.range_end) into v_until
@@ -411,4 +413,4 @@ begin
 end
 $$;
 comment on procedure market.drop_rows(text, timestamptz) is
-'Drop the chunks of a table of market rows that lie wholly before a time, and keep what was aggregated of them: bars, flow and book by the minute stay readable, and so do stored vectors. Rows that arrive later for that time do not change its aggregates. Versions that corrections replaced stay in <table>_history. By the clock: setting market.keep_rows. Errors: AP106 no such table, AP107 not all of it is aggregated yet.';
+'Drop the chunks of a table of market rows that lie wholly before a time, and keep what was aggregated of them: bars, flow and book by the minute stay readable, and so do stored vectors. Rows that arrive later for that time do not change its aggregates. Versions that corrections replaced stay in <table>_history. By the clock: setting market.keep_rows. Errors: AP106 no such table, AP107 not all of it is aggregated yet, AP725 a time within the last day.';

@@ -161,7 +161,7 @@ returns table (fold integer, train_from bigint, train_to bigint, test_from bigin
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.training import dataset
-    return dataset.folds(times, ends, folds)
+    return dataset.folds(plpy, times, ends, folds)
 $python$;
 
 create or replace function ml.folds(

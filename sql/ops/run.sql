@@ -1,18 +1,6 @@
 -- Running schedules. A run writes its own row, committed before the work begins, so that the row
--- is there whatever becomes of the work. The advisory lock that says "still going" is the run's own
--- and belongs to the session: when the session dies, so does the claim.
-
-create or replace function ops._run_key(schedule text, run_id bigint default null)
-returns bigint
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select hashtextextended(
-        'ops.run:' || current_database() || ':' || schedule || coalesce(':' || run_id, ''), 0
-    )
-$$;
-comment on function ops._run_key(text, bigint) is
-'Key of the advisory lock that a run holds; without one, of that under which runs begin.';
+-- is there whatever becomes of the work. It names its session, by process and start: when
+-- the session dies, so does the claim.
 
 create or replace function ops._going(run ops.runs)
 returns boolean
@@ -21,11 +9,10 @@ set search_path = pg_catalog, pg_temp
 as $$
     select exists (
         select
-        from pg_locks l
-        join pg_stat_activity a on a.pid = l.pid
-        where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-            and l.database = (select d.oid from pg_database d where d.datname = current_database())
-            and (l.classid::bigint << 32 | l.objid::bigint) = ops._run_key(run.schedule, run.run_id)
+        from pg_stat_activity a
+        where a.pid = run.backend_pid and a.datname = current_database()
+            -- (null to those who may not see it)
+            and coalesce(a.backend_start = run.backend_start, true)
             -- A run that is one statement: its session has not gone on to something else.
             and not coalesce(
                 run.call_started is not null
@@ -77,7 +64,7 @@ begin
         using errcode = 'AP722', hint = 'Run it as that role; pg_cron does.';
     end if;
     after_crash := false;
-    v_first := pg_try_advisory_xact_lock(ops._run_key(schedule));
+    v_first := ops._try_lock('ops.run:' || schedule);
     select r.run_id, r.started_at, r.backend_pid into v_running
     from ops.runs r
     where r.schedule = begin_run.schedule and r.status = 'running' and ops._going(r)
@@ -118,7 +105,6 @@ begin
         begin_run.call_started
     )
     returning runs.run_id into run_id;
-    perform pg_advisory_lock(ops._run_key(schedule, run_id));
 end
 $$;
 comment on function ops.begin_run(text, timestamptz, timestamptz) is
@@ -147,7 +133,6 @@ begin
         raise exception 'run % is not running', coalesce(run_id::text, 'null')
         using errcode = 'AP712', hint = 'select * from ops.runs order by run_id desc limit 10';
     end if;
-    perform pg_advisory_unlock(ops._run_key(v_schedule, run_id));
 end
 $$;
 comment on function ops.end_run(bigint, text, text, text) is

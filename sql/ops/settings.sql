@@ -96,6 +96,7 @@ of an existing setting stays, and a length of time stays one. Errors: AP701 unkn
 insert into ops.settings (name, value, description)
 values
 ('ops.run_timeout', '"30 minutes"', 'A scheduled run that goes on for longer is cancelled.'),
+('ops.lock_timeout', '"5 minutes"', 'Who waits longer for another session that changes the same thing is told who it is.'),
 ('ops.keep_runs', '"30 days"', 'How long rows of ops.runs and of pg_cron''s log are kept.'),
 ('ops.keep_jobs', '"30 days"', 'How long finished entries of the job queue are kept; ml.training_jobs keeps its rows.'),
 ('ops.stale_after', '"15 minutes"', 'A symbol that received rows within the last day is stale when none came for so long.'),

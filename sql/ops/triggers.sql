@@ -45,6 +45,82 @@ begin
 end
 $$;
 
+-- What a setting may be, whoever writes it and how. A name that is not here keeps its type
+-- (ops.set_setting); a length of time is never negative.
+create or replace function ops._check_setting() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_text constant text := new.value #>> '{}';
+    v_rule record;
+    v_bad text;
+    v_kept record;
+begin
+    select r.* into v_rule
+    from (
+        values
+        ('ops.run_timeout', 'interval', '1 second', '30 days'),
+        ('ops.lock_timeout', 'interval', '10 milliseconds', '1 day'),
+        ('ops.keep_runs', 'interval', '1 day', '1000 years'),
+        ('ops.keep_jobs', 'interval', '1 day', '1000 years'),
+        ('ops.stale_after', 'interval', '1 second', '10 years'),
+        ('ops.queue_lag', 'interval', '1 second', '10 years'),
+        ('ops.pending_lag', 'interval', '1 second', '10 years'),
+        ('ops.dirty_buckets', 'integer', '0', '1000000000000'),
+        ('market.keep_quarantine', 'interval', '1 day', '1000 years'),
+        ('ml.base_rate_window', 'interval', '1 minute', '100 years'),
+        ('ml.max_staleness', 'interval', '1 second', '1000 years'),
+        ('ml.cache_bytes', 'integer', '0', '1000000000000000'),
+        ('ml.shared_bytes', 'integer', '0', '1000000000000000'),
+        ('training.lease_timeout', 'interval', '1 second', '1 day'),
+        ('training.max_attempts', 'integer', '1', '1000'),
+        ('registry.max_artifact_bytes', 'integer', '1', '1073741824')
+    ) as r (name, kind, low, high)
+    where r.name = new.name;
+    if new.name = 'market.keep_rows' then
+        if jsonb_typeof(new.value) <> 'object' then
+            v_bad := 'an object of tables, each with a length of time';
+        else
+            for v_kept in select k.key, k.value from jsonb_each(new.value) k loop
+                v_bad := case
+                    when to_regclass(format('market.%I', v_kept.key)) is null
+                        then format('of tables of market, which %s is not', v_kept.key)
+                    when jsonb_typeof(v_kept.value) <> 'string' or v_kept.value #>> '{}' !~ '[a-z]'
+                        or not pg_input_is_valid(v_kept.value #>> '{}', 'interval')
+                        then format('a length of time with its unit for %s', v_kept.key)
+                    when (v_kept.value #>> '{}')::interval < interval '1 day'
+                        then format('a day or more for %s: what is older is deleted', v_kept.key)
+                end;
+                exit when v_bad is not null;
+            end loop;
+        end if;
+    elsif v_rule.kind = 'interval' then
+        v_bad := case
+            when jsonb_typeof(new.value) <> 'string' or v_text !~ '[a-z:]'
+                or not pg_input_is_valid(v_text, 'interval') then 'a length of time with its unit'
+            when v_text::interval not between v_rule.low::interval and v_rule.high::interval
+                then format('between %s and %s', v_rule.low, v_rule.high)
+        end;
+    elsif v_rule.kind = 'integer' then
+        v_bad := case
+            when jsonb_typeof(new.value) <> 'number' or v_text !~ '^-?[0-9]+$' then 'a whole number'
+            when v_text::numeric not between v_rule.low::numeric and v_rule.high::numeric
+                then format('between %s and %s', v_rule.low, v_rule.high)
+        end;
+    elsif jsonb_typeof(new.value) = 'string' and pg_input_is_valid(v_text, 'interval')
+        and v_text::interval < interval '0' then
+        v_bad := 'no negative length of time';
+    end if;
+    if v_bad is not null then
+        raise exception 'setting % cannot be %', new.name, new.value
+        using errcode = 'AP724', hint = format('It is %s.', v_bad);
+    end if;
+    return new;
+end
+$$;
+create or replace trigger check_setting before insert or update on ops.settings
+for each row execute function ops._check_setting();
+
 create or replace trigger sync_schedules after insert or update or delete on ops.schedules
 for each statement execute function ops._schedules_changed();
 create or replace trigger keep_interval before update on ops.schedules

@@ -108,10 +108,6 @@ begin
     if timeframe is not null then
         perform regime._width(timeframe);
     end if;
-    -- One at a time; who comes second leaves the work to the first.
-    if not pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('regime.refresh', 0)) then
-        return;
-    end if;
     for v_batch in
         select
             pg_catalog.array_agg(n.symbol order by n.symbol) as symbols, n.timeframe, n.width,
@@ -132,13 +128,14 @@ begin
             n.first / (720 * n.width), n.batch
         order by n.version, n.timeframe
     loop
+        -- One at a time; who comes second leaves the work to the first.
+        exit when not ops._try_lock('regime.refresh');
         perform regime._refresh_batch(
             v_batch.symbols, v_batch.timeframe, v_batch.width, v_batch.version, v_batch.spec,
             v_batch.verdict_version, v_batch.thresholds, v_batch.first, v_batch.stop
         );
         commit;
     end loop;
-    perform pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended('regime.refresh', 0));
 end
 $$;
 comment on procedure regime.refresh(text [], interval) is

@@ -228,3 +228,153 @@ def test_a_schedule_runs_as_the_role_that_wrote_it(db: Connection, connect_as: C
         assert refused.value.sqlstate == "AP722"
     operator.execute("update ops.schedules set enabled = false where name = 'housekeeping'")
     operator.execute("delete from ops.schedules where name = 'mine'")
+
+
+def test_a_reader_holds_nobody_up(db: Connection, connect_as: Connect) -> None:
+    """He cannot lock what sessions take turns at; who waits for another is told whom."""
+    db.execute("select ops._lock('ml:x')")
+    for role in ("reader", "app", "trainer"):
+        conn = connect_as(f"alphaplus_{role}", db.info.dbname)
+        for statement in (
+            "select ops._lock('ml:x')",
+            "select ops._try_lock('ml:x')",
+            "select from ops.locks for key share",
+            "select from ops.locks for update",
+            "insert into ops.locks values ('ml:y')",
+            "do $$ begin lock table ops.locks in row share mode; end $$",
+            "select from market.aggregates for update",
+            "select from ops.schedules for share",
+        ):
+            with pytest.raises(DENIED):
+                conn.execute(statement)  # type: ignore[call-overload]
+    # Advisory locks of any key are in nobody's way.
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    reader.execute(
+        "select pg_advisory_lock(hashtextextended(k, 0)) from (select 'market.' || name"
+        " from market.aggregates union all select 'ops.run:' || current_database() || ':' || name"
+        " from ops.schedules union all select 'ml:[\"liquidation_15m\", null, null]') u (k)"
+    )
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    operator.execute("set statement_timeout = '20s'")
+    operator.execute("call ops.run('refresh aggregates')")
+    operator.execute("call ml.retrain('liquidation_15m', null)")
+    rows = db.execute("select status from ops.runs where schedule = 'refresh aggregates'")
+    assert rows.fetchall() == [("succeeded",)]
+    # Two that do take turns.
+    with operator.transaction():
+        operator.execute("select ops._lock('ml:z')")
+        db.execute("select ops.set_setting('ops.lock_timeout', '\"300 milliseconds\"')")
+        with pytest.raises(psycopg.Error) as refused:
+            db.execute("select ops._lock('ml:z')")
+        assert refused.value.sqlstate == "AP723"
+    db.execute("select ops._lock('ml:z')")
+    with operator.transaction():
+        operator.execute("select ops._lock('ml:z')")
+        with pytest.raises(psycopg.Error) as refused:
+            db.execute("select ops._lock('ml:z')")
+        assert "alphaplus_operator" in (refused.value.diag.message_detail or "")
+        assert db.execute("select ops._try_lock('ml:z')").fetchone() == (False,)
+    assert db.execute("select ops._try_lock('ml:z')").fetchone() == (True,)
+    assert db.execute("show lock_timeout").fetchone() == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("market.keep_rows", '{"trades": 5}'),
+        ("market.keep_rows", '{"trades": "5"}'),
+        ("market.keep_rows", '{"trades": "-10 days"}'),
+        ("market.keep_rows", '{"trades": "5 seconds"}'),
+        ("market.keep_rows", '{"no_such": "90 days"}'),
+        ("market.keep_rows", '"90 days"'),
+        ("ml.cache_bytes", "1.5"),
+        ("ml.cache_bytes", "-1"),
+        ("ml.cache_bytes", '"1 GB"'),
+        ("training.lease_timeout", '"-1 second"'),
+        ("training.lease_timeout", '"0"'),
+        ("training.lease_timeout", "30"),
+        ("training.max_attempts", "0"),
+        ("ops.run_timeout", '"0 seconds"'),
+        ("ops.keep_runs", '"-30 days"'),
+        ("ops.queue_lag", '"soon"'),
+        ("ops.dirty_buckets", "1e400"),
+        ("ml.keep_base_rates", '"-1 day"'),
+    ],
+)
+def test_a_setting_is_refused_when_it_is_set(
+    db_module: Connection, connect_as: Connect, name: str, value: str
+) -> None:
+    """By the function and by hand alike; the old value stays."""
+    conn = connect_as("alphaplus_operator", db_module.info.dbname)
+    before = conn.execute("select value from ops.settings where name = %s", (name,)).fetchone()
+    for statement in (
+        "update ops.settings set value = %(v)s where name = %(n)s",
+        "select ops.set_setting(%(n)s, %(v)s)",
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            conn.execute(statement, {"n": name, "v": value})  # type: ignore[call-overload]
+        assert refused.value.sqlstate in ("AP702", "AP724")
+    after = conn.execute("select value from ops.settings where name = %s", (name,)).fetchone()
+    assert after == before
+    assert conn.execute("select count(*) > 5 from ops.health").fetchone() == (True,)
+
+
+def test_rows_of_today_are_not_dropped(db_module: Connection) -> None:
+    for time in ("now()", "'infinity'", "now() + interval '10 days'", "null"):
+        with pytest.raises(psycopg.Error) as refused:
+            db_module.execute(f"call market.drop_rows('trades', {time})")  # type: ignore[call-overload]
+        assert refused.value.sqlstate == "AP725"
+
+
+def test_idle_readers_and_endless_statements_end(
+    db_module: Connection, connect_as: Connect
+) -> None:
+    """The limits of each role, and that some connections are kept for the operator."""
+    limits = {}
+    for role in ("reader", "app", "operator", "loader", "trainer"):
+        row = (
+            connect_as(f"alphaplus_{role}", db_module.info.dbname)
+            .execute(
+                "select current_setting('statement_timeout'),"
+                " current_setting('idle_in_transaction_session_timeout'),"
+                " pg_has_role('pg_use_reserved_connections', 'usage')"
+            )
+            .fetchone()
+        )
+        limits[role] = row
+    assert limits == {
+        "reader": ("15min", "10min", False),
+        "app": ("5min", "5min", False),
+        "operator": ("0", "0", True),
+        "loader": ("0", "0", False),
+        "trainer": ("0", "0", False),
+    }
+
+
+def test_arguments_do_not_exhaust_a_backend(db_module: Connection, connect_as: Connect) -> None:
+    conn = connect_as("alphaplus_reader", db_module.info.dbname)
+    db_module.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, kind, base, quote)"
+        " values ('AAAUSDT', 'sim', 'AAAUSDT', 'spot', 'AAA', 'USDT') on conflict do nothing"
+    )
+    conn.execute("set statement_timeout = '20s'")
+    for statement in (
+        "select * from ml._folds(int8send(1), int8send(2), 100000000)",
+        "select * from ml._folds(int8send(1), int8send(2), 999999999)",
+        "select * from feature.audit_lookahead('liquidation', 'AAAUSDT', '1980-01-01', '2030-01-01')",
+        "select * from feature.audit_lookahead('liquidation', 'AAAUSDT', '2024-01-01', '2024-01-02',"
+        " 1000000000)",
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            conn.execute(statement)  # type: ignore[call-overload]
+        assert refused.value.sqlstate == "AP726", refused.value
+
+
+def test_housekeeping_cuts_a_queue_of_months(db: Connection) -> None:
+    db.execute("call ml.retrain('liquidation_15m', null)")
+    db.execute(
+        "update procrastinate.procrastinate_jobs set status = 'succeeded';"
+        "update procrastinate.procrastinate_events set at = now() - interval '100 days'"
+    )
+    db.execute("call ops.housekeeping()")
+    assert db.execute("select count(*) from procrastinate.procrastinate_jobs").fetchone() == (0,)

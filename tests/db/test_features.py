@@ -397,7 +397,7 @@ def test_no_training_label_touches_the_test(gaps: list[int], horizon: int, count
     t = np.cumsum(gaps).astype(np.int64) * 1000
     end = t + horizon * 1000
     for _, train_from, train_to, test_from, test_to in dataset.folds(
-        t.astype(">i8").tobytes(), end.astype(">i8").tobytes(), count
+        None, t.astype(">i8").tobytes(), end.astype(">i8").tobytes(), count
     ):
         test = (t >= test_from) & (t < test_to)
         train = (t >= train_from) & (end <= train_to)

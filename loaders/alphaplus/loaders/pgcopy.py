@@ -28,9 +28,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Interval:
-    """The same interval in every row, or (n,) intervals (may be masked), in microseconds."""
+    """The same interval in every row, or (n,) intervals (may be masked), in microseconds.
+
+    ``months``: calendar months on top of them, in every row.
+    """
 
     micros: int | npt.NDArray[np.int64]
+    months: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
                     values[size] = used[value] = lengths
         elif isinstance(column, Interval):
             fields.append((value, [("micros", ">i8"), ("days", ">i4"), ("months", ">i4")]))
-            values[size], values[value] = 16, _interval(column.micros)
+            values[size], values[value] = 16, _interval(column.micros, column.months)
             _leave_out(column.micros, 16, size, value, values, used)
         elif isinstance(column, Ragged) or column.ndim == 2:
             array = column.value if isinstance(column, Ragged) else column
@@ -114,7 +118,7 @@ def rows(columns: Sequence[Column], n: int) -> bytes:
     return flat[keep].tobytes()
 
 
-def _interval(micros: Any) -> npt.NDArray[Any]:
+def _interval(micros: Any, months: int = 0) -> npt.NDArray[Any]:
     """Intervals as PostgreSQL sends them: whole days as days."""
     value = np.ma.getdata(micros)
     day = 86_400_000_000
@@ -122,6 +126,7 @@ def _interval(micros: Any) -> npt.NDArray[Any]:
     out = np.zeros(np.shape(value), dtype=[("micros", ">i8"), ("days", ">i4"), ("months", ">i4")])
     out["micros"] = np.where(whole, 0, value)
     out["days"] = np.where(whole, value // day, 0)
+    out["months"] = months
     return out
 
 

@@ -66,6 +66,7 @@ def look_ahead(
     on its own, reading nothing that happened after it or was known later.
     """
     family = families.find(plpy, cache, definition)
+    _affordable(plpy, family, start, end, samples)
     grid, sample = _sampled(plpy, start, end, family.grid, samples, tolerance, seed)
     rows: list[tuple[str, float, float | None, float | None]] = []
     if len(sample) == 0:
@@ -83,6 +84,26 @@ def look_ahead(
             both = _number(whole[place, i]), _number(alone[i])
             rows.append((family.names[i], float(t) / w.SECOND, *both))
     return rows  # not a generator: an error inside one reaches the user without its words
+
+
+MOST_NUMBERS = 30_000_000  # that an audit computes at once: 240 MB
+MOST_SAMPLES = 10_000
+
+
+def _affordable(
+    plpy: Any, family: families.Family, start: float, end: float, samples: int | None
+) -> None:
+    """Refuses (AP726) a stretch of more numbers, or more samples, than a backend should hold."""
+    if not all(x is not None and np.isfinite(x) for x in (start, end)):
+        return  # _sampled says what is wrong
+    times_ = (end - start) * w.SECOND / family.grid
+    if times_ * len(family.features) > MOST_NUMBERS or (samples or 0) > MOST_SAMPLES:
+        what = f"an audit of {times_:.0f} times of {len(family.features)} features"
+        plpy.error(
+            f"{what} is more than one call gives",
+            sqlstate="AP726",
+            hint=f"Up to {MOST_NUMBERS:,} numbers and {MOST_SAMPLES:,} samples: audit parts of it.",
+        )
 
 
 def _number(x: float) -> float | None:

@@ -266,9 +266,7 @@ def pack(plpy: Any, set_id: int, k: int, step: float, symbol: str) -> int:
     """Make the blocks that are missing of a set and symbol, each of what is stored without a hole
     of its stretch; how many. Whoever stores vectors of them waits until the transaction ends.
     """
-    lock = plpy.prepare(
-        "select pg_advisory_xact_lock(hashtextextended($1, 0))", ["text"]
-    )  # as feature.materialise has it
+    lock = plpy.prepare("select ops._lock($1)", ["text"])  # as feature.materialise has it
     plpy.execute(lock, [f"feature.materialise:{set_id}:{symbol}"])
     plan = plpy.prepare(
         f"select {_SECONDS.format('m.since')} as since, {_SECONDS.format('m.through')} as through"

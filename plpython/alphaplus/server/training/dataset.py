@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from alphaplus.server.market import revisions as w
 from alphaplus.server.store import blocks
-from alphaplus.server.training import labels, row_filters
+from alphaplus.server.training import labels, out_of_fold, row_filters
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -96,6 +96,25 @@ def assemble(
         kept, dropped = row_filters.keep(plpy, cache, symbol, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
     return grid, grid + label.horizon, target, features, dropped
+
+
+def targets(
+    plpy: Any, cache: dict[str, Any], model: str, symbols: list[str], start: float, end: float,
+    as_of: float,
+) -> bytes:  # fmt: skip
+    """What became of the grid times of a training set, without its features."""
+    spec = _spec(plpy, model)
+    label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
+    width = round(spec["step"] * w.SECOND)
+    epoch = w.EPOCH * w.SECOND
+    found = []
+    for symbol in symbols:
+        grid = blocks.grid(start, min(end, as_of - spec["horizon"] + spec["step"]), width)
+        target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+        known = np.isfinite(target)
+        ts = grid[known] + epoch
+        found.append((ts, ts + label.horizon, target[known]))
+    return out_of_fold.label_block(found)
 
 
 def _spec(plpy: Any, model: str) -> Any:
@@ -239,8 +258,11 @@ def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
     return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))
 
 
+MOST_FOLDS = 1000  # of one training set
+
+
 def folds(
-    times: bytes, ends: bytes, count: int, min_train: float = 0.4
+    plpy: Any, times: bytes, ends: bytes, count: int, min_train: float = 0.4
 ) -> list[tuple[int, int, int, int, int]]:
     """Walk-forward folds over rows ordered by time, purged and embargoed by the labels.
 
@@ -256,6 +278,13 @@ def folds(
 
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, ch. 7.
     """
+    if count > MOST_FOLDS:
+        what = f"a training set in {count} folds"
+        plpy.error(
+            f"{what} is more than one call gives",
+            sqlstate="AP726",
+            hint=f"Ask for {MOST_FOLDS} folds or fewer; five are usual.",
+        )
     t = np.frombuffer(times, dtype=">i8").astype(np.int64)
     end = np.frombuffer(ends, dtype=">i8").astype(np.int64)
     if len(t) == 0:
