@@ -150,10 +150,10 @@ language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(
-        to_timestamp((
-            select p.stop + 946684800
+        (
+            select ops._at(p.stop)
             from ml._training_span(job.model, ml._training_symbols(job.symbol), null, null, job.as_of) p
-        )), job.as_of
+        ), job.as_of
     ) - (
         select ((m.training || job.options) ->> 'lookback')::interval
         from ml.models m where m.model = job.model
@@ -198,8 +198,8 @@ declare
     v_symbols text [] := ml._training_symbols(v_job.symbol);
 begin
     select
-        to_timestamp(p.start + 946684800), to_timestamp(p.stop + 946684800),
-        greatest(0, ceil((p.stop - p.start) / s.step) * cardinality(v_symbols))::bigint
+        ops._at(p.start), ops._at(p.stop),
+        greatest(0, ceil((p.stop - p.start)::double precision / s.step) * cardinality(v_symbols))::bigint
     into first_ts, stop_ts, row_count
     from ml._training_spec(v_job.model) s
     cross join lateral ml._training_span(

@@ -1,7 +1,7 @@
 -- Training sets: features as known at each time, and what happened after, as known by as_of.
 create or replace function ml._training_spec(model text)
 returns table (
-    kind text, horizon double precision, params jsonb, step double precision, set_id integer,
+    kind text, horizon bigint, params jsonb, step bigint, set_id integer,
     definition text, set_kind text, k integer, noise jsonb
 )
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ as $$
 begin
     return query
         select
-            l.kind, date_part('epoch', l.horizon), l.params, date_part('epoch', s.grid), s.set_id,
+            l.kind, ops._micros(l.horizon), l.params, ops._micros(s.grid), s.set_id,
             feature._source(s), s.kind, cardinality(s.features), m.training -> 'noise'
         from ml.models m
         join ml.labels l on l.label = m.label
@@ -33,28 +33,28 @@ begin
 end
 $$;
 
--- From when to when there is anything to train on, in seconds since 2000.
+-- From when to when there is anything to train on, in microseconds since 1970.
 create or replace function ml._training_span(
     model text, symbols text [], "from" timestamptz, "to" timestamptz, as_of timestamptz,
-    out start double precision, out stop double precision
+    out start bigint, out stop bigint
 )
 language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
     select
-        date_part('epoch', coalesce($3, min(e.first_ts), $5) - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', least($4, $5, max(e.last_ts)) - timestamptz '2000-01-01 00:00:00+00')
+        ops._micros(coalesce($3, min(e.first_ts), $5)),
+        ops._micros(least($4, $5, max(e.last_ts)))
     from unnest($2) as u (symbol)
     cross join lateral feature._extent(
-        u.symbol, (select make_interval(secs => s.step) from ml._training_spec($1) s)
+        u.symbol, (select ops._length(s.step) from ml._training_spec($1) s)
     ) e
 $$;
 
 create or replace function ml._training_rows(
-    model text, symbols text [], start double precision, stop double precision,
-    as_of double precision, states integer []
+    model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer []
 )
 returns table (
-    symbol text, seconds double precision, label_end double precision,
+    symbol text, at bigint, label_end bigint,
     features double precision [], target double precision
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -64,8 +64,8 @@ as $python$
 $python$;
 
 create or replace function ml._training_matrix(
-    model text, symbols text [], start double precision, stop double precision,
-    as_of double precision, states integer [],
+    model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer [],
     out n bigint, out ts bytea, out label_end bytea, out target bytea, out columns bytea [],
     out sha256 bytea, out symbols bytea
 )
@@ -76,8 +76,8 @@ as $python$
 $python$;
 
 create or replace function ml._training_block(
-    model text, symbols text [], start double precision, stop double precision,
-    as_of double precision, states integer []
+    model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer []
 ) returns bytea
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -96,13 +96,11 @@ returns table (
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select
-        r.symbol, to_timestamp(r.seconds + 946684800), to_timestamp(r.label_end + 946684800),
-        r.features, r.target
+        r.symbol, ops._at(r.at), ops._at(r.label_end), r.features, r.target
     from ml._training_symbols($2) as y (symbols)
     cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
     cross join lateral ml._training_rows(
-        $1, y.symbols, p.start, p.stop,
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'), regime._positions($6)
+        $1, y.symbols, p.start, p.stop, ops._micros($3), regime._positions($6)
     ) r
 $$;
 comment on function ml.training_set(
@@ -124,8 +122,7 @@ as $$
     from ml._training_symbols($2) as y (symbols)
     cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
     cross join lateral ml._training_matrix(
-        $1, y.symbols, p.start, p.stop,
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'), regime._positions($6)
+        $1, y.symbols, p.start, p.stop, ops._micros($3), regime._positions($6)
     ) m
 $$;
 comment on function ml.training_matrix(
@@ -146,8 +143,7 @@ begin
     select p.start, p.stop into v_span from ml._training_span($1, v_symbols, $4, $5, $3) p;
     -- An SQL function would write the value to a file and read it again.
     return ml._training_block(
-        $1, v_symbols, v_span.start, v_span.stop,
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'), regime._positions($6)
+        $1, v_symbols, v_span.start, v_span.stop, ops._micros($3), regime._positions($6)
     );
 end
 $$;
@@ -175,8 +171,8 @@ returns table (
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select
-        f.fold, to_timestamp(f.train_from / 1e6), to_timestamp(f.train_to / 1e6),
-        to_timestamp(f.test_from / 1e6), to_timestamp(f.test_to / 1e6)
+        f.fold, ops._at(f.train_from), ops._at(f.train_to),
+        ops._at(f.test_from), ops._at(f.test_to)
     from ml.training_matrix($1, $2, $3, $5, $6) m
     cross join lateral ml._folds(m.ts, m.label_end, $4) f
 $$;

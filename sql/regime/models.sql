@@ -2,7 +2,7 @@
 insert into ml.labels (label, task, kind, horizon, params, description)
 select
     'regime_' || t.suffix, 'regime', 'regime', 12 * t.timeframe,
-    jsonb_build_object('timeframe', t.timeframe::text),
+    jsonb_build_object('bar_seconds', date_part('epoch', t.timeframe)),
     format('Regime of the %s bar that closes at the time, 0 to 5 in the order of regime.states: the simulator''s own, else the verdict in hindsight; rows are purged by 12 bars.', t.timeframe)
 from (values
     ('5m', interval '5 minutes'), ('15m', interval '15 minutes'), ('1h', interval '1 hour')

@@ -6,12 +6,11 @@ import json
 from typing import Any
 
 import numpy as np
-from alphaplus.server.market import revisions as w
 from alphaplus.server.regime import bars as b
 from alphaplus.server.regime import hindsight, verdict
 from alphaplus.server.regime.states import BEAR, BULL, CRASH, HIGH, LOW, SIDEWAYS, Floats, Times
 
-_EPOCH = w.EPOCH * w.SECOND
+EPOCH = 946_684_800_000_000  # labels' times count from 2000, a regime's from 1970
 HOUR = 3_600_000_000
 # The simulator's words, in the order of market.simulation_truth.
 _SIMULATED = {
@@ -30,12 +29,12 @@ def values(plpy: Any, symbol: str, grid: Times, step: int, as_of: int) -> Floats
     out = np.full(len(grid), np.nan)
     if not len(grid):
         return out
-    times = grid + _EPOCH
+    times = grid + EPOCH
     truth = _simulated(plpy, symbol, times)
     if truth is not None:
-        out[times <= as_of + _EPOCH] = truth[times <= as_of + _EPOCH]
+        out[times <= as_of + EPOCH] = truth[times <= as_of + EPOCH]
         return out
-    states = verdicts(plpy, symbol, step, times, as_of + _EPOCH, exact=True)
+    states = verdicts(plpy, symbol, step, times, as_of + EPOCH, exact=True)
     out[states >= 0] = states[states >= 0]
     return out
 

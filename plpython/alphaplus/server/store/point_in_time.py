@@ -13,10 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from alphaplus.server import codec
-
-Times = npt.NDArray[np.int64]
+from alphaplus.server.types import Times
 
 NONE = np.iinfo(np.int64).min
 

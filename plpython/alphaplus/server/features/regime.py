@@ -6,16 +6,18 @@ that were stored, and models trained on them, would change under their users' ha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from alphaplus.server.features import families
-from alphaplus.server.market import revisions as w
+from alphaplus.server.database import EPOCH
+from alphaplus.server.features.family import Family, Feature, Keep, bar_inputs
+from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.regime import bars as b
 from alphaplus.server.regime import nowcast, observe, rules
-from alphaplus.server.regime.states import STATES, Floats, Times
+from alphaplus.server.regime.states import STATES
+from alphaplus.server.types import MINUTE, Floats, Times
 
-_EPOCH = w.EPOCH * w.SECOND  # the features' times count from 2000, a regime's from 1970
 _SOURCE = {
     "log_range": ("ln range volatility of the bar less its slow mean (half-life 336)", "ln"),
     "return": ("ln(close / previous close) / slow volatility", "ratio"),
@@ -40,19 +42,32 @@ _SOURCE = {
     "volume_before_2": ("ln volume before the bar, half-life 2", "ln"),
     "volume_before_8": ("ln volume before the bar, half-life 8", "ln"),
 }
+# What each looks at, where it is not the range alone.
+_INPUTS = {
+    "return": bar_inputs("hlc"),
+    "trend_fast": bar_inputs("c"),
+    "trend": bar_inputs("c"),
+    "trend_slow": bar_inputs("c"),
+    "drawdown": bar_inputs("hlc"),
+    "fall": bar_inputs("hlc"),
+    "volume_z": bar_inputs("v"),
+    "log_volume": bar_inputs("v"),
+    "return_local": bar_inputs("hlc"),
+    "volume_before_2": bar_inputs("v"),
+    "volume_before_8": bar_inputs("v"),
+}
 _PARKINSON = "Parkinson (1980), J. of Business 53(1); alphaplus.server.regime.observe"
 _RULES = "alphaplus.server.regime.rules, thresholds as delivered"
 FEATURES = (
-    *(families.Feature(name, *_SOURCE[name], _PARKINSON) for name in observe.NAMES),
     *(
-        families.Feature(
-            f"p_{state}", f"probability of {state} as known then", "probability", _RULES
-        )
+        Feature(name, *_SOURCE[name], _PARKINSON, _INPUTS.get(name, bar_inputs("hl")))
+        for name in observe.NAMES
+    ),
+    *(
+        Feature(f"p_{state}", f"probability of {state} as known then", "probability", _RULES)
         for state in STATES
     ),
-    families.Feature(
-        "bars_in_regime", "bars since the regime began, 1 at its first", "bars", _RULES
-    ),
+    Feature("bars_in_regime", "bars since the regime began, 1 at its first", "bars", _RULES),
 )
 
 
@@ -67,36 +82,40 @@ def _both(lanes: Any) -> list[Floats]:
     return out
 
 
-def _rows(width: int) -> Any:
-    def rows(plpy: Any, cache: dict[str, Any], symbol: str, grid: Times) -> Floats:
-        del cache
+def _read(width: int) -> Callable[[MarketReader, Times, Keep | None], Floats]:
+    def read(reader: MarketReader, grid: Times, keep: Keep | None) -> Floats:
+        del keep
         if not len(grid):
             return np.empty((0, len(FEATURES)))
-        times = grid + _EPOCH
+        times = grid + EPOCH
         oldest = int(times[0]) - (b.MAX_AGE + 2) * width
         start = b.block_of(oldest, width) - b.WARMUP * width
-        bars = b.read(plpy, [symbol], width, start, int(times[-1]) - width + 1)[symbol]
+        if reader.floor is not None:
+            start = max(start, reader.floor + EPOCH)
+        bars = b.read(reader.db.plpy, [reader.symbol], width, start, int(times[-1]) - width + 1)[
+            reader.symbol
+        ]
         return nowcast.at_times(bars, times, len(FEATURES), _both)
 
-    return rows
+    return read
 
 
-def _family(name: str, words: str, width: int) -> families.Family:
-    return families.Family(
+def _family(name: str, words: str, width: int) -> Family:
+    return Family(
         name=name,
         version=1,
         revision="1",
         description=f"Market regime of {words} bars: volatility, trend, drawdown and volume free of"
         " scale, and the probabilities of the six states.",
         features=FEATURES,
-        needs=families.Needs(bars=b.WARMUP + b.BLOCK + b.MAX_AGE),
-        rows=_rows(width),
+        needs=Needs(bars=b.WARMUP + b.BLOCK + b.MAX_AGE),
+        read=_read(width),
         grid=width,
     )
 
 
 FAMILIES = (
-    _family("regime_5m", "5-minute", 5 * w.MINUTE),
-    _family("regime_15m", "15-minute", 15 * w.MINUTE),
-    _family("regime_1h", "hourly", 60 * w.MINUTE),
+    _family("regime_5m", "5-minute", 5 * MINUTE),
+    _family("regime_15m", "15-minute", 15 * MINUTE),
+    _family("regime_1h", "hourly", 60 * MINUTE),
 )
