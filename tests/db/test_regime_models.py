@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from alphaplus.trainer.job import run_job
+from alphaplus.trainer.job import run_next
 
 from tests.conftest import Server
 from tests.db.test_regime import HOUR, START, STATES, Conn, classify, loaded
@@ -29,7 +29,7 @@ def trained(db_module: Conn, server: Server) -> Conn:
     ).fetchone()
     assert row is not None
     conninfo = server.conninfo(db_module.info.dbname, "alphaplus_trainer")
-    assert run_job(conninfo, row[0], threads=1, shutdown=threading.Event()) is not None
+    assert run_next(conninfo, threads=1, shutdown=threading.Event()) is not None
     return db_module
 
 
@@ -153,7 +153,7 @@ def test_the_chain_symbol_and_regime_symbol_pooled(trained: Conn, server: Server
         "select regime from ml.training_jobs where job_id = %s", (row[0],)
     ).fetchone() == ("trending",)
     conninfo = server.conninfo(trained.info.dbname, "alphaplus_trainer")
-    version_id = run_job(conninfo, row[0], threads=1, shutdown=threading.Event())
+    version_id = run_next(conninfo, threads=1, shutdown=threading.Event())
     assert version_id is not None
     trained.execute("call ml.promote(%s, 'test', force => true)", (version_id,))
     served = trained.execute(
