@@ -352,10 +352,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         newest = START + pd.Timedelta(BARS + 7, unit="min")  # nothing is stored there
         for name in names:
             moment = (newest - pd.Timedelta(6, unit="min")).to_pydatetime()
-            query = (
-                "select feature._compute(%s, 'BENCH',"
-                " date_part('epoch', %s - '2000-01-01+00'::timestamptz))"
-            )
+            query = "select feature._compute(%s, 'BENCH', ops._micros(%s))"
             call = partial(conn.execute, query, (name, moment))
             p50, p99 = percentiles(call, 200)
             rows.append(row(f"{name}: one vector computed live, p50", p50, "ms"))

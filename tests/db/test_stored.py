@@ -218,8 +218,9 @@ def test_packing_and_storing_take_turns(
                 "update feature.vectors set values = values where ts = %s", (START + 9 * MINUTE,)
             )
             market.execute("set lock_timeout = '200ms'")
-            with pytest.raises(psycopg.errors.LockNotAvailable):
+            with pytest.raises(psycopg.Error) as busy:
                 market.execute("call feature.pack(%s)", (SET,))
+            assert busy.value.sqlstate == "AP723"
             market.execute("reset lock_timeout")
         other.execute("call feature.pack(%s)", (SET,))
     assert blocks(market)

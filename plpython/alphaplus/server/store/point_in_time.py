@@ -95,14 +95,12 @@ def _rows(
     since, until = (plpy.quote_literal(moment) for moment in span)
     columns = ["ts", "known_at", *(["superseded_at"] if ended else [])]
     arrayed = ", ".join(f"array_send(array_agg(r.{column})) as {column}" for column in columns)
+    where = f"r.symbol = any ($1) and r.ts >= {since} and r.ts < {until} and r.known_at <= {until}"
+    if ended:
+        where += " and r.superseded_at > r.ts"
     # relation is a regclass as text: it is quoted where it needs to be.
-    plan = plpy.prepare(
-        f"select r.symbol::text as symbol, {arrayed} from {relation} r"
-        f" where r.symbol = any ($1) and r.ts >= {since} and r.ts < {until}"
-        f" and r.known_at <= {until}{' and r.superseded_at > r.ts' if ended else ''}"
-        " group by r.symbol",
-        ["text[]"],
-    )
+    source = f"{relation} r where {where} group by r.symbol"
+    plan = plpy.prepare(f"select r.symbol::text as symbol, {arrayed} from {source}", ["text[]"])
     return {
         row["symbol"]: tuple(
             codec.elements(row[column], ">i8").astype(np.int64) for column in columns
