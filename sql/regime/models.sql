@@ -40,11 +40,11 @@ begin
     perform regime._width(timeframe);
     if v_suffix is null then
         raise exception 'no regime model of bars of %', timeframe
-        using errcode = 'AP600', hint = 'Models: 5 minutes, 15 minutes, 1 hour; the rules serve all timeframes.';
+        using errcode = 'AP613', hint = 'Models: 5 minutes, 15 minutes, 1 hour; the rules serve all timeframes.';
     end if;
     if model is null or model !~ '^[a-z][a-z0-9_]{0,62}$' then
         raise exception 'not a name for a model: %', coalesce(quote_literal(model), 'null')
-        using errcode = 'AP606', hint = 'Small letters, digits and underscores, a letter first.';
+        using errcode = 'AP614', hint = 'Small letters, digits and underscores, a letter first.';
     end if;
     insert into ml.models (
         model, label, feature_set, feature_version, algorithm, training, expires_after, description
@@ -63,7 +63,7 @@ begin
         where m.model = create_model.model and m.label = 'regime_' || v_suffix
     ) then
         raise exception 'model % is there already and predicts something else', quote_literal(model)
-        using errcode = 'AP606', hint = 'Choose another name.';
+        using errcode = 'AP615', hint = 'Choose another name.';
     end if;
     return model;
 end
@@ -72,4 +72,34 @@ comment on function regime.create_model(text, interval, text) is
 'Makes a model of the regime of bars of a timeframe, to be trained with ml.retrain (by the
 simulator''s regimes where it made the symbol, else by the verdict), promoted with ml.promote and put
 to use with regime.use(''learned'', symbol, timeframe, model => …). Calling it again changes nothing.
-Errors: AP600 timeframe, AP606 not a name, or one that is taken.';
+Errors: AP600, AP613 timeframe, AP614 not a name, AP615 the name is taken.';
+
+create or replace function regime._artifact(version_id bigint)
+returns table (artifact bytea, sound boolean)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select v.artifact, v.sha256 = sha256(v.artifact) from ml.model_versions v where v.version_id = $1
+$$;
+comment on function regime._artifact(bigint) is
+'A version''s artifact, and whether it is the one registered.';
+
+create or replace function regime._thresholds_of(symbol text, width bigint) returns jsonb
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select regime.rule_thresholds(regime._rule_set_of($1, $2 * interval '1 microsecond'))
+$$;
+comment on function regime._thresholds_of(text, bigint) is
+'The thresholds of a symbol''s rule set at bars of so many microseconds.';
+
+create or replace function regime._simulated(symbol text, first bigint, stop bigint)
+returns table (ts bigint, regime text)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select regime._us(s.ts), s.regime
+    from market.simulation_truth s
+    where s.symbol = $1 and s.ts >= regime._at($2) and s.ts < regime._at($3)
+    union all
+    (select null, null from market.simulation_truth s where s.symbol = $1 limit 1)
+$$;
+comment on function regime._simulated(text, bigint, bigint) is
+'The simulator''s regimes of [first, stop), and a row of nulls if it made the symbol at all.';

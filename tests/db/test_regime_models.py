@@ -180,9 +180,9 @@ def test_the_chain_symbol_and_regime_symbol_pooled(trained: Conn, server: Server
     [
         ("call ml.retrain('up', 'LEARNUSDT', 'boom')", "AP601"),
         ("call ml.retrain('up', null, 'trending')", "AP305"),
-        ("select regime.create_model('x', '4 hours')", "AP600"),
-        ("select regime.create_model('Not a name')", "AP606"),
-        ("select regime.create_model('up')", "AP606"),
+        ("select regime.create_model('x', '4 hours')", "AP613"),
+        ("select regime.create_model('Not a name')", "AP614"),
+        ("select regime.create_model('up')", "AP615"),
         ("select regime._check_artifact('{}')", "AP411"),
         (
             "select count(*) from ml.training_set('up', 'LEARNUSDT', now(), regime => 'boom')",

@@ -28,11 +28,7 @@ def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifie
 
 
 def _learned(plpy: Any, version_id: int) -> learned.Learned:
-    plan = plpy.prepare(
-        "select v.artifact, v.sha256 = pg_catalog.sha256(v.artifact) as sound"
-        " from ml.model_versions v where v.version_id = $1",
-        ["int8"],
-    )
+    plan = plpy.prepare("select * from regime._artifact($1)", ["int8"])
     rows = plpy.execute(plan, [version_id])
     try:
         if not len(rows) or not rows[0]["sound"]:
@@ -122,11 +118,7 @@ def store(
     pairs = [(found[symbol], start) for symbol, start in asked]
     made = nowcast.blocks(pairs, by)
     judged = hindsight.blocks(pairs, json.loads(thresholds))
-    plan = plpy.prepare(
-        "delete from regime.blocks where symbol = any ($1) and version = $2"
-        " and timeframe = $3 * interval '1 microsecond' and block_start >= regime._at($4)",
-        ["text[]", "text", "int8", "int8"],
-    )
+    plan = plpy.prepare("select regime._forget($1, $2, $3, $4)", ["text[]", "text", "int8", "int8"])
     plpy.execute(plan, [symbols, versions[0], width, begin])
     rows = [
         (symbol, now, then)

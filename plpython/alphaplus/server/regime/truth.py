@@ -47,12 +47,7 @@ def verdicts(
     out = np.full(len(times), -1, dtype=np.int64)
     if not len(times):
         return out
-    plan = plpy.prepare(
-        "select regime.rule_thresholds("
-        "regime._rule_set_of(i.symbol, $2 * interval '1 microsecond')) as t"
-        " from market.instruments i where i.symbol = $1",
-        ["text", "int8"],
-    )
+    plan = plpy.prepare("select regime._thresholds_of($1, $2) as t", ["text", "int8"])
     limits = json.loads(plpy.execute(plan, [symbol, width])[0]["t"])
     start = b.block_of(int(times[0]) - (b.MAX_AGE + 1) * width, width)
     end = min(int(times[-1]) + int(limits["verdict_limit"] + 1) * width, as_of)
@@ -78,17 +73,11 @@ def verdicts(
 
 def _simulated(plpy: Any, symbol: str, times: Times) -> Floats | None:
     """The simulator's regime in the minute before each time; None where the symbol is another."""
-    plan = plpy.prepare(
-        "select regime._us(s.ts) as ts, s.regime from market.simulation_truth s where s.symbol = $1"
-        " and s.ts >= regime._at($2) and s.ts < regime._at($3)",
-        ["text", "int8", "int8"],
-    )
+    plan = plpy.prepare("select * from regime._simulated($1, $2, $3)", ["text", "int8", "int8"])
     minute = 60_000_000
     rows = plpy.execute(plan, [symbol, int(times[0]) - minute, int(times[-1])])
     if not len(rows):
-        known = plpy.prepare(
-            "select true from market.simulation_truth s where s.symbol = $1 limit 1", ["text"]
-        )
-        return np.full(len(times), np.nan) if len(plpy.execute(known, [symbol])) else None
-    states = {row["ts"]: float(_SIMULATED[row["regime"]]) for row in rows}
+        # A row without a regime says that the simulator made the symbol, at other times.
+        return None
+    states = {row["ts"]: float(_SIMULATED[row["regime"]]) for row in rows if row["regime"]}
     return np.array([states.get(t - minute, np.nan) for t in times.tolist()])
