@@ -54,7 +54,7 @@ as $$
     ) a
 $$;
 comment on function feature.audit_lookahead(text, text, timestamptz, timestamptz, integer, double precision, integer, integer) is
-'Does a feature set look ahead? At random grid times of [from, to) each feature is computed twice: with the later rows of the stretch in reach, and without any row that happened after the time or became known later. A row for each feature and time where the two differ by more than tolerance (relative); none: clean. Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or a tolerance that is none.';
+'Does a feature set look ahead? At random grid times of [from, to) each feature is computed twice: with the later rows of the stretch in reach, and without any row that happened after the time or became known later. A row for each feature and time where the two differ by more than tolerance (relative); none: clean. Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';
 
 create or replace function feature._audit_warmup(
     definition text, symbol text, start bigint, stop bigint, samples integer,
@@ -89,4 +89,4 @@ as $$
     ) a
 $$;
 comment on function feature.audit_warmup(text, text, timestamptz, timestamptz, integer, double precision, integer, integer) is
-'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared lookback before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or a tolerance that is none.';
+'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared lookback before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';

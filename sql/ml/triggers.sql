@@ -97,5 +97,7 @@ for each row execute function ml._keep_serving();
 create or replace trigger drop_checkpoints after update of status on ml.training_jobs
 for each row when (new.status in ('succeeded', 'failed', 'cancelled'))
 execute function ml._drop_checkpoints();
+create or replace trigger append_only before update or delete or truncate on ml.ensemble_history
+for each statement execute function ml._append_only();
 create or replace trigger check_model before insert or update on ml.models
 for each row execute function ml._check_model();

@@ -102,14 +102,14 @@ class Series:
 
     @classmethod
     def made(cls, start: int, width: int, final: dict[str, Floats], odd: Odd) -> Series:
-        """A series of which all is worked out already: final values, and those of a while."""
+        """A series from its final values, and its superseded or late revisions."""
         out = cls.__new__(cls)
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
 
     @classmethod
     def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
-        """A series of buckets that were never otherwise than they are."""
+        """A series of buckets with one revision each, known when they closed."""
         return cls.made(start, width, final, _NEVER_ODD)
 
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
@@ -241,7 +241,7 @@ class Series:
         return state[fits], row[fits], column[fits]
 
     def unsettled(self, grid: Times, width: int) -> Times:
-        """The rows of :meth:`windows` that show some bucket otherwise than it stands."""
+        """The rows of :meth:`windows` that show a superseded revision of some bucket."""
         if not len(self.odd.index):
             return _NONE
         return np.unique(self._replaced(grid, (grid - self.start) // self.width, width)[1])

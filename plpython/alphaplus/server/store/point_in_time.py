@@ -1,4 +1,4 @@
-"""Point-in-time joins of many (symbol, time) pairs at once: which row is each one's newest?
+"""Point-in-time joins of many (symbol, time) pairs: which row is each one's newest?
 
 Looking up one pair costs a descent into an index. Where there are many pairs for the rows that they
 span, it is cheaper to read the rows' times once, to say of each pair the ``ts`` of its row, and to
