@@ -226,6 +226,8 @@ begin
         from ml.model_versions v
         join ml.models m on m.model = v.model
         where v.archived_at is null
+            -- (a model whose policy is drift, or none, is not the clock's to train)
+            and coalesce((ml._policy(v.model)).policy, 'clock') in ('clock', 'both')
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')
