@@ -24,7 +24,7 @@ ROLES = ["loader", "trainer", "app", "reader", "operator"]
 DENIED = errors.InsufficientPrivilege
 
 # Models, and what will be one: nobody but the owner reads their bytes.
-COLUMNS_HIDDEN = {"ml.training_checkpoints"}
+COLUMNS_HIDDEN = {"ml.training_checkpoints", "sentiment.author_keys"}
 
 # The trainer's doors; adding one is a decision.
 TRAINER = {
@@ -72,6 +72,10 @@ WRITTEN = {
     "market.sequence_gaps": BOTH,
     "market.simulation_runs": BOTH,
     "market.simulation_truth": BOTH,
+    "sentiment.texts": BOTH,
+    "sentiment.labelled_texts": BOTH,
+    "sentiment.asset_names": BOTH,
+    "sentiment.blend_weights": OPERATOR,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,

@@ -73,6 +73,59 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
     return status
 
 
+def run_texts(files: list[Path], options: dict[str, Any]) -> int:
+    """Load files of texts; the exit status as :func:`run`'s."""
+    from alphaplus.loaders.texts import Bad, TextLoader, TextOptions
+
+    console = Console(stderr=True)
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        console.print(f"alphaplus load: no such file: {', '.join(missing)}")
+        return FAILED
+    status = 0
+    reports: list[Report] = []
+    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
+        for path in files:
+            loader: TextLoader | None = None
+            try:
+                loader = TextLoader(conn, TextOptions(**options))
+                reports.append(loader.load(path))
+            except TooManyBad as error:
+                console.print(f"alphaplus load: {error}")
+                reports += loader.begun if loader else []
+                status = status or TOO_MANY_BAD
+            except (UnknownFormat, LoadRunning, DamagedFile, Bad) as error:
+                shown = "".join(c if c.isprintable() else "·" for c in str(error))
+                console.print(f"alphaplus load: {path.name}: {shown}", markup=False)
+                reports += [r for r in loader.begun if r.read] if loader else []
+                status = FAILED
+    console.print(summary(reports))
+    return status
+
+
+def run_rss(
+    urls: list[str], source: str, every: float, rounds: int | None, symbol: str | None
+) -> int:
+    """Follow feeds until stopped, or for so many rounds."""
+    from alphaplus.loaders.texts import Bad, TextOptions, poll
+
+    console = Console(stderr=True)
+    options = TextOptions(source=source, symbols=(symbol,) if symbol else ())
+    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
+        try:
+            reports = poll(
+                conn, urls, options, every=every, rounds=rounds,
+                say=lambda words: console.print(words, markup=False),
+            )  # fmt: skip
+        except (UnknownFormat, Bad) as error:
+            console.print(f"alphaplus stream: {error}", markup=False)
+            return FAILED
+        except KeyboardInterrupt:
+            return 0
+    console.print(summary(reports))
+    return 0
+
+
 def summary(reports: list[Report]) -> Table:
     """What became of each file's rows."""
     table = Table()

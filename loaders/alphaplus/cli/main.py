@@ -108,7 +108,7 @@ def load(
         str,
         typer.Argument(
             help="auto, candles, trades, order_book, book_feed, liquidations, funding,"
-            " open_interest"
+            " open_interest, texts"
         ),
     ],
     files: Annotated[
@@ -148,11 +148,35 @@ def load(
         str | None, typer.Option(help="spot or perpetual, where the file does not say")
     ] = None,
     again: Annotated[bool, typer.Option(help="read a file that was loaded before")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="of texts: twitter, reddit, news, telegram, other; where not in the file"
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="of texts' times that name none: UTC, +02:00, Europe/Berlin")
+    ] = None,
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: format detected, streamed, checked, idempotent, resumable."""
     from alphaplus.cli import load as loading
 
+    if kind == "texts":
+        raise typer.Exit(
+            loading.run_texts(
+                files,
+                {
+                    "source": source,
+                    "timezone": timezone,
+                    "symbols": (symbol,) if symbol else (),
+                    "live": live,
+                    "lag": lag,
+                    "max_bad": max_bad,
+                    "again": again,
+                },
+            )
+        )
     options = {
         "kind": kind,
         "exchange": exchange,
@@ -169,6 +193,24 @@ def load(
         "again": again,
     }
     raise typer.Exit(loading.run(files, options, refresh=refresh))
+
+
+stream = typer.Typer(no_args_is_help=True, help="Follow a source, and store what it brings.")
+app.add_typer(stream, name="stream")
+
+
+@stream.command()
+def rss(
+    urls: Annotated[list[str], typer.Argument(help="RSS or Atom feeds")],
+    source: Annotated[str, typer.Option(help="twitter, reddit, news, telegram, other")] = "news",
+    every: Annotated[float, typer.Option(min=1, help="seconds between looks")] = 60.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="stop after so many looks")] = None,
+    symbol: Annotated[str | None, typer.Option(help="asset that all of it is about")] = None,
+) -> None:
+    """Texts of feeds, known from when they are first seen; runs until stopped."""
+    from alphaplus.cli import load as loading
+
+    raise typer.Exit(loading.run_rss(urls, source, every, rounds, symbol))
 
 
 @app.command()
