@@ -15,7 +15,7 @@
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
 --
--- The trainer has no right on any table but the queue's and Optuna's; its doors are the functions
+-- The trainer has no right on any table but Optuna's; its doors are the functions
 -- listed. No login role may create anything but temporary tables: what a role could create, whoever
 -- restores a backup would run.
 do $$
@@ -25,9 +25,9 @@ declare
     ];
     v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
-    -- What the trainer may call, besides procrastinate's own functions.
+    -- What the trainer may call.
     v_trainer constant text [] := array[
-        'ml._claim_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
+        'ml._trainer_start', 'ml._trainer_beat', 'ml._trainer_stop', 'ml._next_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
         'ml._save_checkpoint', 'ml._load_checkpoint', 'ml._job_span',
         'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
     ];
@@ -50,7 +50,7 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'sentiment._author_key'
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
@@ -58,8 +58,8 @@ declare
         'market.candles', 'market.trades', 'market.order_book_snapshots',
         'market.liquidation_events', 'market.funding_rates', 'market.open_interest',
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
-        'market.simulation_runs', 'market.simulation_truth',
-        'sentiment.texts', 'sentiment.labelled_texts', 'sentiment.asset_names'
+        'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
+        'market.trade_spans', 'sentiment.texts', 'sentiment.labelled_texts', 'sentiment.asset_names'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
@@ -274,14 +274,10 @@ begin
         execute format('grant usage on all sequences in schema %I to alphaplus_loader', v_schema);
         execute format('grant select on all tables in schema %I to alphaplus_loader', v_schema);
     end loop;
-    revoke select on sentiment.author_keys from alphaplus_loader;
     -- The loader reads settings and says what it did.
     grant select on ops.settings to alphaplus_loader;
 
-    grant usage on schema ml, procrastinate to alphaplus_trainer;
-    grant select, insert, update, delete on all tables in schema procrastinate to alphaplus_trainer;
-    grant usage on all sequences in schema procrastinate to alphaplus_trainer;
-    grant execute on all routines in schema procrastinate to alphaplus_trainer;
+    grant usage on schema ml to alphaplus_trainer;
 
     -- Optuna's tables are the owner's, the rows in them the trainer's.
     revoke all on schema optuna from public, alphaplus_trainer;

@@ -9,6 +9,13 @@ values
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),
 ('ml.out_of_support_policy', '"flag"', 'What a prediction far from the training rows becomes: flag, null or fallback.'),
+('market.plausible_from', '"2000-01-01"', 'The loader refuses rows before this day; alphaplus load --since says another one.'),
+('market.load_line', '4194304', 'Most bytes of a line that the loader reads.'),
+('market.load_cell', '65536', 'Most characters of a cell that the loader reads.'),
+('market.load_members', '1000', 'Most files in an archive that the loader reads.'),
+('market.load_ratio', '250', 'Most bytes that one packed byte may unpack to, from the first 64 MiB on.'),
+('market.load_unpacked', '274877906944', 'Most bytes of an archive''s members together.'),
+('market.load_document', '268435456', 'Most bytes of a JSON array, which is read whole.'),
 ('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.'),
 ('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;
@@ -78,6 +85,30 @@ from (
     (
         'join outcomes', '*/5 * * * *', 'call ml.join_outcomes()', '5 minutes', false,
         'Writes what came about beside recorded predictions.'
+    ),
+    (
+        'drift refresh', '*/5 * * * *', 'call drift.refresh()', '5 minutes', false,
+        'Takes references, records shadow predictions, counts distributions, watches outcomes.'
+    ),
+    (
+        'drift monitor', '7 * * * *', 'call drift.monitor()', '1 hour', false,
+        'Checks every champion for drift, raises alerts and acts on them.'
+    ),
+    (
+        'decide', '*/5 * * * *', 'call ml.decide()', '5 minutes', false,
+        'Challengers: refused, promoted when shown to be better; worse champions are taken back.'
+    ),
+    (
+        'performance', '*/5 * * * *', 'call ml.refresh_performance()', '5 minutes', false,
+        'Sums how good predictions were.'
+    ),
+    (
+        'training schedules', '* * * * *', 'call ops.run_training_schedules()', '1 minute', false,
+        'Asks for the trainings that are due (ops.training_schedules; setting training.schedules_on).'
+    ),
+    (
+        'retention', '50 1 * * *', 'call ops.apply_retention()', '1 day', false,
+        'Deletes what is older than ops.retention says.'
     ),
     (
         'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day', false,

@@ -1,5 +1,16 @@
 -- The life of a training job, as trainers and operators see it. The functions with a leading
--- underscore are the trainer's only door: it has no rights on any table here.
+-- underscore are the trainer's only door: it has no rights on any table here, and whatever it says
+-- of a job it says with the lease that it was given when it took the job (ml._next_job).
+
+create or replace function ml._kept(lease uuid)
+returns uuid
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select left(encode(sha256(convert_to(lease::text, 'UTF8')), 'hex'), 32)::uuid
+$$;
+comment on function ml._kept(uuid) is
+'What is kept of a lease: who can read ml.training_jobs cannot say anything of a job.';
 
 create or replace function ml._lease_timeout()
 returns interval
@@ -66,7 +77,7 @@ begin
     lease := gen_random_uuid();
     update ml.training_jobs j
     set status = 'running', attempts = j.attempts + 1, worker = _claim_job.worker,
-        lease = _claim_job.lease, heartbeat_at = clock_timestamp(), progress = 0,
+        lease = ml._kept(_claim_job.lease), heartbeat_at = clock_timestamp(), progress = 0,
         started_at = clock_timestamp(), message = 'started', error = null
     where j.job_id = _claim_job.job_id
     returning j.* into v_job;
@@ -89,6 +100,8 @@ begin
         'feature_set', s.name, 'feature_version', s.version, 'features', s.features,
         'grid', extract(epoch from s.grid),
         'lease_timeout', extract(epoch from ml._lease_timeout()),
+        'max_minutes', (ml._setting('training.max_minutes', '1440') #>> '{}')::float8,
+        'max_bytes', (ml._setting('training.max_bytes', '8589934592') #>> '{}')::float8,
         'max_artifact_bytes', ml._max_artifact_bytes(),
         'champion', case when v_champion.version_id is not null then jsonb_build_object(
             'version_id', v_champion.version_id, 'format', v_champion.format,
@@ -107,7 +120,7 @@ begin
 end
 $$;
 comment on function ml._claim_job(bigint, text) is
-'For the trainer: takes the lease on a job. state is claimed, busy (another trainer holds a live
+'Takes the lease on a job, for ml._next_job. state is claimed, busy (another trainer holds a live
 lease) or done (ended, cancelled or gone). job holds all that training needs, the line''s champion
 with its artifact included, so that both are scored on the same rows.';
 
@@ -121,7 +134,7 @@ declare
 begin
     select * into v_job
     from ml.training_jobs j
-    where j.job_id = _held_job.job_id and j.lease = _held_job.lease and j.status = 'running';
+    where j.job_id = _held_job.job_id and j.lease = ml._kept(_held_job.lease) and j.status = 'running';
     if not found then
         raise exception 'the lease on training job % is lost', job_id
         using errcode = 'AP311', hint = 'Another trainer has it now, or it has ended.';
@@ -133,16 +146,22 @@ comment on function ml._held_job(bigint, uuid) is 'The running job that this lea
 
 create or replace function ml._job_from(job ml.training_jobs)
 returns timestamptz
-language sql stable parallel safe
+language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-    select job.as_of - (
+    select coalesce(
+        (
+            select ops._at(p.stop)
+            from ml._training_span(job.model, ml._training_symbols(job.symbol), null, null, job.as_of) p
+        ), job.as_of
+    ) - (
         select ((m.training || job.options) ->> 'lookback')::interval
         from ml.models m where m.model = job.model
     )
 $$;
 comment on function ml._job_from(ml.training_jobs) is
-'Where a job''s training set starts: as_of less the option lookback; null: at the first row.';
+'Where a job''s training set starts: the end of the data known by as_of less the option lookback;
+null: at the first row.';
 
 create or replace function ml._job_matrix(
     job_id bigint,
@@ -158,7 +177,8 @@ declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
     return ml._training_bytes(
-        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
+        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to",
+        v_job.regime
     );
 end
 $$;
@@ -178,8 +198,8 @@ declare
     v_symbols text [] := ml._training_symbols(v_job.symbol);
 begin
     select
-        to_timestamp(p.start + 946684800), to_timestamp(p.stop + 946684800),
-        greatest(0, ceil((p.stop - p.start) / s.step) * cardinality(v_symbols))::bigint
+        ops._at(p.start), ops._at(p.stop),
+        greatest(0, ceil((p.stop - p.start)::double precision / s.step) * cardinality(v_symbols))::bigint
     into first_ts, stop_ts, row_count
     from ml._training_spec(v_job.model) s
     cross join lateral ml._training_span(
@@ -237,7 +257,7 @@ begin
             else coalesce(_job_progress.message, j.message) end,
         details = j.details || coalesce(_job_progress.details, '{}')
     where j.job_id = _job_progress.job_id
-        and j.lease = _job_progress.lease
+        and j.lease = ml._kept(_job_progress.lease)
         and j.status = 'running'
     returning j.cancel_requested into v_cancel;
     return case when not found then 'lost' when v_cancel then 'cancel' else 'ok' end;
@@ -260,7 +280,7 @@ declare
 begin
     select * into v_job
     from ml.training_jobs j
-    where j.job_id = _fail_job.job_id and j.lease = _fail_job.lease and j.status = 'running'
+    where j.job_id = _fail_job.job_id and j.lease = ml._kept(_fail_job.lease) and j.status = 'running'
     for update;
     if not found then
         return 'lost';
@@ -283,6 +303,13 @@ begin
             when v_status = 'queued' then format('attempt %s failed, waits for the next', j.attempts)
             else v_status end
     where j.job_id = _fail_job.job_id;
+    perform ml._queue_end(
+        v_job.queue_job_id,
+        case v_status when 'cancelled' then 'aborted' else 'failed' end,
+        case when v_status = 'queued' then
+            case when kind = 'released' then interval '0' else interval '5 seconds' end
+        end
+    );
     return v_status;
 end
 $$;
@@ -292,7 +319,7 @@ comment on function ml._fail_job(bigint, uuid, text, text) is
 does not count). Answers the job''s new status, or lost.';
 
 create or replace function ml._finish_job(
-    job_id bigint, lease uuid, version jsonb, artifact bytea, sha256 bytea
+    job_id bigint, lease uuid, version jsonb, artifact bytea, sha256 bytea, out_of_fold bytea
 )
 returns bigint
 language plpgsql volatile parallel unsafe security definer
@@ -300,12 +327,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job ml.training_jobs;
+    v_model ml.models;
+    v_label ml.labels;
     v_version_id bigint;
     v_passed boolean;
     v_auto boolean;
+    v_measured record;
 begin
     select * into v_job from ml.training_jobs j where j.job_id = _finish_job.job_id for update;
-    if v_job.status = 'succeeded' and v_job.lease = lease then
+    if v_job.status = 'succeeded' and v_job.lease = ml._kept(lease) then
         -- The answer to the first call was lost on its way.
         select v.version_id into v_version_id
         from ml.model_versions v where v.job_id = _finish_job.job_id;
@@ -316,13 +346,39 @@ begin
         raise exception 'training job % was cancelled', job_id
         using errcode = 'AP312', hint = 'Give up; who wants it after all calls ml.retrain again.';
     end if;
-    v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
-        version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id);
+    select * into v_model from ml.models m where m.model = v_job.model;
+    select * into v_label from ml.labels l where l.label = v_model.label;
+    -- A regime classifier is a filter over rows in their order, with six probabilities a row: it is
+    -- measured where it runs.
+    if v_label.task = 'regime' then
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            version -> 'metrics', coalesce(version -> 'fold_metrics', '[]'));
+    else
+        select * into v_measured from ml._measured(
+            v_label.task, extract(epoch from v_label.horizon)::float8,
+            ml._training_targets(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job)),
+            out_of_fold, version #> '{metrics,champion}'
+        );
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            v_measured.metrics
+            -- What the trainer alone knows and no gate reads.
+            || jsonb_strip_nulls(jsonb_build_object(
+                'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'
+            )), v_measured.fold_metrics);
+        insert into ml.version_predictions (
+            version_id, symbols, ts, symbol, fold, raw, prediction, target, base_rate
+        )
+        values (
+            v_version_id, ml._training_symbols(v_job.symbol), v_measured.ts, v_measured.symbol,
+            v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
+        );
+    end if;
     select bool_and(g.passed) into v_passed from ml.evaluate_gates(v_version_id) g;
     v_passed := coalesce(v_passed, true);
-    select coalesce(((m.training || v_job.options) ->> 'auto_promote')::boolean, false)
-    into v_auto
-    from ml.models m where m.model = v_job.model;
+    select coalesce(((v_model.training || v_job.options) ->> 'auto_promote')::boolean, false)
+    into v_auto;
     if v_auto and v_passed then
         perform ml._set_alias(v_version_id, 'champion', 'promote',
             format('all gates passed; job %s asked for by %s', job_id, v_job.requested_by),
@@ -336,14 +392,16 @@ begin
             case when v_auto and v_passed then ', promoted' else '' end
         )
     where j.job_id = _finish_job.job_id;
+    perform ml._queue_end(v_job.queue_job_id, 'succeeded');
     return v_version_id;
 end
 $$;
-comment on function ml._finish_job(bigint, uuid, jsonb, bytea, bytea) is
-'For the trainer: hands in what a job made, all in one transaction: registers the version, runs the
-gates, and, where the model''s policy (training ->> ''auto_promote'') says so and all gates pass,
-promotes it: the database''s decision, not the trainer''s. A second call with the same lease answers
-the same version. Errors: AP311 lease lost, AP312 cancelled, those of ml.register_version.';
+comment on function ml._finish_job(bigint, uuid, jsonb, bytea, bytea, bytea) is
+'For the trainer: hands in what a job made, all in one transaction: measures its out-of-fold predictions
+by the database''s own outcomes, registers the version, runs the gates, and, where the model''s policy
+(training ->> ''auto_promote'') says so and all gates pass, promotes it: the database''s decision, not the
+trainer''s. A second call with the same lease answers the same version. Errors: AP311 lease lost, AP312
+cancelled, AP431 no out-of-fold predictions of the set, those of ml.register_version.';
 
 -- procrastinate's functions name their tables without a schema, so they need it on the path.
 create or replace function ml._requeue_stalled()

@@ -304,9 +304,7 @@ begin
                     array_agg(s.set_id order by s.set_id),
                     array_agg(feature._source(s) order by s.set_id),
                     _score_at.symbol,
-                    array_agg(date_part(
-                        'epoch', public.time_bucket(s.grid, as_of) - timestamptz '2000-01-01 00:00:00+00'
-                    ) order by s.set_id)
+                    array_agg(ops._micros(public.time_bucket(s.grid, as_of)) order by s.set_id)
                 )
                 from feature.sets s
                 where s.set_id = any (v_sets)

@@ -9,7 +9,9 @@ create or replace function ml._register(
     artifact bytea,
     sha256 bytea,
     version jsonb,
-    job_id bigint default null
+    job_id bigint default null,
+    measured jsonb default '{}',
+    measured_folds jsonb default null
 )
 returns bigint
 language plpgsql volatile parallel unsafe
@@ -71,7 +73,7 @@ begin
     insert into ml.model_versions (
         model, symbol, regime, version, algorithm, task, format, artifact, sha256,
         feature_set, feature_version, feature_sha256, features, label, horizon,
-        spec, params, metrics, fold_metrics, importance, reference_stats,
+        spec, params, metrics, claimed_metrics, fold_metrics, importance, reference_stats,
         train_from, train_to, as_of, row_count, training_sha256, library_versions, code_version,
         parent_id, job_id, expires_after
     )
@@ -85,8 +87,8 @@ begin
         ), 0),
         version ->> 'algorithm', v_label.task, version ->> 'format', artifact, _register.sha256,
         v_set.name, v_set.version, v_set.sha256, v_set.features, v_label.label, v_label.horizon,
-        version -> 'spec', coalesce(version -> 'params', '{}'), version -> 'metrics',
-        coalesce(version -> 'fold_metrics', '[]'), coalesce(version -> 'importance', '{}'),
+        version -> 'spec', coalesce(version -> 'params', '{}'), measured,
+        version -> 'metrics', coalesce(measured_folds, '[]'), coalesce(version -> 'importance', '{}'),
         coalesce(version -> 'reference_stats', '{}'),
         (version ->> 'train_from')::timestamptz, (version ->> 'train_to')::timestamptz,
         (version ->> 'as_of')::timestamptz, (version ->> 'row_count')::bigint,
@@ -98,8 +100,9 @@ begin
     return v_id;
 end
 $$;
-comment on function ml._register(text, text, text, bytea, bytea, jsonb, bigint) is
-'Checks and writes one version; see ml.register_version.';
+comment on function ml._register(text, text, text, bytea, bytea, jsonb, bigint, jsonb, jsonb) is
+'Checks and writes one version; see ml.register_version. measured: metrics that the database found;
+those in version are what is claimed.';
 
 create or replace function ml.register_version(
     model text,
@@ -127,7 +130,8 @@ comment on function ml.register_version(text, text, bytea, bytea, jsonb, text) i
 model or ONNX; sha256: of the artifact. version: {algorithm, format, features (must be the feature
 set''s, in its order), spec, params, metrics, fold_metrics, importance, reference_stats, train_from,
 train_to, as_of, row_count, training_sha256 (hex), library_versions, code_version, parent_id}.
-It serves nobody until it is promoted.
+Its metrics are kept as claimed and promote nothing: ml.evaluate measures. It serves nobody until it
+is promoted.
 Errors: AP302 unknown model, AP411 no artifact of a known format (a pickle is refused), AP412 other
 features, AP413 too large (setting registry.max_artifact_bytes), AP414 SHA-256, AP415 key missing.';
 
@@ -141,11 +145,18 @@ as $$
 declare
     v_version_id bigint;
 begin
-    if regime is not null then
+    if regime is not null and exists (
+        select from ml.aliases a
+        where a.model = champion.model and a.symbol = champion.symbol and a.regime is not null
+    ) then
+        -- A version trained for trending serves bull_trending, after one trained for that alone.
         select a.version_id into v_version_id
-        from ml.aliases a
-        where a.model = champion.model and a.symbol = champion.symbol
-            and a.regime = champion.regime and a.alias = 'champion';
+        from unnest(regime.names_of(champion.regime)) with ordinality n (name, place)
+        join ml.aliases a
+            on a.model = champion.model and a.symbol = champion.symbol
+            and a.regime = n.name and a.alias = 'champion'
+        order by n.place
+        limit 1;
     end if;
     if v_version_id is null then
         select a.version_id into v_version_id

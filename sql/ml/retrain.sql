@@ -78,11 +78,12 @@ begin
         v_symbol := market.resolve(symbol);
     end if;
     if regime is not null then
-        -- A line of versions may have a regime (ml.register_version); training for one needs rows
-        -- chosen by regime, which the training sets do not offer.
-        raise exception 'training for regime % alone is not offered', quote_literal(regime)
-        using errcode = 'AP305',
-            hint = 'Train for all regimes: call ml.retrain(model, symbol)';
+        regime := regime.canonical(regime);
+        if symbol is null then
+            raise exception 'training for regime % needs a symbol', quote_literal(regime)
+            using errcode = 'AP305', detail = 'A pooled version serves all regimes.',
+                hint = format('Name one: call ml.retrain(%L, ''BTCUSDT'', %L)', model, regime);
+        end if;
     end if;
     if as_of > clock_timestamp() or not isfinite(as_of) then
         raise exception 'as_of % is in the future, or no time', as_of
@@ -92,30 +93,15 @@ begin
         raise exception 'options are %, not an object', jsonb_typeof(options)
         using errcode = 'AP304', hint = 'For instance options => ''{"folds": 4}''.';
     end if;
-    select string_agg(quote_literal(o), ', ')
-    into v_bad
-    from jsonb_object_keys(coalesce(options, '{}')) as o
-    where not o = any (ml._training_options());
+    select string_agg(o.key, ', ') into v_bad
+    from jsonb_object_keys(coalesce(options, '{}')) as o (key) where o.key in ('noise', 'every');
     if v_bad is not null then
-        raise exception 'unknown training option %', v_bad
-        using errcode = 'AP304',
-            hint = format('Options: %s.', array_to_string(ml._training_options(), ', '));
+        raise exception '% belongs to the model, not to a job', v_bad
+        using errcode = 'AP304', hint = 'update ml.models set training = training || …';
     end if;
-
-    select string_agg(format('%s: %s', o.key, o.value), ', ') into v_bad
-    from jsonb_each(coalesce(options, '{}')) as o
-    where case
-        when o.key in ('folds', 'min_rows', 'sequence_length')
-            then o.value::text !~ '^[1-9]\d{0,8}$'
-        when o.key in ('seed', 'threads') then o.value::text !~ '^\d{1,9}$'
-        when o.key = 'auto_promote' then jsonb_typeof(o.value) <> 'boolean'
-        when o.key in ('params', 'search') then jsonb_typeof(o.value) not in ('object', 'null')
-    end;
-    if v_bad is not null then
-        raise exception 'no value for a training option: %', v_bad
-        using errcode = 'AP304',
-            hint = 'folds, min_rows, sequence_length, seed and threads are whole numbers, auto_promote true or false, params and search objects.';
-    end if;
+    perform ml._check_training(m.algorithm, l.task, m.params, m.training, options)
+    from ml.models m join ml.labels l on l.label = m.label
+    where m.model = retrain.model;
 
     -- Whoever asks for the same while it is still waiting gets the job that waits.
     perform ml._lock_key(model, v_symbol, regime);
@@ -152,25 +138,15 @@ comment on procedure ml.retrain(text, text, text, timestamptz, jsonb, bigint) is
 'Asks for a new version of a model for a symbol (null: pooled over all) and returns the job''s id;
 training happens outside, when this transaction is committed and a trainer is free. Follow it in
 ml.jobs, stop it with ml.cancel_job. as_of: train on what was known then (null: now). options
-override ml.models.training and .params for this job: algorithm (lightgbm, xgboost,
-gradient_boosting, random_forest, logistic_regression, lstm, gru, cnn, transformer), params (of the
-algorithm), sequence_length, search ({"trials": n, "minutes": m, "space": {...}}, by Optuna), folds,
-lookback, seed, calibration, min_rows, baselines, auto_promote, threads. ml.models.params
-hold for the model''s own algorithm only. A job that already waits for the same is returned instead of a second one.
-Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 unknown option or no value for it,
-AP305 a regime is given: training sets are not cut by regime, as yet.';
-
-create or replace function ml._training_options()
-returns text []
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select array[
-        'algorithm', 'params', 'folds', 'lookback', 'seed', 'auto_promote', 'threads',
-        'calibration', 'min_rows', 'search', 'sequence_length', 'baselines'
-    ]
-$$;
-comment on function ml._training_options() is 'The keys that ml.retrain and ml.models.training take.';
+override ml.models.training and .params for this job; ml.training_parameters lists them all: algorithm
+(lightgbm, xgboost, gradient_boosting, random_forest, logistic_regression, lstm, gru, cnn, transformer),
+params (of the algorithm), search ({"trials": n, "minutes": m, "space": {...}}, by Optuna), folds, lookback
+(counted from the end of the data), seed, calibration and others. ml.models.params hold for the model''s
+own algorithm only. A job that already waits for the same is returned instead of a second one.
+Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 options are no object,
+AP420 unknown option or parameter (with the nearest right name), AP421 no value for it, AP305
+a regime without a symbol, AP601 unknown regime. regime: train on the rows of that regime only (one of
+regime.states, or a name of regime.mappings such as trending), by the hourly verdict known by as_of.';
 
 create or replace function ml.cancel_job(job_id bigint)
 returns text
@@ -249,7 +225,9 @@ begin
         select v.model, v.symbol, v.regime
         from ml.model_versions v
         join ml.models m on m.model = v.model
-        where v.archived_at is null and v.regime is null
+        where v.archived_at is null
+            -- (a model whose policy is drift, or none, is not the clock's to train)
+            and coalesce((ml._policy(v.model)).policy, 'clock') in ('clock', 'both')
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')

@@ -2,7 +2,8 @@
 
 create or replace procedure ops.housekeeping(at timestamptz default clock_timestamp())
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+-- procrastinate's triggers name their tables without a schema.
+set search_path = procrastinate, pg_catalog, pg_temp
 as $$
 declare
     v_runs interval := ops.setting_interval('ops.keep_runs', interval '30 days');

@@ -31,13 +31,6 @@ end
 $$;
 comment on function sentiment._assets_state() is 'Changes whenever what assets are called does.';
 
-create or replace function sentiment._author_key() returns bytea
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-    select k.key from sentiment.author_keys k
-$$;
-comment on function sentiment._author_key() is 'For the loader: the key of authors'' hashes.';
-
 create or replace function sentiment.author_hash(author text) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -32,7 +32,7 @@ create table public.toy_rows (
 create table public.toy_delay (seconds float8);
 alter table public.toy_rows owner to alphaplus_owner;
 alter table public.toy_delay owner to alphaplus_owner;
-drop function if exists ml._training_bytes, ml.training_set;
+drop function if exists ml._training_bytes, ml.training_set, ml._training_targets;
 create function ml.training_set(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
     "to" timestamptz default null
@@ -49,7 +49,7 @@ create function ml.training_set(
     order by r.symbol, r.ts
 $$;
 create function ml._training_bytes(
-    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz, regime text
 ) returns bytea language plpython3u stable as $$
     import numpy as np
     plan = plpy.prepare(
@@ -65,7 +65,20 @@ create function ml._training_bytes(
         np.array([r[name] for r in rows], dtype=kind).tobytes() for name, kind in columns
     )
 $$;
-revoke all on function ml.training_set, ml._training_bytes from public;
+create function ml._training_targets(
+    model text, symbol text, as_of timestamptz, "from" timestamptz
+) returns bytea language plpython3u stable as $$
+    import numpy as np
+    plan = plpy.prepare(
+        "select ml._training_bytes($1, $2, $3, $4, null) as b",
+        ["text", "text", "timestamptz", "timestamptz"],
+    )
+    block = plpy.execute(plan, [model, symbol, as_of, args[3]])[0]["b"]
+    n = int(np.frombuffer(block, "<i8", 1)[0])
+    return block[:8] + block[16:16 + 28 * n]
+$$;
+revoke all on function ml.training_set, ml._training_bytes, ml._training_targets from public;
+alter function ml._training_targets owner to alphaplus_owner;
 alter function ml.training_set owner to alphaplus_owner;
 alter function ml._training_bytes owner to alphaplus_owner;
 """
@@ -105,7 +118,7 @@ def install(db: psycopg.Connection[Any]) -> None:
         db.execute(
             "insert into ml.models (model, label, feature_set, feature_version, params, training)"
             " values (%s, %s, 'toy', 1, %s, '{\"folds\": 3}')",
-            (label, label, Jsonb({"rounds": 60, "early_stopping": 10, "num_threads": 1})),
+            (label, label, Jsonb({"rounds": 60, "early_stopping": 10})),
         )
     for symbol in ("AAA", "BBB"):
         db.execute(
@@ -161,8 +174,6 @@ def run_trainer(conninfo: str, *arguments: str) -> subprocess.Popen[str]:
             sys.executable,
             "-m",
             "alphaplus.trainer",
-            "--conninfo",
-            conninfo,
             "--threads",
             "1",
             *arguments,
@@ -173,6 +184,7 @@ def run_trainer(conninfo: str, *arguments: str) -> subprocess.Popen[str]:
                 for k, v in os.environ.items()
                 if not k.startswith("PG") and k != "DATABASE_URL"
             },
+            "DATABASE_URL": conninfo,  # a password is no argument: those are everybody's to read
             "PYTHONPATH": os.pathsep.join(
                 str(ROOT / d) for d in ("plpython", "loaders", "trainer")
             ),
@@ -234,9 +246,10 @@ def register(
         "code_version": "test",
         **changes,
     }
+    # As if the database had measured them.
     row = db.execute(
-        "select ml.register_version(%s, %s, %s, sha256(%s), %s, %s)",
-        (model, symbol, artifact, artifact, Jsonb(version), regime),
+        "select ml._register(%s, %s, %s, %s, sha256(%s), %s, null, %s)",
+        (model, symbol, regime, artifact, artifact, Jsonb(version), Jsonb(version["metrics"])),
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -247,6 +260,7 @@ GOOD = {
     "auc_low": 0.75,
     "log_loss": 0.4,
     "ece": 0.01,
+    "ece_beyond_chance": 0.01,
     "baseline": {"log_loss": 0.5},
 }
 

@@ -349,3 +349,32 @@ def test_idle_readers_and_endless_statements_end(
         "loader": ("0", "0", False),
         "trainer": ("0", "0", False),
     }
+
+
+def test_arguments_do_not_exhaust_a_backend(db_module: Connection, connect_as: Connect) -> None:
+    conn = connect_as("alphaplus_reader", db_module.info.dbname)
+    db_module.execute(
+        "insert into market.instruments (symbol, exchange, native_symbol, kind, base, quote)"
+        " values ('AAAUSDT', 'sim', 'AAAUSDT', 'spot', 'AAA', 'USDT') on conflict do nothing"
+    )
+    conn.execute("set statement_timeout = '20s'")
+    for statement in (
+        "select * from ml._folds(int8send(1), int8send(2), 100000000)",
+        "select * from ml._folds(int8send(1), int8send(2), 999999999)",
+        "select * from feature.audit_lookahead('liquidation', 'AAAUSDT', '1980-01-01', '2030-01-01')",
+        "select * from feature.audit_lookahead('liquidation', 'AAAUSDT', '2024-01-01', '2024-01-02',"
+        " 1000000000)",
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            conn.execute(statement)  # type: ignore[call-overload]
+        assert refused.value.sqlstate == "AP726", refused.value
+
+
+def test_housekeeping_cuts_a_queue_of_months(db: Connection) -> None:
+    db.execute("call ml.retrain('liquidation_15m', null)")
+    db.execute(
+        "update procrastinate.procrastinate_jobs set status = 'succeeded';"
+        "update procrastinate.procrastinate_events set at = now() - interval '100 days'"
+    )
+    db.execute("call ops.housekeeping()")
+    assert db.execute("select count(*) from procrastinate.procrastinate_jobs").fetchone() == (0,)

@@ -257,9 +257,9 @@ def test_archive_formats(db: Conn, tmp_path: Path) -> None:
     files = {
         "BTCUSDT-1m-2024-01.csv": "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore\n"
         + kline,
-        "ETHUSDT-1m-2020-01.csv": kline,  # older archives have no header
+        "um/ETHUSDT-1m-2020-01.csv": kline,  # older archives have no header: the folder says it
         "BTCUSDT-trades-2024.csv": "id,price,qty,quote_qty,time,is_buyer_maker\n4404977,42313.9,0.079,3342.79,1704067200006,true",
-        "SOLUSDT-trades-2021.csv": "4404977,42.5,0.079,3.3,1704067200006,true",
+        "um/SOLUSDT-trades-2021.csv": "4404977,42.5,0.079,3.3,1704067200006,true",
         "BTCUSDT-fundingRate-2024-01.csv": "calc_time,funding_interval_hours,last_funding_rate\n1704067200003,8,0.00037409",
         "BTCUSDT-metrics-2024-01-01.csv": "create_time,symbol,sum_open_interest,sum_open_interest_value,count_toptrader_long_short_ratio,sum_toptrader_long_short_ratio,count_long_short_ratio,sum_taker_long_short_vol_ratio\n2024-01-01 00:05:00,BTCUSDT,80014.6,3386120345.4,1.7,1.1,1.9,1.3",
         "BTCUSDT2024-01-01.csv": "timestamp,symbol,side,size,price,tickDirection,trdMatchID,grossValue,homeNotional,foreignNotional\n1704067200.1234,BTCUSDT,Sell,0.003,42324.9,ZeroMinusTick,eb8f-1,1.2e+10,0.003,126.97",
@@ -267,6 +267,7 @@ def test_archive_formats(db: Conn, tmp_path: Path) -> None:
         "ticker.csv": "exchange,symbol,timestamp,local_timestamp,funding_timestamp,funding_rate,predicted_funding_rate,open_interest,last_price,index_price,mark_price\n"
         "deribit,BTC-PERPETUAL,1585699200000000,1585699200100000,,0.0001,,64210,6421,6421,6421",
     }
+    (tmp_path / "um").mkdir()
     for name, text in files.items():
         report = load(db, write(tmp_path / name, text + "\n"))
         assert (report.loaded, report.quarantined) == (1, 0), name
@@ -503,7 +504,7 @@ def test_a_file_has_one_bar_length_and_one_unit_of_volume(db: Conn, tmp_path: Pa
     for size in (1 << 20, 60 * len(lines[0]), 6 * len(lines[0])):
         db.execute("delete from market.candles")
         path = write(tmp_path / f"BTC{size}.csv", text)
-        report = load(db, path, symbol="BTC", block=size)
+        report = load(db, path, symbol="BTC", unit="quote", block=size)
         assert (report.loaded, report.quarantined) == (91, 0), size
         assert rows(
             db,

@@ -229,7 +229,7 @@ def test_candles_that_cannot_be(db: Conn, tmp_path: Path) -> None:
         1704067380000,100,110,90,105,-1,1704067439999,1000,5,6,600,0
         """,
     )
-    report = Loader(db).load(path)
+    report = Loader(db, Options(instrument_kind="perpetual")).load(path)
     assert (report.format, report.loaded, report.quarantined) == ("binance klines", 1, 3)
     assert one(
         db,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from alphaplus.trainer.job import run_job
+from alphaplus.trainer.job import run_next
 
 from tests.conftest import Server
 
@@ -128,7 +128,7 @@ def test_what_was_dropped_is_with_the_job_and_the_version(
     market.execute("call ml.retrain('direction_15m', 'AAA')")
     (job_id,) = market.execute("select max(job_id) from ml.training_jobs").fetchone() or (0,)
     as_trainer = server.conninfo(market.info.dbname, "alphaplus_trainer")
-    version = run_job(as_trainer, job_id, threads=1, shutdown=threading.Event())
+    version = run_next(as_trainer, threads=1, shutdown=threading.Event())
     (details,) = market.execute(
         "select details from ml.training_jobs where job_id = %s", (job_id,)
     ).fetchone() or ({},)

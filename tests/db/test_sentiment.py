@@ -245,7 +245,7 @@ def test_files_of_every_shape_load_once(db: Conn, tmp_path: Path) -> None:
         ("%plain.csv",),
     ).fetchall()
     assert reasons == [
-        (4, "time without a zone (--timezone)"),
+        (4, "time without a zone (--tz)"),
         (5, "future time"),
         (6, "no text"),
         (7, "unparsable time"),

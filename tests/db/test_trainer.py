@@ -17,7 +17,7 @@ from tests.db import lifecycle as toy
 
 Connection = psycopg.Connection[Any]
 # Fits for minutes unless stopped.
-ENDLESS = {"params": {"rounds": 200_000, "early_stopping": 200_000, "learning_rate": 0.0001}}
+ENDLESS = {"params": {"rounds": 100_000, "early_stopping": 100_000, "learning_rate": 0.0001}}
 
 
 @pytest.fixture
@@ -149,7 +149,11 @@ def test_challenger_and_champion_meet_on_the_same_rows(world: Connection, as_tra
 
 def test_too_little_data_fails_at_once_with_a_word(world: Connection, as_trainer: str) -> None:
     number = toy.retrain(world, symbol="BBB")
-    other = toy.retrain(world, algorithm="magic")
+    other = toy.retrain(world)
+    world.execute(
+        'update ml.training_jobs set options = \'{"algorithm": "magic"}\' where job_id = %s',
+        (other,),
+    )
     toy.train_all(as_trainer)
     job = toy.job(world, number)
     assert (job.status, job.attempts, job.queue_status) == ("failed", 1, "failed")
@@ -261,19 +265,20 @@ def test_a_job_done_twice_leaves_one_version(world: Connection, as_trainer: str)
     with psycopg.connect(as_trainer, autocommit=True) as conn:
 
         def claim() -> Any:
-            return conn.execute(
+            return world.execute(
                 "select state, lease::text, job from ml._claim_job(%s, 'me')", (number,)
             ).fetchone()
 
         def finish(lease: str) -> int:
             row = conn.execute(
-                "select ml._finish_job(%s, %s, %s, %s, %s)",
+                "select ml._finish_job(%s, %s, %s, %s, %s, %s)",
                 (
                     number,
                     lease,
                     Jsonb(made.version),
                     made.artifact,
                     hashlib.sha256(made.artifact).digest(),
+                    made.out_of_fold,
                 ),
             ).fetchone()
             assert row is not None

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import psycopg
 from alphaplus.cli.connect import role_conninfo
-from alphaplus.cli.load import summary
+from alphaplus.cli.load import one_file, series, summary
 from alphaplus.loaders import simulator
-from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.load import Loader
+from alphaplus.loaders.load import Options, Report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -412,18 +411,26 @@ MINUTE_SYMBOLS, HOUR_SYMBOLS = 2, 6
 
 def is_data(path: Path) -> bool:
     """Does the name look like market data (the loader decides by content)?"""
-    return any(path.name.lower().endswith(end) for end in (".csv", ".parquet", ".gz", ".zip"))
+    ends = (
+        ".csv", ".tsv", ".parquet", ".pq", ".feather", ".arrow", ".json", ".jsonl", ".ndjson",
+        ".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz",
+    )  # fmt: skip
+    return path.name.lower().endswith(ends) and not path.name.startswith(".")
 
 
 def load_files(demo: Demo, files: list[Path]) -> None:
-    """Load what has a known format, and say what has none."""
-    reports = []
+    """Load what can be identified, and say of the rest what is missing."""
+    reports: list[Report] = []
+
+    def complain(words: str) -> None:
+        demo.console.print(f"   not loaded: {words}", markup=False, soft_wrap=True)
+
     for path in files:
-        try:
-            reports.append(Loader(demo.loader).load(path))
-        except UnknownFormat as error:
-            demo.console.print(f"   not loaded: {error}", markup=False)
+        _, got = one_file(demo.loader, path, Options(), complain)
+        reports += got
     demo.console.print(summary(reports))
+    for line in series(reports):
+        demo.console.print(f"   {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def candle_symbols(demo: Demo, width: str, least: dt.timedelta, most: int) -> list[str]:

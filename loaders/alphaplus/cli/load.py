@@ -1,43 +1,71 @@
-"""``alphaplus load``: files through the loader, with a progress bar and counts at the end."""
+"""``alphaplus load`` and ``inspect``: files through the loader, and what became of them.
+
+Exit status: 0 all is well · 1 a file failed · 2 wrong use · 3 more bad rows than allowed · 4 a part
+of a file's description that changes values is not known · 5 nothing of a file could be stored.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.cli.connect import role_conninfo
+from alphaplus.loaders.description import BadDescription, Missing
+from alphaplus.loaders.files import BeyondLimit, DamagedFile
 from alphaplus.loaders.formats import UnknownFormat
+from alphaplus.loaders.instruments import OtherContract
 from alphaplus.loaders.load import (
     KINDS,
-    DamagedFile,
     Loader,
     LoadRunning,
     Options,
     Report,
     TooManyBad,
+    said_in,
 )
+from alphaplus.loaders.stamps import BadZone
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-FAILED, TOO_MANY_BAD = 1, 3
+FAILED, USAGE, TOO_MANY_BAD, UNKNOWN, NOTHING = 1, 2, 3, 4, 5
 
 
-def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> int:
-    """Load the files; returns the exit status: 0, 1 (a file failed) or 3 (too many bad rows)."""
-    console = Console(stderr=True)
-    if options["kind"] not in KINDS:
-        console.print(f"alphaplus load: unknown kind {options['kind']}; one of {', '.join(KINDS)}")
-        return 2
+def run(
+    conninfo: str,
+    files: list[Path],
+    options: Options,
+    *,
+    refresh: bool = True,
+    dry: bool = False,
+    command: str = "load",
+) -> int:
+    """Load (or with ``dry`` only look at) files; returns the exit status."""
+    console = Console(stderr=not dry)
+    if not console.is_terminal:
+        console = Console(stderr=not dry, width=160)
+
+    def complain(words: str) -> None:
+        shown = "".join(c if c.isprintable() else "·" for c in words)
+        console.print(f"alphaplus {command}: {shown}", markup=False, soft_wrap=True)
+
+    if options.kind not in KINDS:
+        complain(f"unknown kind {options.kind}; one of {', '.join(KINDS)}")
+        return USAGE
+    try:
+        options.said()
+    except (BadDescription, BadZone) as error:
+        complain(str(error))
+        return USAGE
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        console.print(f"alphaplus load: no such file: {', '.join(missing)}")
+        complain(f"no such file: {', '.join(missing)}")
         return FAILED
-    status = 0
+    statuses: list[int] = []
     reports: list[Report] = []
     with (
-        psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn,
+        psycopg.connect(conninfo, autocommit=True) as conn,
         Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,76 +82,71 @@ def run(files: list[Path], options: dict[str, Any], *, refresh: bool = True) -> 
             def show(report: Report, share: float, task: Any = task) -> None:
                 progress.update(task, completed=share, rows=report.read)
 
-            loader = Loader(conn, Options(**options), show)
-            try:
-                reports.append(loader.load(path))
-                progress.update(task, completed=1.0)
-            except TooManyBad as error:
-                console.print(f"alphaplus load: {error}")
-                reports += [report for report in loader.begun if report.read]
-                status = status or TOO_MANY_BAD
-            except (UnknownFormat, LoadRunning, DamagedFile) as error:
-                shown = "".join(c if c.isprintable() else "·" for c in str(error))
-                console.print(f"alphaplus load: {shown}", markup=False)
-                reports += [report for report in loader.begun if report.read]
-                status = FAILED
-        if refresh and reports:
+            status, got = one_file(conn, path, options, complain, show, dry=dry)
+            statuses.append(status)
+            reports += got
+            progress.update(task, completed=1.0)
+        if refresh and reports and not dry:
             conn.execute("call market.refresh_aggregates()")
-    console.print(summary(reports))
-    return status
+    if reports:
+        console.print(summary(reports))
+        for line in series(reports):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return next((s for s in (FAILED, UNKNOWN, NOTHING, TOO_MANY_BAD) if s in statuses), 0)
 
 
-def run_texts(files: list[Path], options: dict[str, Any]) -> int:
-    """Load files of texts; the exit status as :func:`run`'s."""
-    from alphaplus.loaders.texts import Bad, TextLoader, TextOptions
-
-    console = Console(stderr=True)
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        console.print(f"alphaplus load: no such file: {', '.join(missing)}")
-        return FAILED
+def one_file(
+    conn: psycopg.Connection[Any],
+    path: Path,
+    options: Options,
+    complain: Any,
+    progress: Any = None,
+    *,
+    dry: bool = False,
+) -> tuple[int, list[Report]]:
+    """One file, with its faults said in a line each; status and reports."""
+    loader = Loader(conn, options, progress, dry=dry)
     status = 0
-    reports: list[Report] = []
-    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
-        for path in files:
-            loader: TextLoader | None = None
-            try:
-                loader = TextLoader(conn, TextOptions(**options))
-                reports.append(loader.load(path))
-            except TooManyBad as error:
-                console.print(f"alphaplus load: {error}")
-                reports += loader.begun if loader else []
-                status = status or TOO_MANY_BAD
-            except (UnknownFormat, LoadRunning, DamagedFile, Bad) as error:
-                shown = "".join(c if c.isprintable() else "·" for c in str(error))
-                console.print(f"alphaplus load: {path.name}: {shown}", markup=False)
-                reports += [r for r in loader.begun if r.read] if loader else []
-                status = FAILED
-    console.print(summary(reports))
-    return status
+    failures: list[str] = []
+    try:
+        whole = loader.load(path)
+        failures = whole.failures
+    except TooManyBad as error:
+        complain(str(error))
+        status = TOO_MANY_BAD
+    except Missing as error:
+        complain(str(error))
+        status = UNKNOWN
+    except (
+        UnknownFormat, LoadRunning, DamagedFile, BeyondLimit, OtherContract, BadDescription,
+        BadZone, OSError,
+    ) as error:  # fmt: skip
+        complain(said_in(path.name, error))
+        status = FAILED
+    for words in failures:
+        complain(words)
+        status = FAILED
+    reports = [report for report in loader.begun if report.read or report.skipped]
+    for report in reports:
+        name = report.file.rsplit("/", maxsplit=1)[-1]
+        if report.quarantined and not report.stored() and not report.held:
+            complain(f"{name}: all {report.quarantined:,} rows are refused: {reasons(report)}")
+            status = status or NOTHING
+        elif not report.stored() and not report.held and not report.skipped and status == 0:
+            counted = ", ".join(f"{n:,} {what}" for what, n in report.counters.items())
+            why = counted or "none of a kind that is stored"
+            complain(f"{name}: nothing of {report.read:,} rows could be stored ({why})")
+            status = NOTHING
+        elif report.quarantined:
+            complain(f"{name}: {report.quarantined:,} rows are refused: {reasons(report)}")
+    return status, reports
 
 
-def run_rss(
-    urls: list[str], source: str, every: float, rounds: int | None, symbol: str | None
-) -> int:
-    """Follow feeds until stopped, or for so many rounds."""
-    from alphaplus.loaders.texts import Bad, TextOptions, poll
-
-    console = Console(stderr=True)
-    options = TextOptions(source=source, symbols=(symbol,) if symbol else ())
-    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
-        try:
-            reports = poll(
-                conn, urls, options, every=every, rounds=rounds,
-                say=lambda words: console.print(words, markup=False),
-            )  # fmt: skip
-        except (UnknownFormat, Bad) as error:
-            console.print(f"alphaplus stream: {error}", markup=False)
-            return FAILED
-        except KeyboardInterrupt:
-            return 0
-    console.print(summary(reports))
-    return 0
+def reasons(report: Report, most: int = 4) -> str:
+    """Why rows were refused, the commonest first."""
+    counted = sorted(report.reasons.items(), key=lambda item: -item[1])
+    words = [f"{why} ({n:,})" for why, n in counted[:most]]
+    return ", ".join(words) + (f" and {len(counted) - most} more" if len(counted) > most else "")
 
 
 def summary(reports: list[Report]) -> Table:
@@ -136,12 +159,61 @@ def summary(reports: list[Report]) -> Table:
         "loaded",
         "already there",
         "corrected",
-        "quarantined",
+        "refused",
+        "held back",
         "more",
     ):
         table.add_column(name)
     for r in reports:
-        counts = [f"{n:,}" for n in (r.read, r.loaded, r.duplicate, r.corrected, r.quarantined)]
+        numbers = (r.read, r.loaded, r.duplicate, r.corrected, r.quarantined, r.held)
         more = ", ".join(f"{count:,} {what}" for what, count in r.counters.items())
-        table.add_row(Path(r.file).name, r.format, *counts, "loaded before" if r.skipped else more)
+        table.add_row(
+            r.file.rsplit("/", maxsplit=1)[-1],
+            r.format,
+            *(f"{n:,}" for n in numbers),
+            "loaded before" if r.skipped else more,
+        )
     return table
+
+
+def series(reports: list[Report]) -> Iterable[str]:
+    """By file and symbol: what it was taken for and why, span, bar length, unit, gaps, rows."""
+    for r in reports:
+        if not r.description:
+            continue
+        yield r.file.rsplit("/", maxsplit=1)[-1]
+        parts = [
+            f"{name} {part['value']} ({': '.join(filter(None, (part['from'], part.get('why'))))})"
+            for name, part in r.description.items()
+            if name != "notes"
+        ]
+        if parts:
+            yield "  taken for: " + "; ".join(parts)
+        for note in r.description.get("notes", {}).get("value", ()):
+            yield f"  note: {note}"
+        for one in r.survey.series.values():
+            said = one.say()
+            line = (
+                f"  {said['symbol']} ({one.contract}) {said['table']}: {said['rows']:,} rows,"
+                f" {said['first']} to {said['last']}"
+            )
+            if "timeframe" in said:
+                line += f", bars of {said['timeframe']}, {said['gaps']:,} gaps"
+                if said["gaps"]:
+                    line += f" (longest {said['longest_gap_bars']:,} bars)"
+                if "off_grid" in said:
+                    line += f", {said['off_grid']:,} bars off the grid of {said['timeframe']}"
+            yield line
+            yield f"    first: {_cells(one.first_row)}"
+            yield f"    last:  {_cells(one.last_row)}"
+        if r.held:
+            yield f"  held back: {r.held:,} bars that were not closed; the whole ones replace them"
+        if r.reasons:
+            yield f"  refused or held back: {reasons(r, 8)}"
+
+
+def _cells(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.10g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+    )

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from alphaplus.cli import files, model, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
 )
+
+app.add_typer(model.app, name="model")
+
+
+files.register(app)
+texts.register(app)
 
 
 @app.callback()
@@ -100,117 +107,6 @@ def simulate(
         for name in simulator.run(conn, bases, days, seed, end, config):
             typer.echo(f"simulated {name}: {days:g} days to {end:%Y-%m-%d %H:%M} UTC, seed {seed}")
         conn.execute("call market.refresh_aggregates()")
-
-
-@app.command()
-def load(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="auto, candles, trades, order_book, book_feed, liquidations, funding,"
-            " open_interest, texts"
-        ),
-    ],
-    files: Annotated[
-        list[Path], typer.Argument(help="CSV, CSV in zip or gzip, Parquet, recorded JSON streams")
-    ],
-    exchange: Annotated[str | None, typer.Option(help="where the file does not say")] = None,
-    symbol: Annotated[
-        str | None, typer.Option(help="native symbol, where the file does not say")
-    ] = None,
-    timeframe: Annotated[
-        float | None, typer.Option(help="bar length in seconds; default: from name or rows")
-    ] = None,
-    volume_unit: Annotated[
-        str, typer.Option(help="of plain candle files: base, quote, auto")
-    ] = "auto",
-    live: Annotated[
-        bool,
-        typer.Option("--live/--history", help="known on arrival, or when it happened plus --lag"),
-    ] = False,
-    lag: Annotated[
-        float,
-        typer.Option(
-            min=0, help="seconds after its time (a bar: its close) at which history was known"
-        ),
-    ] = 0.0,
-    correct: Annotated[
-        bool, typer.Option(help="a row with other content replaces the old one, known from now")
-    ] = False,
-    max_bad: Annotated[
-        int | None, typer.Option(min=0, help="most refused rows of a file; more: exit status 3")
-    ] = None,
-    levels: Annotated[int, typer.Option(min=1, help="book levels a side kept of feeds")] = 20,
-    every: Annotated[
-        float, typer.Option(min=0.05, help="seconds between snapshots made of feeds")
-    ] = 1.0,
-    instrument_kind: Annotated[
-        str | None, typer.Option(help="spot or perpetual, where the file does not say")
-    ] = None,
-    again: Annotated[bool, typer.Option(help="read a file that was loaded before")] = False,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="of texts: twitter, reddit, news, telegram, other; where not in the file"
-        ),
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="of texts' times that name none: UTC, +02:00, Europe/Berlin")
-    ] = None,
-    refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
-) -> None:
-    """Load market files: format detected, streamed, checked, idempotent, resumable."""
-    from alphaplus.cli import load as loading
-
-    if kind == "texts":
-        raise typer.Exit(
-            loading.run_texts(
-                files,
-                {
-                    "source": source,
-                    "timezone": timezone,
-                    "symbols": (symbol,) if symbol else (),
-                    "live": live,
-                    "lag": lag,
-                    "max_bad": max_bad,
-                    "again": again,
-                },
-            )
-        )
-    options = {
-        "kind": kind,
-        "exchange": exchange,
-        "symbol": symbol,
-        "timeframe": timeframe,
-        "volume_unit": volume_unit,
-        "live": live,
-        "lag": lag,
-        "correct": correct,
-        "max_bad": max_bad,
-        "levels": levels,
-        "every": every,
-        "instrument_kind": instrument_kind,
-        "again": again,
-    }
-    raise typer.Exit(loading.run(files, options, refresh=refresh))
-
-
-stream = typer.Typer(no_args_is_help=True, help="Follow a source, and store what it brings.")
-app.add_typer(stream, name="stream")
-
-
-@stream.command()
-def rss(
-    urls: Annotated[list[str], typer.Argument(help="RSS or Atom feeds")],
-    source: Annotated[str, typer.Option(help="twitter, reddit, news, telegram, other")] = "news",
-    every: Annotated[float, typer.Option(min=1, help="seconds between looks")] = 60.0,
-    rounds: Annotated[int | None, typer.Option(min=1, help="stop after so many looks")] = None,
-    symbol: Annotated[str | None, typer.Option(help="asset that all of it is about")] = None,
-) -> None:
-    """Texts of feeds, known from when they are first seen; runs until stopped."""
-    from alphaplus.cli import load as loading
-
-    raise typer.Exit(loading.run_rss(urls, source, every, rounds, symbol))
 
 
 @app.command()

@@ -1,13 +1,16 @@
-"""Streams: order-book updates rebuilt into snapshots, trades and liquidations among them.
+"""Streams: order-book updates rebuilt into snapshots, trades, bars and liquidations among them.
 
-Reads recorded Binance streams (a receive time in nanoseconds, a space, and the message; or the
-message alone), Bybit's and OKX's liquidation messages, and row-wise books (Tardis'
-incremental_book_L2 and Binance's depth snapshots in CSV).
+Reads recorded Binance streams (a receive time, a space, and the message; or the message alone),
+Bybit's order books, trades and liquidations, OKX's liquidations, and row-wise books (Tardis'
+incremental_book_L2 and Binance's depth snapshots in CSV). A receive time is a number of s, ms, µs or
+ns, or ISO text (Tardis' raw recordings), and may end in a colon (cryptofeed's).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,8 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from alphaplus.loaders.formats import Columns, Context, moment, number, sign, text
-from alphaplus.loaders.instruments import Instrument
+from alphaplus.loaders import naming
+from alphaplus.loaders.description import Description, Missing, vendor_instrument
+from alphaplus.loaders.formats import Columns, number, sign, text
+from alphaplus.loaders.instruments import BadName, Instrument, base_units
+from alphaplus.loaders.stamps import FIRST, LAST, moment
 from sortedcontainers import SortedDict
 
 Ints = npt.NDArray[np.int64]
@@ -26,12 +32,44 @@ MIN_LEVELS = 5  # a side with fewer is a book of which too little has been seen
 KEPT_UPDATES = 20
 
 
+_STAMP = re.compile(
+    rb"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)|\d+(?:\.\d+)?):?[ \t]+(?=\{)"
+)
+_WHOLE = re.compile(r"@depth(?:5|10|20)(?:@|$)")
+_BYBIT_BOOK = re.compile(r"orderbook\.\d+\.")
+
+
 def looks_like(line: bytes) -> bool:
     """Is this a line of a recorded stream: JSON, with or without a receive time before it?"""
     head = line.lstrip()
-    if head[:1].isdigit():
-        head = head.split(b" ", 1)[-1].lstrip()
+    if match := _STAMP.match(head):
+        head = head[match.end() :]
     return head[:1] == b"{"
+
+
+def receive_time(stamp: str) -> float | None:
+    """Microseconds since 1970 of a receive time in s, ms, µs, ns or ISO text; None: no such time.
+
+    Between 1980 and 2100 the four units do not overlap.
+    """
+    if "-" in stamp[1:]:
+        # Seven digits of a second, as Tardis writes them, are more than Python reads.
+        short = re.sub(r"(\.\d{6})\d+", r"\1", stamp.replace("Z", "+00:00"))
+        try:
+            at = dt.datetime.fromisoformat(short)
+        except ValueError:
+            return None
+        return round(at.timestamp() * 1e6)
+    whole, _, part = stamp.partition(".")
+    if len(whole) > 19:
+        return None
+    value = int(whole)
+    for unit, scale in ((1, 10**6), (10**3, 10**3), (10**6, 1)):
+        if FIRST * unit <= value < LAST * unit:
+            return value * scale + float(f"0.{part or 0}") * scale
+    if FIRST * 10**9 <= value < LAST * 10**9:
+        return value / 1e3
+    return None
 
 
 @dataclass
@@ -92,12 +130,15 @@ class Feed:
     """Messages in, columns out. ``state()`` is what a later run needs to go on."""
 
     def __init__(
-        self, context: Context, levels: int, every: float, state: dict[str, Any] | None = None
+        self, context: Description, levels: int, every: float, state: dict[str, Any] | None = None
     ) -> None:
         self.context = context
         self.levels = levels
         self.every = every * 1e6
         self.books: dict[Instrument, Book] = {}
+        self._told: dict[Instrument, str] = {}  # which telling of its trades is taken
+        self._bars: list[tuple[Any, ...]] = []
+        self._stream = ""
         self.counters: dict[str, int] = {}
         self._line = 0
         self._last: Instrument | None = None
@@ -110,7 +151,7 @@ class Feed:
             for exchange, native, kind, bids, asks, last_id, gap, due, ticker, recent in state[
                 "books"
             ]:
-                self._last = Instrument(exchange, native, kind)
+                self._last = context.instrument(exchange, kind, native)
                 self.books[self._last] = Book(
                     SortedDict(bids),
                     SortedDict(asks),
@@ -121,13 +162,17 @@ class Feed:
                     [tuple(item) for item in recent],
                 )
             if state["last"]:
-                self._last = Instrument(*state["last"])
+                exchange, native, kind = state["last"]
+                self._last = context.instrument(exchange, kind, native)
+            for exchange, native, kind, told in state["told"]:
+                self._told[context.instrument(exchange, kind, native)] = told
 
     def state(self) -> dict[str, Any]:
         """The books and counters, for a load that goes on later."""
         return {
             "counters": self.counters,
             "last": self._last and [self._last.exchange, self._last.native, self._last.kind],
+            "told": [[i.exchange, i.native, i.kind, told] for i, told in self._told.items()],
             "books": [
                 [i.exchange, i.native, i.kind, list(b.bids.items()), list(b.asks.items()),
                  b.last_id, b.gap, b.due, b.ticker, b.recent]
@@ -144,10 +189,13 @@ class Feed:
         received: float | None = None
         body = line.strip()
         if body[:1].isdigit():
-            stamp, _, body = body.partition(b" ")
-            if not stamp.isdigit() or len(stamp) > 19:
+            match = _STAMP.match(body)
+            received = receive_time(match[1].decode()) if match else None
+            if match is None or received is None:
                 return "unparsable: receive time"
-            received = int(stamp) / 1e3
+            body = body[match.end() :]
+        if b"\0" in body:
+            return "unparsable: NUL byte"
         try:
             message = json.loads(body)
         except RecursionError:
@@ -159,10 +207,17 @@ class Feed:
         if not isinstance(message, dict):
             return "unparsable: no message"
         data = message.get("data", message)
+        self._stream = str(message.get("stream", ""))
         try:
-            if isinstance(data, list) or "iquidation" in str(message.get("topic", "")):
+            if received is not None and (why := _far(message, data, received)):
+                return why
+            topic = str(message.get("topic", ""))
+            if _BYBIT_BOOK.match(topic):
+                self._bybit_book(message, data, received)
+                return ""
+            if isinstance(data, list) or "iquidation" in topic:
                 items = data if isinstance(data, list) else [data]
-                return self._venue_liquidations(message, items, received)
+                return self._venue_messages(message, items, received)
             kind = data.get("e")
             if kind == "depthUpdate":
                 self._depth(data, received)
@@ -172,10 +227,16 @@ class Feed:
                 self._trade(data, received)
             elif kind == "forceOrder":
                 self._force_order(data["o"], received)
+            elif kind == "kline":
+                self._kline(data, received)
             elif {"lastUpdateId", "bids", "asks"} <= set(data):
-                self._whole_book(data)
+                self._whole_book(data, received)
             else:
                 self._count("other messages")
+        except Missing:
+            return "kind of market not known (--kind spot|perpetual)"
+        except BadName as error:
+            return f"unparsable: {error}"
         except (
             KeyError,
             IndexError,
@@ -187,13 +248,29 @@ class Feed:
             return f"unparsable: {type(error).__name__} {error}"
         return ""
 
-    def _instrument(self, data: dict[str, Any], *, spot: bool) -> Instrument:
-        venue = self.context.venue("binance" if spot else "binance-futures")
-        kind = self.context.kind or ("spot" if spot else "perpetual")
-        native = self.context.symbol or data["s"]
+    def _instrument(self, data: dict[str, Any], *, spot: bool | None) -> Instrument:
+        """What a Binance message is about. spot: what its form says (None: nothing)."""
+        native = self.context.said.symbol or data["s"]
         if not native:
             raise ValueError("no symbol")
-        return Instrument.of(venue, native, kind)
+        if not isinstance(native, str):
+            raise ValueError(f"symbol {native!r}")
+        kind = None if spot is None else "spot" if spot else "derivative"
+        told = self.context.said.kind
+        if told is None and kind is None:
+            known = {i.kind for i in self._known(native)}
+            kind = known.pop() if len(known) == 1 else None
+        made = self.context.instrument("binance", told or kind, native)
+        if why := made.missing(self.context.said.unit):
+            raise ValueError(why)
+        return made
+
+    def _known(self, native: str) -> list[Instrument]:
+        """Instruments of that name of which messages came before."""
+        return [i for i in (*self.books, *self._told) if i.native == native.upper()]
+
+    def _sized(self, instrument: Instrument, size: float, price: float) -> float:
+        return float(base_units(instrument, size, price, self.context.said.unit))
 
     def _depth(self, data: dict[str, Any], received: float | None) -> None:
         spot = "pu" not in data
@@ -203,6 +280,9 @@ class Feed:
         first, last = _id(data["U"]), _id(data["u"])
         # Parsed before anything is changed: a message that cannot be read leaves the book as it is.
         bids, asks = _side_of(data["b"]), _side_of(data["a"])
+        if _WHOLE.search(self._stream):
+            self._whole(instrument, book, ts, received, last, bids, asks)
+            return
         if last <= book.last_id:
             self._count("repeated updates")
             return
@@ -223,10 +303,74 @@ class Feed:
         book.update(bids, asks)
         book.recent = [*book.recent[1 - KEPT_UPDATES :], (first, last, bids, asks)]
 
-    def _whole_book(self, data: dict[str, Any]) -> None:
+    def _whole(
+        self,
+        instrument: Instrument,
+        book: Book,
+        ts: float,
+        received: float | None,
+        last: int,
+        bids: Levels,
+        asks: Levels,
+    ) -> None:
+        """A message that is the best levels of a book, whole: the book as of its own time."""
+        if last <= book.last_id:
+            self._count("repeated updates")
+            return
+        book.reset(bids, asks)
+        book.last_id = last
+        if ts < book.due:
+            return
+        book.due = (ts // self.every + 1) * self.every
+        self._take(instrument, book, ts, received, least=1)
+
+    def _bybit_book(
+        self, message: dict[str, Any], data: dict[str, Any], received: float | None
+    ) -> None:
+        """Bybit's order books: a snapshot, then deltas; u of 1 starts the book anew."""
+        native = self.context.said.symbol or data["s"]
+        kind = self.context.said.kind or self.context.hints.kind
+        made = self.context.instrument("bybit", kind, native)
+        if why := made.missing(self.context.said.unit):
+            raise ValueError(why)
+        book = self.books.setdefault(made, Book())
+        ts = _time(message.get("cts", message["ts"]))
+        update = _id(data["u"])
+        bids, asks = _side_of(data["b"]), _side_of(data["a"])
+        if message.get("type") == "snapshot" or update == 1:
+            self._snapshot(made, book, ts, received)
+            book.reset(bids, asks)
+        else:
+            if book.last_id < 0:
+                self._count("updates before the first snapshot")
+                return
+            if update <= book.last_id:
+                self._count("repeated updates")
+                return
+            if update != book.last_id + 1:
+                self._count("sequence gaps")
+                self._gaps.append((made, round(ts), "depth", book.last_id + 1, update))
+                book.gap = True
+            self._snapshot(made, book, ts, received)
+            book.update(bids, asks)
+        book.last_id = update
+
+    def _whole_book(self, data: dict[str, Any], received: float | None) -> None:
         """A snapshot, fetched beside the stream: updates newer than it are applied again."""
         instrument = self._last
-        if "s" in data or self.context.symbol:
+        if _WHOLE.search(self._stream):
+            # Spot's partial depth has no symbol and no time of its own.
+            native = self._stream.split("@")[0].upper()
+            instrument = self._instrument({"s": native}, spot=True)
+            if received is None:
+                self._count("books without a time")
+                return
+            book = self.books.setdefault(instrument, Book())
+            bids, asks = _side_of(data["bids"]), _side_of(data["asks"])
+            last = _id(data["lastUpdateId"])
+            self._whole(instrument, book, received, received, last, bids, asks)
+            return
+        if "s" in data or self.context.said.symbol:
             spot = "T" not in data and "E" not in data
             instrument = self._instrument(data, spot=spot)
         if instrument is None:
@@ -265,8 +409,14 @@ class Feed:
             return
         at = ts // self.every * self.every
         book.due = at + self.every
+        self._take(instrument, book, at, received, least=min(MIN_LEVELS, self.levels))
+
+    def _take(
+        self, instrument: Instrument, book: Book, at: float, received: float | None, *, least: int
+    ) -> None:
+        """The book as a row, in base units."""
         bids, bid_sizes, asks, ask_sizes = book.top(self.levels)
-        if min(len(bids), len(asks)) < min(MIN_LEVELS, self.levels):
+        if min(len(bids), len(asks)) < least:
             self._count("partial books")
             return
         if bids[0] >= asks[0]:
@@ -274,7 +424,8 @@ class Feed:
             return
         self._snapshots.append(
             (instrument, at, received, self._line, book.last_id, book.gap,
-             bids, bid_sizes, asks, ask_sizes)
+             bids, [self._sized(instrument, s, p) for p, s in zip(bids, bid_sizes, strict=True)],
+             asks, [self._sized(instrument, s, p) for p, s in zip(asks, ask_sizes, strict=True)])
         )  # fmt: skip
         book.gap = False
 
@@ -287,9 +438,36 @@ class Feed:
         id_ = data["t"] if "t" in data else data["a"]
         if id_ is None or not isinstance(data["m"], bool):
             raise ValueError("no id" if id_ is None else f"side {data['m']!r}")
-        self._trades.append(
-            (instrument, _time(data["T"]), received, self._line, str(id_),
-             float(data["p"]), float(data["q"]), -1.0 if data["m"] else 1.0)
+        price = float(data["p"])
+        row = (instrument, _time(data["T"]), received, self._line, str(id_), price,
+               self._sized(instrument, float(data["q"]), price), -1.0 if data["m"] else 1.0)  # fmt: skip
+        # A recording may hold both tellings of the same trades: the first one counts.
+        if self._told.setdefault(instrument, data["e"]) != data["e"]:
+            self._count(f"trades told a second time ({data['e']})")
+            return
+        self._trades.append(row)
+
+    def _kline(self, data: dict[str, Any], received: float | None) -> None:
+        """A bar of the stream; one that is not closed is held back: the closed one follows."""
+        k = data["k"]
+        instrument = self._instrument({"s": k.get("s", data.get("s"))}, spot=None)
+        length = naming.timeframe(str(k["i"]))
+        if length is None:
+            raise ValueError(f"interval {k['i']!r}")
+        if k["x"] is not True:
+            self._count("bars not closed")
+            return
+        quote, taker = float(k["q"]), float(k["V"])
+        volume = float(k["v"])
+        if instrument.margin == "inverse":  # contracts, with the base volume beside them
+            volume, quote, taker = (
+                quote,
+                volume * (instrument.contract_size or np.nan),
+                float(k["Q"]),
+            )
+        self._bars.append(
+            (instrument, _time(k["t"]), received, self._line, float(k["o"]), float(k["h"]),
+             float(k["l"]), float(k["c"]), volume, quote, float(k["n"]), taker, length)
         )  # fmt: skip
 
     def _force_order(self, order: dict[str, Any], received: float | None) -> None:
@@ -299,41 +477,73 @@ class Feed:
         self._liquidations.append(
             (instrument, _time(order["T"]), received, self._line,
              f"{order['T']}-{order['S']}-{order['p']}-{order['q']}",
-             price, float(instrument.base_units(size, price)), _side(order["S"]))
+             price, self._sized(instrument, size, price), _side(order["S"]))
         )  # fmt: skip
 
-    def _venue_liquidations(
+    def _venue_messages(
         self, message: dict[str, Any], data: list[Any], received: float | None
     ) -> str:
         topic = str(message.get("topic", message.get("arg", {}).get("channel", "")))
+        if topic.startswith("publicTrade"):
+            return self._bybit_trades(data, received)
         if "iquidation" not in topic:
             self._count("other messages")
             return ""
+        why = ""
         for item in data:
             if "details" in item:  # OKX: bankruptcy price, contracts
-                instrument = Instrument.of(self.context.venue("okx"), item["instId"], "perpetual")
+                kind = {"SWAP": "perpetual", "FUTURES": "future", "OPTION": "option"}.get(
+                    str(item.get("instType", message.get("arg", {}).get("instType", "")))
+                )
+                instrument = self.context.instrument("okx", kind, item["instId"])
+                if missing := instrument.missing():
+                    why = missing
+                    continue
                 for d in item["details"]:
                     price = float(d["bkPx"])
                     self._liquidations.append(
                         (instrument, _time(d["ts"]), received, self._line,
                          f"{d['ts']}-{d['side']}-{d['bkPx']}-{d['sz']}", price,
-                         float(instrument.base_units(float(d["sz"]), price)), _side(d["side"]))
+                         self._sized(instrument, float(d["sz"]), price), _side(d["side"]))
                     )  # fmt: skip
                 continue
             # Bybit: the side is the position's; a long is closed by a forced sell. The older topic
             # has one item with long names.
-            ts, native, side, size, price = (
+            ts, native, side, size, at = (
                 item[short if short in item else long]
                 for short, long in (
                     ("T", "updatedTime"), ("s", "symbol"), ("S", "side"), ("v", "size"),
                     ("p", "price"),
                 )
             )  # fmt: skip
-            instrument = Instrument.of(self.context.venue("bybit"), native, "perpetual")
+            instrument = self.context.instrument("bybit", "derivative", native)
+            if missing := instrument.missing():
+                why = missing
+                continue
             self._liquidations.append(
-                (instrument, _time(ts), received, self._line,
-                 f"{ts}-{side}-{price}-{size}", float(price), float(size), -_side(side))
+                (instrument, _time(ts), received, self._line, f"{ts}-{side}-{at}-{size}", float(at),
+                 self._sized(instrument, float(size), float(at)), -_side(side))
             )  # fmt: skip
+        return why
+
+    def _bybit_trades(self, data: list[Any], received: float | None) -> str:
+        """Bybit's public trades; S is the aggressor's side."""
+        rows = []
+        for item in data:
+            native = self.context.said.symbol or item["s"]
+            kind = self.context.said.kind or self.context.hints.kind
+            if kind is None and re.fullmatch(r"[A-Z0-9]+USD", native):
+                kind = "derivative"  # inverse contracts: no spot pair there is quoted in USD
+            instrument = self.context.instrument("bybit", kind, native)
+            if missing := instrument.missing(self.context.said.unit):
+                return missing
+            price = float(item["p"])
+            rows.append(
+                (instrument, _time(item["T"]), received, self._line, str(item["i"]), price,
+                 self._sized(instrument, float(item["v"]), price), _side(item["S"]))
+            )  # fmt: skip
+            self._told.setdefault(instrument, "trade")
+        self._trades += rows
         return ""
 
     def columns(self) -> Iterator[tuple[str, Columns, Ints]]:
@@ -344,21 +554,56 @@ class Feed:
             values["sequence"] = np.array([row[4] for row in rows], dtype=np.int64)
             values["after_gap"] = np.array([row[5] for row in rows], dtype=bool)
             yield "order_book", *_columns(rows, values)
-        for kind, held in (("trades", self._trades), ("liquidations", self._liquidations)):
+        if self._bars:
+            rows, self._bars = self._bars, []
+            names = ("open", "high", "low", "close", "volume", "quote_volume", "trade_count",
+                     "taker_buy_volume", "timeframe")  # fmt: skip
+            for length in sorted({row[12] for row in rows}):
+                part = [row for row in rows if row[12] == length]
+                bars = {
+                    name: np.array([row[4 + i] for row in part]) for i, name in enumerate(names)
+                }
+                yield "candles", *_columns(part, bars)
+        for told in sorted({self._told[row[0]] for row in self._trades}):
+            rows = [row for row in self._trades if self._told[row[0]] == told]
+            made, lines = _columns(rows, _events(rows))
+            made.told = told
+            yield "trades", made, lines
+        self._trades = []
+        for kind, held in (("liquidations", self._liquidations),):
             if held:
                 rows = list(held)
                 held.clear()
-                values = {
-                    "id": np.array([row[4] for row in rows], dtype=str),
-                    "price": np.array([row[5] for row in rows]),
-                    "size": np.array([row[6] for row in rows]),
-                    "sign": np.array([row[7] for row in rows]),
-                }
-                yield kind, *_columns(rows, values)
+                yield kind, *_columns(rows, _events(rows))
 
     def gaps(self) -> list[tuple[Instrument, int, str, int, int]]:
         """Holes in sequence numbers since the last call; times in microseconds since 2000."""
         return _since_2000(self._gaps)
+
+
+def _events(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return {
+        "id": np.array([row[4] for row in rows], dtype=str),
+        "price": np.array([row[5] for row in rows]),
+        "size": np.array([row[6] for row in rows]),
+        "sign": np.array([row[7] for row in rows]),
+    }
+
+
+def _far(message: dict[str, Any], data: Any, received: float) -> str:
+    """Why a receive time is none: it lies more than a day from the event's."""
+    first = data[0] if isinstance(data, list) and data else data
+    event = None
+    for part in (first, message):
+        if isinstance(part, dict):
+            event = next((part[k] for k in ("T", "E", "cts", "ts") if k in part), None)
+            if event is not None:
+                break
+    if not isinstance(event, int | float) or isinstance(event, bool):
+        return ""
+    if abs(event * 1e3 - received) > 86_400e6:
+        return "receive time more than a day from the event"
+    return ""
 
 
 def _since_2000(gaps: list[tuple[Any, ...]]) -> list[tuple[Instrument, int, str, int, int]]:
@@ -437,7 +682,7 @@ class RowBooks:
     """
 
     def __init__(
-        self, kind: str, context: Context, levels: int, every: float, state: Any = None
+        self, kind: str, context: Description, levels: int, every: float, state: Any = None
     ) -> None:
         self.kind = kind
         self.context = context
@@ -500,7 +745,7 @@ class RowBooks:
                 named = number(frame["pu"])
                 before = np.where(named >= 0, np.nan_to_num(named), before).astype(np.int64)
             whole = frame["update_type"].astype(str).str.lower().eq("snap").to_numpy()
-            venues = np.full(len(frame), self.context.venue("binance-futures"), dtype=object)
+            venues = np.full(len(frame), "binance", dtype=object)
         side = sign(frame["side"], {"bid", "b", "buy"}, {"ask", "a", "sell"})
         price = number(frame["price"])
         size = number(frame["amount" if tardis else "qty"])
@@ -519,6 +764,16 @@ class RowBooks:
         natives = text(frame["symbol"])
         for bad in np.flatnonzero(natives == ""):
             refused.setdefault(int(bad), "no symbol")
+        for venue, native in sorted(set(zip(venues.tolist(), natives.tolist(), strict=True))):
+            if not native:
+                continue
+            try:
+                why = self._made_instrument(venue, native).missing(self.context.said.unit)
+            except BadName as error:
+                why = str(error)
+            if why:
+                for bad in np.flatnonzero((venues == venue) & (natives == native)):
+                    refused.setdefault(int(bad), why)
         for i in range(len(frame)):
             if i in refused:
                 continue
@@ -533,6 +788,15 @@ class RowBooks:
             )  # fmt: skip
         return refused
 
+    def _made_instrument(self, exchange: str, native: str) -> Instrument:
+        if self.kind == "tardis":
+            return vendor_instrument(self.context, exchange, native)
+        # Binance's archive of depth snapshots is of its contracts.
+        return self.context.instrument("binance", "derivative", native)
+
+    def _sized(self, instrument: Instrument, size: float, price: float) -> float:
+        return float(base_units(instrument, size, price, self.context.said.unit))
+
     def _finish(self) -> None:
         """The message is complete: apply it, and keep the book when a snapshot is due."""
         rows, self._message = self._message, []
@@ -542,7 +806,7 @@ class RowBooks:
         at = (exchange, native)
         book = self.books.setdefault(at, Book())
         ts, received, line = rows[-1][:3]
-        instrument = Instrument.of(exchange, native, self.context.kind)
+        instrument = self._made_instrument(exchange, native)
         if self.kind == "binance" and not whole and book.last_id >= 0:
             if sequence <= book.last_id:
                 self._count("repeated updates")
@@ -577,9 +841,9 @@ class RowBooks:
         book.due = (ts // self.every + 1) * self.every
         in_base = [
             best[0],
-            [instrument.base_units(s, p) for p, s in zip(best[0], best[1], strict=True)],
+            [self._sized(instrument, s, p) for p, s in zip(best[0], best[1], strict=True)],
             best[2],
-            [instrument.base_units(s, p) for p, s in zip(best[2], best[3], strict=True)],
+            [self._sized(instrument, s, p) for p, s in zip(best[2], best[3], strict=True)],
         ]
         self._made.append((instrument, ts, received, line, sequence, book.gap, *in_base))
         book.gap = False

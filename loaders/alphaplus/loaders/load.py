@@ -1,24 +1,21 @@
-"""Files into ``market.*``: streamed, checked, idempotent, resumable.
+"""Files into ``market.*``: described, streamed, checked, idempotent, resumable.
 
-A file is read in blocks. Each block is parsed, its bad rows go to ``market.quarantine`` with line
-and reason, its good ones into their table, and how far the file is loaded is written down, all in
-one transaction: a load that is killed goes on where its last committed block ended, with nothing
-lost or doubled. Memory does not grow with the file.
+A file is read in blocks. Before its first row is stored the loader holds a description of it
+(:mod:`~alphaplus.loaders.description`); what changes values and is not known is an error. Each
+block is parsed, its bad rows go to ``market.quarantine`` with line and reason, its good ones into
+their table, and how far the file is loaded is written down, all in one transaction: a load that is
+killed goes on where its last committed block ended, with nothing lost or doubled. Memory does not
+grow with the file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import gzip
-import hashlib
-import io
+import datetime as dt
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,31 +23,35 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-from alphaplus.loaders import feeds, pgcopy
+from alphaplus.loaders import feeds, files, pgcopy, rows, tables
+from alphaplus.loaders.description import (
+    Description,
+    Missing,
+    Said,
+    from_toml,
+)
+from alphaplus.loaders.files import BROKEN, BeyondLimit, DamagedFile, Limits, Source, file_hash
 from alphaplus.loaders.formats import (
     BOOK_LEVELS,
-    ID_COLUMNS,
+    TWICE,
     Columns,
-    Context,
     Format,
     UnknownFormat,
     detect,
+    places,
     tardis_funding,
     text,
 )
-from alphaplus.loaders.instruments import Instrument, Register
-from alphaplus.loaders.pgcopy import Interval, Ragged, Text
+from alphaplus.loaders.instruments import OtherContract, Register
+from alphaplus.loaders.known_files import published
+from alphaplus.loaders.rows import Block, Dialect
+from alphaplus.loaders.survey import Survey
+from alphaplus.loaders.tables import HELD, TABLES, Table, instant
 from psycopg import sql
 
-Floats = npt.NDArray[np.float64]
 Refused = tuple[int, str, str, str]  # line, raw text, reason, detail
 
 BLOCK = 4 * 2**20
-PARQUET_ROWS = 50_000
-EPOCH_2000 = 946_684_800 * 1_000_000
-FUTURE = 60 * 1_000_000  # clocks differ; a minute ahead is not yet the future
-# No price, size or turnover is beyond it, and what is made of such numbers fits a double.
-LARGEST = 1e30
 KINDS = (
     "auto",
     "candles",
@@ -61,29 +62,34 @@ KINDS = (
     "funding",
     "open_interest",
 )
+# What can be wrong with a file, said in one line; other files go on.
+FAULTS = (UnknownFormat, Missing, DamagedFile, BeyondLimit, OtherContract, ValueError)
 
 
 class TooManyBad(Exception):
     """More rows were refused than the user allows."""
 
 
-class DamagedFile(Exception):
-    """The file cannot be read to its end."""
-
-
 class LoadRunning(Exception):
     """Another session loads the same file."""
 
 
+class NothingLoaded(Exception):
+    """A file of which no row could be stored."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """How to load. lag: seconds after its time (a bar: its close) at which history was known."""
+    """How to load. lag: seconds after its time (a bar: its close) at which history was known.
+
+    since: the first plausible time, in microseconds since 1970.
+    """
 
     kind: str = "auto"
     exchange: str | None = None
     symbol: str | None = None
     timeframe: float | None = None
-    volume_unit: str = "auto"
+    unit: str | None = None
     live: bool = False
     lag: float = 0.0
     correct: bool = False
@@ -91,18 +97,39 @@ class Options:
     levels: int = BOOK_LEVELS
     every: float = 1.0
     instrument_kind: str | None = None
+    contract_size: float | None = None
+    margin: str | None = None
+    quote: str | None = None
+    tz: str | None = None
+    date_format: str | None = None
+    columns: tuple[tuple[str, str], ...] | None = None
+    series: str | None = None
+    negative_prices: bool | None = None
+    since: float | None = None
     again: bool = False
     block: int = BLOCK
 
     def meaning(self) -> dict[str, Any]:
         """Those options that decide what a file's rows become."""
         apart = {"max_bad", "block", "again", "correct"}
-        return {name: value for name, value in vars(self).items() if name not in apart}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in apart and value is not None
+        }
+
+    def said(self) -> Said:
+        """What they say of the file."""
+        return Said(
+            self.exchange, self.symbol, self.instrument_kind, self.unit, self.contract_size,
+            self.margin, self.quote, self.timeframe, self.tz, self.date_format,
+            dict(self.columns) if self.columns else None, self.negative_prices, self.series,
+        ).checked()  # fmt: skip
 
 
 @dataclass
 class Report:
-    """What became of a file's rows: read = loaded + duplicate + quarantined (+ corrected)."""
+    """What became of a file's rows: read = loaded + duplicate + corrected + quarantined + held."""
 
     file: str
     format: str = ""
@@ -112,225 +139,102 @@ class Report:
     duplicate: int = 0
     corrected: int = 0
     quarantined: int = 0
+    held: int = 0
     skipped: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+    summary: list[dict[str, Any]] = field(default_factory=list)
+    survey: Survey = field(default_factory=Survey, repr=False)
 
-
-@dataclass(frozen=True)
-class Table:
-    """Where a kind goes: table, key, content columns, and the checks of its rows."""
-
-    name: str
-    key: tuple[str, ...]
-    content: tuple[str, ...]
-
-
-TABLES = {
-    "candles": Table(
-        "market.candles",
-        ("symbol", "timeframe", "ts"),
-        (
-            "open",
-            "high",
-            "low",
-            "close",
-            "volume",
-            "quote_volume",
-            "trade_count",
-            "taker_buy_volume",
-        ),
-    ),
-    "trades": Table("market.trades", ("symbol", "ts", "trade_id"), ("price", "size", "side")),
-    "order_book": Table(
-        "market.order_book_snapshots",
-        ("symbol", "ts", "sequence"),
-        ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes", "after_gap"),
-    ),
-    "liquidations": Table(
-        "market.liquidation_events",
-        ("symbol", "ts", "event_id"),
-        ("side", "price", "size", "notional"),
-    ),
-    "funding": Table("market.funding_rates", ("symbol", "ts"), ("rate", "funding_interval")),
-    "open_interest": Table("market.open_interest", ("symbol", "ts"), ("open_interest", "value")),
-}
-
-
-@dataclass
-class Block:
-    """Some rows of a file: a frame, their line numbers (from 1), their text for the quarantine."""
-
-    frame: pd.DataFrame
-    lines: npt.NDArray[np.int64]
-    raw: Callable[[int], str]
-    broken: list[tuple[int, str, str]] = field(default_factory=list)  # line, text, reason
-    last_line: int = 0
-
-
-@dataclass(frozen=True)
-class Source:
-    """One table or stream: a file, or one member of a zip archive."""
-
-    file: Path
-    member: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What market.loads and market.quarantine call it."""
-        return f"{self.file}!{self.member}" if self.member else str(self.file)
-
-    def open(self) -> IO[bytes]:
-        """Its bytes, out of zip and gzip."""
-        if zipfile.is_zipfile(self.file):
-            archive = zipfile.ZipFile(self.file)
-            members = _members(archive)
-            if not members:
-                raise zipfile.BadZipFile("no file in the archive")
-            try:
-                return archive.open(self.member or members[0])
-            except RuntimeError as error:  # encrypted
-                raise zipfile.BadZipFile(str(error)) from None
-        with self.file.open("rb") as probe:
-            head = probe.read(4)
-        if head == b"PK\x03\x04":
-            raise zipfile.BadZipFile("the end of the archive is missing")
-        packed = head[:2] == b"\x1f\x8b"
-        return gzip.open(self.file, "rb") if packed else self.file.open("rb")  # type: ignore[return-value]
-
-
-def _members(archive: zipfile.ZipFile) -> list[str]:
-    return [name for name in archive.namelist() if not name.endswith("/")]
-
-
-def sources(path: Path) -> list[Source]:
-    """What is to be read of a file: itself, or each member of a zip archive of several."""
-    path = path.resolve()
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive)
-        if len(members) > 1:
-            return [Source(path, member) for member in members]
-    return [Source(path)]
-
-
-def blocks_of_lines(stream: IO[bytes], size: int) -> Iterator[list[bytes]]:
-    """Whole lines, about ``size`` bytes at a time, without their ends."""
-    rest = b""
-    while chunk := stream.read(size):
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        yield lines
-    if rest:
-        yield [rest]
-
-
-def parse_lines(lines: list[bytes], first: int, names: list[str]) -> Block:
-    """CSV lines to a block. Lines with another number of fields are broken, not guessed at."""
-    buffer = b"\n".join(lines)
-
-    def parsed(kinds: Any) -> pd.DataFrame:
-        return pd.read_csv(
-            io.BytesIO(buffer),
-            header=None,
-            names=names,
-            dtype=kinds,
-            index_col=False,
-            skip_blank_lines=False,
-            low_memory=False,
-            encoding_errors="replace",
-            on_bad_lines="error",
-        )
-
-    try:
-        frame = parsed({})
-        ids = {name: str for name in ID_COLUMNS if name in frame and frame[name].dtype.kind == "f"}
-        if ids:
-            frame = parsed(ids)
-        short = buffer.count(b",") != (len(names) - 1) * len(lines) or b'"' in buffer
-        if not short and len(frame) == len(lines):
-            return Block(
-                frame,
-                np.arange(first, first + len(lines), dtype=np.int64),
-                lambda i: lines[i].decode("utf-8", "replace").rstrip("\r"),
-            )
-    except (pd.errors.ParserError, ValueError):
-        pass
-    good, numbers, broken = [], [], []
-    for i, line in enumerate(lines):
-        words = line.decode("utf-8", "replace").rstrip("\r")
-        cells = next(csv.reader([words]), [])
-        if not cells:
-            continue
-        if len(cells) != len(names):
-            reason = f"{len(cells)} fields, {len(names)} expected"
-            broken.append((first + i, words, reason))
-            continue
-        good.append(cells)
-        numbers.append(i)
-    frame = pd.DataFrame(good, columns=names).replace("", np.nan)
-    where = np.array(numbers, dtype=np.int64)
-    return Block(
-        frame,
-        where + first,
-        lambda i: lines[where[i]].decode("utf-8", "replace").rstrip("\r"),
-        broken,
-    )
+    def stored(self) -> int:
+        """Rows that are in the database now because the file says them."""
+        return self.loaded + self.duplicate + self.corrected
 
 
 class Loader:
-    """Loads files through one connection."""
+    """Loads files through one connection. ``dry``: reads and describes them, and stores nothing."""
 
     lock_wait = 10.0  # seconds until a file that another session loads is given up
 
     def __init__(
-        self, conn: psycopg.Connection[Any], options: Options | None = None, progress: Any = None
+        self,
+        conn: psycopg.Connection[Any],
+        options: Options | None = None,
+        progress: Any = None,
+        *,
+        dry: bool = False,
     ) -> None:
         self.conn = conn
         self.options = options or Options()
         self.register = Register(conn)
+        self.limits = Limits.read(conn)
         self.progress = progress or (lambda report, share: None)
+        self.dry = dry
         self.begun: list[Report] = []  # of the files of this load, also of one that failed
+        self._newest: dict[tuple[str, int], Any] = {}  # last bar stored before this file
+        self._spans: dict[tuple[str, str], int] = {}
 
     def load(self, path: Path) -> Report:
-        """Load one file; of an archive all members.
+        """Load one file; of an archive all members, of which a bad one harms no other.
 
         Raises:
             UnknownFormat: no format fits.
+            Missing: a part of its description that changes values is not known.
+            DamagedFile: it cannot be read to its end.
+            BeyondLimit: it is beyond a bound.
             TooManyBad: more rows refused than allowed; what was good up to there is loaded.
             LoadRunning: another session loads the same file.
         """
+        self.options.said()
         digest = file_hash(path)
-        reports = [self._load(source, digest) for source in sources(path)]
-        if len(reports) == 1:
-            return reports[0]
-        whole = Report(str(path), f"{len(reports)} files", skipped=all(r.skipped for r in reports))
+        with files.sources(path, self.limits) as found:
+            if len(found) == 1 and isinstance(found[0], Source):
+                return self._load(found[0], digest)
+            reports, failures = [], []
+            for source in found:
+                if isinstance(source, Exception):
+                    failures.append(str(source))
+                    continue
+                try:
+                    reports.append(self._load(source, digest))
+                except FAULTS as error:
+                    failures.append(said_in(source.shown, error))
+        if not reports and len(failures) == 1:
+            raise DamagedFile(failures[0])
+        whole = Report(
+            str(path),
+            f"{len(reports)} files",
+            skipped=bool(reports) and all(r.skipped for r in reports),
+            failures=failures,
+        )
         for report in reports:
             whole.kind = report.kind
-            for name in ("read", "loaded", "duplicate", "corrected", "quarantined"):
+            for name in ("read", "loaded", "duplicate", "corrected", "quarantined", "held"):
                 setattr(whole, name, getattr(whole, name) + getattr(report, name))
+            for reason, count in report.reasons.items():
+                whole.reasons[reason] = whole.reasons.get(reason, 0) + count
+            for what, count in report.counters.items():
+                whole.counters[what] = whole.counters.get(what, 0) + count
         return whole
 
     def _load(self, source: Source, digest: bytes) -> Report:
         report = Report(source.name)
         self.begun.append(report)
+        description = self._description(source, digest)
+        if self.dry:
+            self._read(source, description, 0, 0, None, report)
+            return report
         lock = f"alphaplus.load:{source.name}"
         self._lock(lock, source)
         try:
-            load_id, resume, state = self._begin(source, digest, report)
+            load_id, resume, state = self._begin(source, digest, description, report)
             if load_id is None:
                 report.skipped = True
                 return report
             try:
-                if source.file.suffix == ".parquet":
-                    self._parquet(source, load_id, resume, report)
-                else:
-                    self._lines(source, load_id, resume, state, report)
-            except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-                self._end(load_id, "failed", str(error) or type(error).__name__)
-                raise DamagedFile(
-                    f"{source.name} is damaged ({error}); {report.read} rows up to there are"
-                    " loaded. Load it again once it is whole"
-                ) from None
+                self._read(source, description, load_id, resume, state, report)
             except BaseException as error:
                 status = "failed" if isinstance(error, Exception) else "interrupted"
                 with contextlib.suppress(psycopg.OperationalError):
@@ -341,6 +245,72 @@ class Loader:
         finally:
             with contextlib.suppress(psycopg.OperationalError):
                 self.conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
+
+    def _description(self, source: Source, digest: bytes) -> Description:
+        """What is known of a file before it is opened."""
+        by_option = self.options.said()
+        beside, where = from_toml(source.file)
+        known = published(digest)
+        said = by_option.under(beside.under(known.said))
+        by = {}
+        for name in vars(said):
+            if getattr(by_option, name) is not None:
+                by[name] = "option"
+            elif getattr(beside, name) is not None:
+                by[name] = where
+            elif getattr(known.said, name) is not None:
+                by[name] = known.source
+        stat = (source.path or source.file).stat()
+        since = self.options.since
+        if since is None:
+            row = self.conn.execute(
+                "select extract(epoch from (value #>> '{}')::timestamptz)::float8"
+                " from ops.settings where name = 'market.plausible_from'"
+            ).fetchone()
+            since = row[0] * 1e6 if row else 946_684_800e6
+        return Description(
+            source.label,
+            self.register.catalog,
+            said,
+            by,
+            written=stat.st_mtime * 1e6 if source.path is None else np.inf,
+            since=since,
+            quotes=known.quotes,
+        )
+
+    def _read(
+        self,
+        source: Source,
+        description: Description,
+        load_id: int,
+        resume: int,
+        state: dict[str, Any] | None,
+        report: Report,
+    ) -> None:
+        self._newest.clear()
+        self._spans.clear()
+        try:
+            how = source.layout()
+            if how in ("parquet", "arrow"):
+                self._columnar(source, how, description, load_id, resume, report)
+            elif how:
+                raise UnknownFormat(
+                    f"{source.shown} is a {how} file: export it as CSV or Parquet first"
+                )
+            else:
+                self._text(source, description, load_id, resume, state, report)
+        except BROKEN as error:
+            raise DamagedFile(
+                f"{source.name} is damaged ({error}); {report.read} rows up to there are"
+                f" {'readable' if self.dry else 'loaded'}. Load it again once it is whole"
+            ) from None
+        report.description = description.say()
+        report.summary = [series.say() for series in report.survey.series.values()]
+        if not self.dry:
+            self.conn.execute(
+                "update market.loads set description = %s, summary = %s where load_id = %s",
+                (json.dumps(report.description), json.dumps(report.summary), load_id),
+            )
 
     def _lock(self, lock: str, source: Source) -> None:
         """Waits a little: the session of a load just killed takes a moment to end."""
@@ -355,17 +325,23 @@ class Loader:
     # --- the log of loads ----------------------------------------------------------------------
 
     def _begin(
-        self, source: Source, digest: bytes, report: Report
+        self, source: Source, digest: bytes, description: Description, report: Report
     ) -> tuple[int | None, int, dict[str, Any] | None]:
         """(load id, line to go on after, state); no id: the file was loaded before.
 
         The same file with the same options goes on where it stopped. Nobody else loads it: the
         advisory lock is held, so a load that is still called running was killed.
         """
-        options = json.dumps(self.options.meaning())
+        said = {
+            name: dict(value) if name == "columns" else value
+            for name, value in vars(description.said).items()
+            if value is not None
+        }
+        meaning = {**self.options.meaning(), "columns": said.get("columns"), "said": said}
+        options = json.dumps({k: v for k, v in meaning.items() if v is not None})
         row = self.conn.execute(
             "select load_id, status, resume_line, resume_state, rows_read, rows_loaded,"
-            " rows_duplicate, rows_quarantined, format from market.loads"
+            " rows_duplicate, rows_quarantined, format, kind from market.loads"
             " where file = %s and file_sha256 = %s and options = %s::jsonb"
             " order by load_id desc limit 1",
             (source.name, digest, options),
@@ -390,6 +366,8 @@ class Loader:
         return new[0], 0, None
 
     def _save(self, load_id: int, line: int, state: Any, report: Report) -> None:
+        if self.dry:
+            return
         self.conn.execute(
             "update market.loads set resume_line = %s, resume_state = %s, rows_read = %s,"
             " rows_loaded = %s, rows_duplicate = %s, rows_quarantined = %s, format = %s,"
@@ -416,72 +394,95 @@ class Loader:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def _context(self, source: Source) -> Context:
-        o = self.options
-        path = Path(source.member) if source.member else source.file
-        return Context(path, o.exchange, o.symbol, o.timeframe, o.volume_unit, o.instrument_kind)
+    def _transaction(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.dry else self.conn.transaction()
 
-    def _lines(
+    def _text(
         self,
         source: Source,
+        d: Description,
         load_id: int,
         resume: int,
         state: dict[str, Any] | None,
         report: Report,
     ) -> None:
-        context = self._context(source)
-        total = max(source.file.stat().st_size, 1)
+        total = max((source.path or source.file).stat().st_size, 1)
+        number = 0
+        layout: _Layout | None = None
         with source.open() as stream:
-            number = 0
-            layout: _Layout | None = None
-            for lines in blocks_of_lines(stream, self.options.block):
+            if _is_document(stream):
+                frame = rows.document(stream, self.limits, source.shown)
+                blocks = rows.chunks(frame)
+                self._frames(list(map(str, frame)), len(frame), blocks, d, load_id, resume, report)
+                return
+            taken = 0
+            for lines in files.blocks_of_lines(stream, self.options.block, self.limits):
                 first = number + 1
                 number += len(lines)
+                taken += sum(map(len, lines)) + len(lines)
                 if layout is None:
-                    head = next((i for i, line in enumerate(lines) if line.strip()), None)
-                    if head is None:
+                    layout, skip = self._layout(lines, source, d, state, report)
+                    if layout is None:
                         continue
-                    layout = self._layout(lines[head], context, state, report)
-                    if layout.header:
-                        lines, first = lines[head + 1 :], first + head + 1
+                    lines, first = lines[skip:], first + skip
                     if isinstance(layout.reader, Format):
-                        start = parse_lines(lines, first, layout.names).frame
-                        context = _settled(layout.reader, start, context)
+                        # What the first rows say of all of them is settled here, once.
+                        self._settle(layout, layout.block(lines, first, self.limits), d)
                 if number <= resume:
                     continue
                 skip = max(0, resume - first + 1)
                 lines, first = lines[skip:], first + skip
-                with self.conn.transaction():
+                with self._transaction():
                     if isinstance(layout.reader, feeds.Feed):
                         self._feed_block(layout.reader, lines, first, load_id, report)
                     elif isinstance(layout.reader, feeds.RowBooks):
-                        block = parse_lines(lines, first, layout.names)
+                        block = layout.block(lines, first, self.limits)
                         self._book_rows(layout.reader, block, load_id, report)
                     else:
-                        block = parse_lines(lines, first, layout.names)
-                        self._block(block, layout.reader, context, load_id, report)
+                        block = layout.block(lines, first, self.limits)
+                        self._block(block, layout.reader, d, load_id, report)
                     self._save(load_id, number, layout.state(), report)
                 self._check_bad(report)
-                self.progress(report, min(1.0, _position(stream) / total))
-            if layout is not None and isinstance(layout.reader, feeds.RowBooks):
-                with self.conn.transaction():
+                self.progress(report, min(1.0, taken / total))
+            if layout is None:
+                raise UnknownFormat(f"{source.shown} is empty")
+            if isinstance(layout.reader, feeds.RowBooks):
+                with self._transaction():
                     layout.reader.end()
                     self._store_made(layout.reader, lambda line: "", load_id, report)
                     self._save(load_id, number, layout.state(), report)
 
     def _layout(
-        self, head: bytes, context: Context, state: dict[str, Any] | None, report: Report
-    ) -> _Layout:
+        self,
+        lines: list[bytes],
+        source: Source,
+        d: Description,
+        state: dict[str, Any] | None,
+        report: Report,
+    ) -> tuple[_Layout | None, int]:
+        """How the file is read, and how many of these lines are before its rows."""
         o = self.options
-        if feeds.looks_like(head):
-            if o.kind not in ("auto", "book_feed", "order_book", "trades", "liquidations"):
-                raise UnknownFormat(f"{context.path.name} is a recorded stream, not {o.kind}")
+        rows.check_text(lines, source.shown)
+        start = next((line for line in lines if line.strip()), None)
+        if start is None:
+            return None, 0
+        if feeds.looks_like(start):
+            if o.kind not in (
+                "auto",
+                "book_feed",
+                "order_book",
+                "trades",
+                "liquidations",
+                "candles",
+            ):
+                raise UnknownFormat(f"{d.shown} is a recorded stream, not {o.kind}")
             report.format, report.kind = "json stream", "book_feed"
-            return _Layout(feeds.Feed(context, o.levels, o.every, state), [], header=False)
-        cells = [
-            cell.split("/")[0].strip() if not cell.isascii() else cell.strip()  # OKX: name/名
-            for cell in next(csv.reader([head.decode("utf-8-sig", "replace").rstrip("\r")]), [])
-        ]
+            feed = feeds.Feed(d, o.levels, o.every, state)
+            return _Layout(feed, [], Dialect(), header=False), 0
+        head = rows.sniff(lines)
+        if head is None:
+            return None, 0
+        cells = head.cells
         rowwise = {
             "binance": ({"first_update_id", "update_type", "qty"}, "binance depth snapshot"),
             "tardis": ({"is_snapshot", "local_timestamp"}, "tardis incremental_book_L2"),
@@ -489,39 +490,83 @@ class Loader:
         for kind, (needs, name) in rowwise.items():
             if needs <= set(cells):
                 report.format, report.kind = name, "order_book"
-                books = feeds.RowBooks(kind, context, o.levels, o.every, state)
-                return _Layout(books, cells, header=True)
+                d.dataset = "order_book"
+                books = feeds.RowBooks(kind, d, o.levels, o.every, state)
+                return _Layout(books, cells, head.dialect, header=True), head.index + 1
         wanted = {"auto": None, "book_feed": "order_book"}.get(o.kind, o.kind)
-        found, header = detect(cells, context, wanted)
-        report.format, report.kind = found.name, found.kind
-        return _Layout(found, cells if header else list(found.names[: len(cells)]), header=header)
+        found, header = detect(cells, d, wanted)
+        report.format, report.kind, d.dataset = found.name, found.kind, found.kind
+        names = cells if header else list(found.names[: len(cells)]) or places(cells)
+        if header and len(set(names)) != len(names):  # two of one name are told by place
+            names = [
+                n if names.count(n) == 1 else f"{n}{TWICE}{i + 1}" for i, n in enumerate(names)
+            ]
+        layout = _Layout(found, names, head.dialect, header=header)
+        return layout, head.index + 1 if header else head.index
 
-    def _parquet(self, source: Source, load_id: int, resume: int, report: Report) -> None:
-        import pyarrow.parquet as pq
+    def _settle(self, layout: _Layout, block: Block, d: Description) -> None:
+        found = layout.reader
+        assert isinstance(found, Format)
+        if len(block.frame):
+            d.header = layout.header
+            _read(found, block.frame, d)
 
-        context = self._context(source)
-        try:
-            file = pq.ParquetFile(source.file)
-        except ValueError as error:  # pyarrow's own errors are such
-            raise EOFError(str(error)) from None
+    def _columnar(
+        self,
+        source: Source,
+        how: str,
+        d: Description,
+        load_id: int,
+        resume: int,
+        report: Report,
+    ) -> None:
+        with source.plain_file() as path:
+            total, frames = rows.columnar(path, how)
+            first = 1
+
+            def blocks() -> Iterator[Block]:
+                nonlocal first
+                for frame in frames:
+                    yield rows.framed(frame, first)
+                    first += len(frame)
+
+            made = blocks()
+            start = next(made, None)
+            if start is None:
+                raise UnknownFormat(f"{source.shown} is empty")
+
+            def all_blocks() -> Iterator[Block]:
+                yield start
+                yield from made
+
+            names = list(map(str, start.frame))
+            self._frames(names, total, all_blocks(), d, load_id, resume, report)
+
+    def _frames(
+        self,
+        names: list[str],
+        total: int,
+        blocks: Iterator[Block],
+        d: Description,
+        load_id: int,
+        resume: int,
+        report: Report,
+    ) -> None:
         kind = None if self.options.kind == "auto" else self.options.kind
-        found, _ = detect(file.schema_arrow.names, context, kind)
-        report.format, report.kind = found.name, found.kind
+        found, _ = detect(names, d, kind)
+        report.format, report.kind, d.dataset = found.name, found.kind, found.kind
         number = 0
-        for batch in file.iter_batches(PARQUET_ROWS):
-            first, number = number + 1, number + batch.num_rows
-            if first == 1:
-                context = _settled(found, batch.to_pandas(), context)
+        for block in blocks:
+            if number == 0 and len(block.frame):
+                _read(found, block.frame, d)
+            number += len(block.frame)
             if number <= resume:
                 continue
-            frame = batch.to_pandas()
-            lines = np.arange(first, number + 1, dtype=np.int64)
-            block = Block(frame, lines, lambda i, f=frame: f.iloc[i].to_json(date_format="iso"))  # type: ignore[misc]
-            with self.conn.transaction():
-                self._block(block, found, context, load_id, report)
+            with self._transaction():
+                self._block(block, found, d, load_id, report)
                 self._save(load_id, number, None, report)
             self._check_bad(report)
-            self.progress(report, number / max(file.metadata.num_rows, 1))
+            self.progress(report, number / max(total, 1))
 
     def _check_bad(self, report: Report) -> None:
         limit = self.options.max_bad
@@ -534,16 +579,20 @@ class Loader:
     # --- one block -----------------------------------------------------------------------------
 
     def _block(
-        self, block: Block, found: Format, context: Context, load_id: int, report: Report
+        self, block: Block, found: Format, d: Description, load_id: int, report: Report
     ) -> None:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
-            columns = _read(found, block.frame, context)
+            d.first = int(block.lines[0])
+            columns = _read(found, block.frame, d)
+            columns.told = found.told
             if found.read is tardis_funding:
                 columns = _last_before_paid(columns, block.frame)
                 report.read += len(columns.ts) - len(block.frame)
-            refused += self._checked(found.kind, columns, block.lines, block.raw, report)
+            refused += self._checked(
+                found.kind, columns, block.lines, block.raw, load_id, report, d
+            )
         self._quarantine(refused, found.kind, load_id, report)
 
     def _checked(
@@ -552,66 +601,160 @@ class Loader:
         columns: Columns,
         lines: npt.NDArray[np.int64],
         raw: Callable[[int], str],
+        load_id: int,
         report: Report,
+        d: Description,
     ) -> list[Refused]:
         """Good rows into their table; returns the others. ``lines`` and ``raw``: by input row."""
-        rows = np.arange(len(columns.ts)) if columns.rows is None else columns.rows
-        reasons = check(kind, columns)
+        at = np.arange(len(columns.ts)) if columns.rows is None else columns.rows
+        reasons = tables.check(kind, columns, d.since)
         if columns.instruments is not None:
             for instrument in set(columns.instruments):
                 if not instrument.native:
                     for i in np.flatnonzero(columns.instruments == instrument):
-                        reasons[i] = reasons[i] or "no symbol"
+                        reasons[i] = instrument.source or "no symbol"
         elif columns.instrument is not None and not columns.instrument.native:
-            reasons = [reason or "no symbol" for reason in reasons]
+            reasons = [columns.instrument.source or "no symbol"] * len(reasons)
+        if kind == "candles" and len(columns.ts):
+            unfinished = tables.held(columns, d.written, time.time() * 1e6)
+            for i in np.flatnonzero(unfinished):
+                reasons[i] = reasons[i] or HELD
         bad = np.array([bool(reason) for reason in reasons], dtype=bool)
         refused = [
-            (int(lines[rows[i]]), raw(int(rows[i])), reasons[i], "") for i in np.flatnonzero(bad)
+            (int(lines[at[i]]), raw(int(at[i])), reasons[i], "") for i in np.flatnonzero(bad)
         ]
-        for instrument, part in _by_instrument(columns, ~bad):
+        for instrument, part in tables.by_instrument(columns, ~bad):
+            found = tables.values(kind, columns, part, live=self.options.live, lag=self.options.lag)
+            symbol = self.register.name(instrument)
+            report.survey.add(kind, symbol, instrument, found)
+            if self.dry:
+                report.loaded += len(part)
+                continue
             symbol = self.register.symbol(instrument)
-            values = _values(kind, columns, part, self.options)
-            different = self._insert(kind, symbol, values, report)
+            if kind == "trades":
+                part, found = self._one_telling(columns, part, found, symbol, load_id, report)
+                if not len(part):
+                    continue
+            different = self._insert(kind, symbol, found, report)
             refused += [
-                (int(lines[rows[i]]), raw(int(rows[i])), "duplicate with other content",
+                (int(lines[at[i]]), raw(int(at[i])), "duplicate with other content",
                  "load with --correct to replace the row that is there")
                 for i in part[different]
             ]  # fmt: skip
         return refused
 
+    def _one_telling(
+        self,
+        columns: Columns,
+        part: npt.NDArray[np.int64],
+        found: dict[str, Any],
+        symbol: str,
+        load_id: int,
+        report: Report,
+    ) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+        """Without the trades that another telling of the same stretch has stored already."""
+        ts = found["ts"]
+        low, high = instant(int(ts.min())), instant(int(ts.max()))
+        others = self.conn.execute(
+            "select first_ts, last_ts, dataset from market.trade_spans"
+            " where symbol = %s and dataset <> %s and first_ts <= %s and last_ts >= %s",
+            (symbol, columns.told, high, low),
+        ).fetchall()
+        if others:
+            again = np.zeros(len(ts), dtype=bool)
+            for first, last, _ in others:
+                again |= (ts >= _micros(first)) & (ts <= _micros(last))
+            if again.any():
+                what = f"trades stored already as {others[0][2]}"
+                report.counters[what] = report.counters.get(what, 0) + int(again.sum())
+                report.duplicate += int(again.sum())
+                keep = ~again
+                part = part[keep]
+                found = {
+                    name: value[keep] if isinstance(value, np.ndarray) else value
+                    for name, value in found.items()
+                }
+                if not len(part):
+                    return part, found
+                ts = found["ts"]
+                low, high = instant(int(ts.min())), instant(int(ts.max()))
+        key = (symbol, columns.told)
+        begin = self._spans.get(key)
+        if begin is None:
+            self._spans[key] = int(ts.min())
+            self.conn.execute(
+                "insert into market.trade_spans values (%s, %s, %s, %s, %s)"
+                " on conflict (symbol, dataset, first_ts) do update"
+                " set last_ts = greatest(trade_spans.last_ts, excluded.last_ts)",
+                (symbol, columns.told, low, high, load_id),
+            )
+        else:
+            self._spans[key] = min(begin, int(ts.min()))
+            self.conn.execute(
+                "update market.trade_spans set first_ts = least(first_ts, %s),"
+                " last_ts = greatest(last_ts, %s)"
+                " where symbol = %s and dataset = %s and first_ts = %s",
+                (low, high, symbol, columns.told, instant(begin)),
+            )
+        return part, found
+
     def _quarantine(self, refused: list[Refused], kind: str, load_id: int, report: Report) -> None:
         if not refused:
             return
-        report.quarantined += len(refused)
+        held = sum(1 for item in refused if item[2] == HELD)
+        report.held += held
+        report.quarantined += len(refused) - held
+        for _, _, reason, _ in refused:
+            report.reasons[reason] = report.reasons.get(reason, 0) + 1
+        if self.dry:
+            return
         with self.conn.cursor() as cursor:
             cursor.executemany(
                 "insert into market.quarantine (load_id, kind, file, line, reason, detail, raw)"
                 " values (%s, %s, %s, %s, %s, nullif(%s, ''), %s) on conflict do nothing",
                 [
-                    (load_id, kind, report.file, line, reason, detail, raw.replace("\0", ""))
+                    (
+                        load_id, kind, report.file, line, reason.replace("\0", ""),
+                        detail.replace("\0", ""), raw.replace("\0", ""),
+                    )
                     for line, raw, reason, detail in refused
                 ],
-            )
+            )  # fmt: skip
 
     def _insert(
-        self, kind: str, symbol: str, values: dict[str, Any], report: Report
+        self, kind: str, symbol: str, found: dict[str, Any], report: Report
     ) -> npt.NDArray[np.int64]:
         """Rows of one symbol; returns the positions of duplicates with other content."""
         table = TABLES[kind]
-        n = len(values["ts"])
+        n = len(found["ts"])
         names = [*table.key, "known_at", "received_at", *table.content]
-        columns = _encoded({**values, "symbol": symbol})
+        columns = tables.encoded({**found, "symbol": symbol})
+        if kind == "candles":
+            self._remember_newest(symbol, found["timeframe"])
         # Rows after all that is there can go straight in; others have to look for their like.
         newest = self.conn.execute(
             sql.SQL("select max(ts) from {} where symbol = %s and ts >= %s").format(
                 sql.Identifier(*table.name.split("."))
             ),
-            (symbol, _datetime(int(values["ts"].min()))),
+            (symbol, instant(int(found["ts"].min()))),
         ).fetchone()
-        if newest == (None,) and _unique(values, table.key):
+        if newest == (None,) and tables.unique(found, table.key):
             report.loaded += pgcopy.copy(self.conn, table.name, names, [(columns, n)])
             return np.zeros(0, dtype=np.int64)
         return self._merge(table, names, columns, n, report)
+
+    def _remember_newest(self, symbol: str, lengths: npt.NDArray[np.int64]) -> None:
+        """The last bar that was there before this file: it may have been taken unfinished."""
+        for length in np.unique(lengths):
+            key = (symbol, int(length))
+            if key not in self._newest:
+                row = self.conn.execute(
+                    "select max(ts) from market.candles where symbol = %s and timeframe ="
+                    " case when %s < 0 then interval '1 month'"
+                    " else make_interval(secs => %s / 1e6) end",
+                    (symbol, key[1], float(key[1])),
+                ).fetchone()
+                self._newest[key] = row[0] if row else None
 
     def _merge(
         self, table: Table, names: list[str], columns: dict[str, Any], n: int, report: Report
@@ -645,29 +788,57 @@ class Loader:
         report.loaded += done.rowcount
         if done.rowcount == n:
             return np.zeros(0, dtype=np.int64)
-        different = [
-            position
-            for (position,) in self.conn.execute(
-                sql.SQL(
-                    "select s.position from {} s join {} t on {} where {} order by s.position"
-                ).format(stage, target, on, differs)
-            ).fetchall()
-        ]
+
+        def other() -> list[int]:
+            return [
+                position
+                for (position,) in self.conn.execute(
+                    sql.SQL(
+                        "select s.position from {} s join {} t on {} where {} order by s.position"
+                    ).format(stage, target, on, differs)
+                ).fetchall()
+            ]
+
+        different = other()
+        # Of several rows of one key the last one counts.
+        settings = sql.SQL(", ").join(
+            sql.SQL("{0} = s.{0}").format(sql.Identifier(part)) for part in table.content
+        )
+        update = sql.SQL(
+            "update {} t set {} from"
+            " (select distinct on ({}) s.* from {} s order by {}, s.position desc) s"
+            " where {} and ({})"
+        ).format(target, settings, key, stage, key, on, differs)
         if different and self.options.correct:
-            # Of several rows of one key the last one counts.
-            settings = sql.SQL(", ").join(
-                sql.SQL("{0} = s.{0}").format(sql.Identifier(part)) for part in table.content
-            )
-            corrected = self.conn.execute(
-                sql.SQL(
-                    "update {} t set {} from"
-                    " (select distinct on ({}) s.* from {} s order by {}, s.position desc) s"
-                    " where {} and ({})"
-                ).format(target, settings, key, stage, key, on, differs)
-            )
+            corrected = self.conn.execute(update)
             report.corrected += corrected.rowcount
             report.duplicate += n - done.rowcount - corrected.rowcount
             return np.zeros(0, dtype=np.int64)
+        if different and table.name == "market.candles":
+            # The last bar of an earlier file may have been taken before it closed: a bar that goes
+            # on from it replaces it, known from now.
+            grown = 0
+            for (symbol, length), newest in self._newest.items():
+                if newest is None:
+                    continue
+                grown += self.conn.execute(
+                    update
+                    + sql.SQL(
+                        " and t.symbol = %s and t.ts = %s and t.timeframe ="
+                        " case when %s < 0 then interval '1 month'"
+                        " else make_interval(secs => %s / 1e6) end"
+                        " and s.open = t.open and s.high >= t.high and s.low <= t.low"
+                        " and coalesce(s.volume >= t.volume, true)"
+                        " and coalesce(s.trade_count >= t.trade_count, true)"
+                    ),
+                    (symbol, newest, length, float(length)),
+                ).rowcount
+            if grown:
+                report.corrected += grown
+                what = "bars taken before they closed, now whole"
+                report.counters[what] = report.counters.get(what, 0) + grown
+                different = other()
+                report.duplicate -= grown
         report.duplicate += n - done.rowcount - len(different)
         return np.array(different, dtype=np.int64)
 
@@ -716,22 +887,50 @@ class Loader:
     ) -> None:
         for kind, columns, lines in maker.columns():
             at = lines
-            refused = self._checked(kind, columns, at, lambda i, at=at: raw(int(at[i])), report)  # type: ignore[misc]
+            refused = self._checked(
+                kind, columns, at, _raw_of(raw, at), load_id, report, maker.context
+            )
             self._quarantine(refused, kind, load_id, report)
         for instrument, ts, stream, expected, received in maker.gaps():
+            if self.dry:
+                continue
             self.conn.execute(
                 "insert into market.sequence_gaps values (%s, %s, %s, %s, %s, %s)"
                 " on conflict do nothing",
                 (
                     self.register.symbol(instrument),
-                    _datetime(ts),
+                    instant(ts),
                     stream,
                     expected,
                     received,
                     load_id,
                 ),
             )
-        report.counters = maker.counters
+        ours = ("trades stored", "bars taken")
+        kept = {name: n for name, n in report.counters.items() if name.startswith(ours)}
+        report.counters = {**maker.counters, **kept}
+
+
+def _raw_of(raw: Callable[[int], str], lines: npt.NDArray[np.int64]) -> Callable[[int], str]:
+    """The text of a made row: that of the line it came from."""
+    return lambda i: raw(int(lines[i]))
+
+
+def _micros(moment: dt.datetime) -> int:
+    """Microseconds since 2000."""
+    return round((moment - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+
+
+def said_in(shown: str, error: Exception) -> str:
+    """An error's words, with the file's name in them."""
+    words = str(error)
+    return words if shown in words else f"{shown}: {words}"
+
+
+def _is_document(stream: IO[bytes]) -> bool:
+    """Is it one JSON array?"""
+    head = stream.peek(256)[:256].lstrip() if hasattr(stream, "peek") else b""
+    return bool(head.startswith((b"[", b"\xef\xbb\xbf[")))
 
 
 @dataclass
@@ -740,35 +939,26 @@ class _Layout:
 
     reader: Format | feeds.Feed | feeds.RowBooks
     names: list[str]
+    dialect: Dialect
     header: bool
 
     def state(self) -> dict[str, Any] | None:
         """What a later run needs to go on, besides the line."""
         return None if isinstance(self.reader, Format) else self.reader.state()
 
+    def block(self, lines: list[bytes], first: int, limits: Limits) -> Block:
+        """Lines as rows."""
+        return rows.parse_lines(lines, first, self.names, self.dialect, limits)
 
-def _read(found: Format, frame: pd.DataFrame, context: Context) -> Columns:
+
+def _read(found: Format, frame: pd.DataFrame, d: Description) -> Columns:
     try:
-        return found.read(frame, context)
+        return found.read(frame, d)
     except KeyError as error:
         raise UnknownFormat(
-            f"{context.path.name} looks like {found.name}, but has no column {error};"
+            f"{d.shown} looks like {found.name}, but has no column {error};"
             f" its columns: {', '.join(map(str, frame.columns))}"
         ) from None
-
-
-def _settled(found: Format, frame: pd.DataFrame, context: Context) -> Context:
-    """With what the first rows of a file of candles say of all of them: length, unit of volume."""
-    if found.kind != "candles" or frame.empty:
-        return context
-    values = _read(found, frame, context).values
-    length = float(values["timeframe"][0])
-    unit = "quote" if "quote_volume" in values else "base"
-    return replace(
-        context,
-        timeframe=context.timeframe or (length if np.isfinite(length) else None),
-        volume_unit=unit if context.volume_unit == "auto" else context.volume_unit,
-    )
 
 
 def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:
@@ -777,8 +967,8 @@ def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:
     The last rows of a block stay out unless theirs is past, as the rate may still move.
     """
     names = np.char.add(np.char.add(text(frame["exchange"]), "|"), text(frame["symbol"]))
-    rows = pd.DataFrame({"name": names, "due": columns.ts})
-    following = rows.groupby("name")["due"].shift(-1).to_numpy()
+    table = pd.DataFrame({"name": names, "due": columns.ts})
+    following = table.groupby("name")["due"].shift(-1).to_numpy()
     keep = np.flatnonzero((following > columns.ts) | ~np.isfinite(columns.ts))
     return Columns(
         columns.ts[keep],
@@ -788,206 +978,3 @@ def _last_before_paid(columns: Columns, frame: pd.DataFrame) -> Columns:
         None if columns.received is None else columns.received[keep],
         keep,
     )
-
-
-def _position(stream: Any) -> int:
-    raw = getattr(stream, "fileobj", None) or getattr(stream, "_fileobj", None) or stream
-    try:
-        return int(raw.tell())
-    except (OSError, AttributeError, ValueError):
-        return 0
-
-
-def _datetime(micros_2000: int) -> Any:
-    import datetime as dt
-
-    return dt.datetime(2000, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros_2000)
-
-
-def file_hash(path: Path) -> bytes:
-    """SHA-256 of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def check(kind: str, columns: Columns) -> list[str]:
-    """For each row the reason why it is refused, or ''."""
-    n = len(columns.ts)
-    v = columns.values
-    reasons = np.full(n, "", dtype=object)
-
-    def refuse(mask: Any, reason: str) -> None:
-        reasons[np.asarray(mask) & (reasons == "")] = reason
-
-    now = time.time() * 1e6
-    end = columns.ts + (v["timeframe"] * 1e6 if kind == "candles" else 0.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        refuse(~np.isfinite(columns.ts) | (columns.ts <= 0), "unparsable time")
-        refuse(end > now + FUTURE, "future time")
-        if columns.received is not None:
-            refuse(columns.received > now + FUTURE, "future receive time")
-        if kind == "candles":
-            refuse(~np.isfinite(v["timeframe"]), "bar length not known (--timeframe)")
-            prices = np.stack([v[name] for name in ("open", "high", "low", "close")])
-            refuse(~np.isfinite(prices).all(axis=0), "unparsable price")
-            refuse((prices <= 0).any(axis=0), "price not positive")
-            refuse(v["high"] < v["low"], "high below low")
-            refuse(
-                (v["open"] > v["high"])
-                | (v["open"] < v["low"])
-                | (v["close"] > v["high"])
-                | (v["close"] < v["low"]),
-                "open or close outside the bar's range",
-            )
-            refuse(~np.isfinite(v["volume"]), "unparsable volume")
-            refuse(v["volume"] < 0, "negative volume")
-            for name in ("quote_volume", "trade_count", "taker_buy_volume"):
-                if name in v:
-                    refuse(np.isinf(v[name]), f"unparsable {name.replace('_', ' ')}")
-                    refuse(v[name] < 0, f"negative {name.replace('_', ' ')}")
-            if "taker_buy_volume" in v:
-                above = v["taker_buy_volume"] > v["volume"] * (1 + 1e-9)
-                refuse(above, "taker buy volume above the volume")
-            for name in ("high", "volume", "quote_volume", "trade_count"):
-                if name in v:
-                    limit = LARGEST if name != "trade_count" else 1e15
-                    refuse(v[name] > limit, f"{name.replace('_', ' ')} too large")
-        elif kind in ("trades", "liquidations"):
-            refuse(~np.isfinite(v["price"]), "unparsable price")
-            refuse(v["price"] <= 0, "price not positive")
-            refuse(~np.isfinite(v["size"]), "unparsable size")
-            refuse(v["size"] <= 0, "size not positive")
-            refuse(~np.isfinite(v["sign"]), "unknown side")
-            refuse(np.asarray(v["id"]) == "", "no id")
-            refuse(v["price"] > LARGEST, "price too large")
-            turnover = v["price"] * v["size"]
-            refuse((v["size"] > LARGEST) | (turnover > LARGEST), "size too large")
-            refuse(turnover <= 0, "size too small")
-        elif kind == "order_book":
-            bid, ask = v["bid_prices"][:, 0], v["ask_prices"][:, 0]
-            refuse(~np.isfinite(bid) | ~np.isfinite(ask), "one-sided book")
-            refuse(bid >= ask, "crossed book")
-            for side, direction in (("bid", -1.0), ("ask", 1.0)):
-                price, size = v[f"{side}_prices"], v[f"{side}_sizes"]
-                there = np.isfinite(price)
-                refuse((there != np.isfinite(size)).any(axis=1), "unparsable level")
-                refuse((~there[:, :-1] & there[:, 1:]).any(axis=1), "unparsable level")
-                refuse((price <= 0).any(axis=1), "price not positive")
-                refuse((size < 0).any(axis=1), "negative size")
-                refuse((price > LARGEST).any(axis=1), "price too large")
-                refuse((size > LARGEST).any(axis=1), "size too large")
-                refuse((direction * np.diff(price, axis=1) <= 0).any(axis=1), "levels out of order")
-        elif kind == "funding":
-            refuse(~np.isfinite(v["rate"]), "unparsable rate")
-            refuse(np.abs(v["rate"]) > 0.5, "funding rate beyond 50 %")
-            if "interval" in v:
-                refuse(np.isinf(v["interval"]) | (v["interval"] <= 0), "unparsable interval")
-        else:
-            some = np.zeros(n, dtype=bool)
-            for name in ("open_interest", "value"):
-                if name in v:
-                    refuse(np.isinf(v[name]), "unparsable open interest")
-                    refuse(v[name] > LARGEST, "open interest too large")
-                    some |= np.isfinite(v[name])
-                    refuse(v[name] < 0, "negative open interest")
-            refuse(~some, "unparsable open interest")
-    return list(reasons)
-
-
-def _by_instrument(
-    columns: Columns, good: npt.NDArray[np.bool_]
-) -> Iterator[tuple[Instrument, npt.NDArray[np.int64]]]:
-    rows = np.flatnonzero(good)
-    if len(rows) == 0:
-        return
-    if columns.instrument is not None:
-        yield columns.instrument, rows
-        return
-    assert columns.instruments is not None
-    names = columns.instruments[rows]
-    for instrument in sorted(set(names), key=lambda i: (i.exchange, i.native)):
-        yield instrument, rows[names == instrument]
-
-
-def _values(
-    kind: str, columns: Columns, rows: npt.NDArray[np.int64], options: Options
-) -> dict[str, Any]:
-    """The table's columns for some rows; times in microseconds since 2000."""
-    ts = np.rint(columns.ts[rows]).astype(np.int64) - EPOCH_2000
-    v = {name: value[rows] for name, value in columns.values.items()}
-    closed = ts.copy()
-    values: dict[str, Any] = {"ts": ts}
-    if kind == "candles":
-        length = np.rint(v["timeframe"] * 1e6).astype(np.int64)
-        closed = ts + length
-        values["timeframe"] = length
-        for name in TABLES[kind].content:
-            values[name] = v.get(name)
-    elif kind in ("trades", "liquidations"):
-        values |= {"price": v["price"], "size": v["size"], "side": v["sign"]}
-        values["trade_id" if kind == "trades" else "event_id"] = v["id"]
-        if kind == "liquidations":
-            values["notional"] = v["price"] * v["size"]
-    elif kind == "order_book":
-        values |= {name: v[name] for name in ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")}
-        values["sequence"] = v.get("sequence", np.zeros(len(ts), dtype=np.int64))
-        values["after_gap"] = v.get("after_gap", np.zeros(len(ts), dtype=bool))
-    elif kind == "funding":
-        values["rate"] = v["rate"]
-        interval = v.get("interval")
-        values["funding_interval"] = None if interval is None else _whole(interval * 1e6)
-    else:
-        values |= {name: v.get(name) for name in ("open_interest", "value")}
-    values["received_at"] = None
-    if columns.received is not None:
-        received = _whole(columns.received[rows] - EPOCH_2000)
-        values["received_at"] = received
-        values["known_at"] = np.where(received.mask, closed, np.maximum(closed, received.data))
-    elif options.live:
-        now = round(time.time() * 1e6) - EPOCH_2000
-        values["known_at"] = np.maximum(closed, now)
-    else:
-        values["known_at"] = closed + round(options.lag * 1e6)
-    return values
-
-
-def _whole(values: Floats) -> Any:
-    """Integers, masked where there is none."""
-    missing = ~np.isfinite(values)
-    return np.ma.masked_array(
-        np.rint(np.where(missing, 0, values)).astype(np.int64), np.asarray(missing)
-    )
-
-
-def _unique(values: dict[str, Any], key: tuple[str, ...]) -> bool:
-    if key == ("symbol", "ts") or bool((np.diff(values["ts"]) > 0).all()):
-        return bool(len(np.unique(values["ts"])) == len(values["ts"]))
-    parts = [values[name] for name in key if name != "symbol"]
-    frame = pd.DataFrame({str(i): part for i, part in enumerate(parts)})
-    return not frame.duplicated().any()
-
-
-def _encoded(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as :func:`alphaplus.loaders.pgcopy.rows` takes them; NaN becomes null."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, str):
-            out[name] = Text(value)
-        elif name in ("trade_id", "event_id"):
-            out[name] = Text(np.char.encode(value.astype(str), "utf-8"))
-        elif name == "side":
-            out[name] = Text(np.where(value > 0, b"buy", b"sell"))
-        elif value is None:
-            out[name] = None
-        elif name in ("timeframe", "funding_interval"):
-            out[name] = Interval(value)
-        elif value.ndim == 2:
-            out[name] = Ragged(value)
-        elif value.dtype.kind == "f":
-            missing = ~np.isfinite(value)
-            if name == "trade_count":
-                value = np.where(missing, 0, value).astype(np.int64)
-            out[name] = np.ma.masked_array(value, missing)
-        else:
-            out[name] = value
-    return out

@@ -29,8 +29,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import psycopg
+from alphaplus.loaders.description import Description
+from alphaplus.loaders.files import BROKEN, DamagedFile, Source
 from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.load import FUTURE, Loader, Options, Refused, Report, Source
+from alphaplus.loaders.load import Loader, Options, Refused, Report
 from alphaplus.server.sentiment import cleaning, language, lexicons
 from alphaplus.server.sentiment.entities import Assets
 
@@ -38,6 +40,7 @@ BLOCK = 5000  # records
 LONGEST = 1_000_000  # characters of a text
 SOURCES = ("twitter", "reddit", "news", "telegram", "other")
 SECOND = 1_000_000
+FUTURE = 60 * SECOND  # clocks differ; a minute ahead is not yet the future
 LARGEST_COUNT = 10**15
 
 # A plain file's columns, by what they are called.
@@ -63,13 +66,11 @@ _NAMES = {name: what for what, names in _COLUMNS.items() for name in names.split
 class TextOptions(Options):
     """How to load texts; see :class:`alphaplus.loaders.load.Options` for the rest.
 
-    source: where the file does not say; timezone: of times without one, as "+02:00" or "UTC";
-    symbols: assets that all texts of the file are about.
+    source: where the file does not say; symbols: assets that all texts of the file are about.
     """
 
     kind: str = "texts"
     source: str | None = None
-    timezone: str | None = None
     symbols: tuple[str, ...] = ()
 
 
@@ -136,7 +137,7 @@ def moment(value: Any, zone: dt.tzinfo | None) -> int:
         raise Bad("unparsable time", value[:100])
     if found.tzinfo is None:
         if zone is None:
-            raise Bad("time without a zone (--timezone)", value[:100])
+            raise Bad("time without a zone (--tz)", value[:100])
         found = found.replace(tzinfo=zone)
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return (found - epoch) // dt.timedelta(microseconds=1)
@@ -318,7 +319,7 @@ def feed_entries(content: bytes, options: TextOptions) -> Iterator[Record | Refu
             body = body or parts.get("content", "")
             text = title if body in title else f"{title}\n{body}".strip()
             yield Record(
-                number, text, moment(when, zone_of(options.timezone)), options.source or "news",
+                number, text, moment(when, zone_of(options.tz)), options.source or "news",
                 lambda packed=packed: packed,  # type: ignore[misc]
                 id=parts.get("guid") or parts.get("id") or parts.get("link"),
                 author=parts.get("creator") or parts.get("author"),
@@ -336,7 +337,7 @@ def records(
     Raises:
         UnknownFormat: no shape fits.
     """
-    zone = zone_of(options.timezone)
+    zone = zone_of(options.tz)
     buffered: Any = io.BufferedReader(stream, 1 << 20)
     head = buffered.peek(4096)[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     report.kind = "texts"
@@ -631,7 +632,7 @@ class TextLoader(Loader):
         )
         self.raw_authors = bool(settings["sentiment.raw_authors"])
         row = conn.execute(
-            "select sentiment._author_key(), extract(epoch from %s::interval)::float8",
+            "select k.key, extract(epoch from %s::interval)::float8 from sentiment.author_keys k",
             (settings["sentiment.duplicate_window"],),
         ).fetchone()
         assert row is not None
@@ -642,25 +643,30 @@ class TextLoader(Loader):
         self.languages = Languages()
         self.about = [self._asset(name) for name in self.options.symbols]
 
-    def _lines(
-        self, source: Source, load_id: int, resume: int, state: dict[str, Any] | None,
-        report: Report,
+    def _read(
+        self, source: Source, description: Description, load_id: int, resume: int,
+        state: dict[str, Any] | None, report: Report,
     ) -> None:  # fmt: skip
-        del state
-        with source.open() as stream:
-            found = records(stream, self.options, report, resume)
-            done = resume
-            while block := list(itertools.islice(found, BLOCK)):
-                done += len(block)
-                with self.conn.transaction():
-                    self.store(block, load_id, report)
-                    self._save(load_id, done, None, report)
-                self._check_bad(report)
-                self.progress(report, 0.5)
-
-    def _parquet(self, source: Source, load_id: int, resume: int, report: Report) -> None:
-        del load_id, resume, report
-        raise UnknownFormat(f"{source.name}: texts are read from CSV, JSON and feeds")
+        del description, state
+        how = source.layout()
+        if how:
+            raise UnknownFormat(f"{source.shown} is a {how} file: texts are CSV, JSON or feeds")
+        done = resume
+        try:
+            with source.open() as stream:
+                found = records(stream, self.options, report, resume)
+                while block := list(itertools.islice(found, BLOCK)):
+                    done += len(block)
+                    with self.conn.transaction():
+                        self.store(block, load_id, report)
+                        self._save(load_id, done, None, report)
+                    self._check_bad(report)
+                    self.progress(report, 0.5)
+        except BROKEN as error:
+            raise DamagedFile(
+                f"{source.name} is damaged ({error}); {report.read} texts up to there are loaded."
+                " Load it again once it is whole"
+            ) from None
 
     def store(self, block: Iterable[Record | Refused], load_id: int | None, report: Report) -> None:
         """Check records and write them; the bad ones go to the quarantine."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from alphaplus.loaders.description import Description
 from alphaplus.loaders.feeds import Feed
-from alphaplus.loaders.formats import Context
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.loader_rules import shipped
 
 TRADE = {"e": "trade", "T": 1700000005500, "s": "BTCUSDT", "t": 4, "p": "1", "q": "1", "m": True}
 DEPTH = {"e": "depthUpdate", "E": 1, "T": 1700000004500, "s": "BTCUSDT", "U": 6, "u": 7, "pu": 5,
@@ -22,7 +24,7 @@ GOOD: list[dict[str, Any]] = [TRADE, DEPTH, FORCE, BOOK]
 
 
 def feed() -> Feed:
-    return Feed(Context(Path("x.jsonl")), 20, 1.0)
+    return Feed(Description(PurePosixPath("x.jsonl"), shipped()), 20, 1.0)
 
 
 def line(message: Any) -> bytes:

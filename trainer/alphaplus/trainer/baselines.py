@@ -47,8 +47,8 @@ def measure(
     block: NDArray[np.int64],
     effect: float,
     settings: dict[str, Any],
-) -> dict[str, dict[str, float]]:
-    """Metrics of the baselines on the rows that the model was tested on, fitted as it was.
+) -> tuple[dict[str, dict[str, float]], dict[str, Array]]:
+    """Metrics and predictions of the baselines on the rows that the model was tested on.
 
     ``persistence``: the newest outcome known at the time; of classes, the event's frequency in the
     training rows after that outcome. ``linear``: logistic regression (values: ridge) on the newest
@@ -91,7 +91,8 @@ def measure(
             spec.sigmoid(raw) if is_class else spec.value({"output": line.output()}, raw)
         )
     found = {}
-    for name, predicted in (("persistence", persistence), ("linear", linear)):
+    made = {"persistence": persistence, "linear": linear}
+    for name, predicted in made.items():
         if is_class:
             nothing = np.zeros(len(base), dtype=bool)
             whole = metrics.classification(
@@ -100,4 +101,4 @@ def measure(
         else:
             whole = metrics.regression(rows.y[tested], predicted, base, block, resamples=100)
         found[name] = {key: whole[key] for key in _KEPT if key in whole}
-    return found
+    return found, made

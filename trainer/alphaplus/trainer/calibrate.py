@@ -99,13 +99,17 @@ def confidence(y: Array, p: Array, block: Ints, bins: int = 12) -> dict[str, Any
         centre = (f + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * float(np.sqrt(f * (1 - f) / n + z * z / (4 * n * n)))
         rows.append((float(p[i].mean()), max(0.0, centre - half), min(1.0, centre + half)))
+    # Each interval holds the probability it is for, between the bins and beyond them too.
+    x = [0.0, *(row[0] for row in rows), 1.0]
+    lower = [0.0, *(min(row[0], row[1]) for row in rows), min(rows[-1][0], rows[-1][1])]
+    upper = [max(rows[0][0], rows[0][2]), *(max(row[0], row[2]) for row in rows), 1.0]
     return {
         "method": "frequency_interval",
         "level": LEVEL,
         "design_effect": overall,
-        "x": [row[0] for row in rows],
-        "lower": [row[1] for row in rows],
-        "upper": [row[2] for row in rows],
+        "x": x,
+        "lower": lower,
+        "upper": upper,
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from alphaplus.trainer import metrics, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.data import Fold, Matrix, instant
+from alphaplus.trainer.hand_in import Rival
 from alphaplus.trainer.models import estimator
 from alphaplus.trainer.models.base import Progress
 from alphaplus.trainer.rows import Inputs, inputs, overlap
@@ -31,7 +32,7 @@ def compare(
     *,
     progress: Progress,
     settings: dict[str, Any],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Rival | None]:
     """Champion and challenger on the same held-out rows.
 
     A champion has seen the rows it was trained on, so it is measured as it is on the test rows that
@@ -40,13 +41,13 @@ def compare(
 
     Returns:
         version_id, method, rows, values (the champion's metrics), challenger (the new version's on
-        the same rows).
+        the same rows); and the champion's predictions where it made some.
     """
     task = job["task"]
     seed = int(settings["seed"])
     known: dict[str, Any] = {"version_id": champion["version_id"]}
     if list(champion["features"]) != list(job["features"]):
-        return known | {"method": "none", "reason": "it has other features"}
+        return known | {"method": "none", "reason": "it has other features"}, None
     y = rows.y[found.rows]
     ours_at = _keys(rows, found.rows)
     last = instant(champion["train_to"])
@@ -75,24 +76,16 @@ def compare(
         ours = metrics.measure(
             task, y[i], found.predicted[i], found.base[i], found.chosen[i], None, seed
         )
-        return known | {
-            "method": "unseen",
-            "rows": len(i),
-            "values": values,
-            "challenger": ours,
-        }
+        words = {"method": "unseen", "rows": len(i), "values": values, "challenger": ours}
+        return known | words, Rival(i, theirs, chosen)
     own = {"seed", "trained_rounds"}
     their_params = {k: v for k, v in (champion.get("params") or {}).items() if k not in own}
     plain = {key: value for key, value in measured.items() if key != "champion"}
     sample = estimator(recipe[0])(task, recipe[1], **settings)
     our_params = getattr(sample, "options", recipe[1])
     if champion["algorithm"] == recipe[0] and their_params == our_params:
-        return known | {
-            "method": "same_recipe",
-            "rows": len(y),
-            "values": plain,
-            "challenger": plain,
-        }
+        words = {"method": "same_recipe", "rows": len(y), "values": plain, "challenger": plain}
+        return known | words, None
     theirs_sample = estimator(champion["algorithm"])(task, their_params, **settings)
     theirs_rows = inputs(matrix, theirs_sample.sequence_length, round(job["grid"] * 1e6))
     again = walk_forward(
@@ -101,14 +94,16 @@ def compare(
     )  # fmt: skip
     _, i, at = np.intersect1d(ours_at, _keys(theirs_rows, again.rows), return_indices=True)
     if len(i) < len(y) // 2:
-        return known | {"method": "none", "reason": "its recipe does not cover the same rows"}
+        reason = "its recipe does not cover the same rows"
+        return known | {"method": "none", "reason": reason}, None
     values = metrics.measure(
         task, y[i], again.predicted[at], again.base[at], again.chosen[at], None, seed
     )
     ours = metrics.measure(
         task, y[i], found.predicted[i], found.base[i], found.chosen[i], None, seed
     )
-    return known | {"method": "refitted", "rows": len(i), "values": values, "challenger": ours}
+    words = {"method": "refitted", "rows": len(i), "values": values, "challenger": ours}
+    return known | words, Rival(i, again.predicted[at], again.chosen[at])
 
 
 def _keys(rows: Inputs, at: NDArray[np.int64]) -> NDArray[np.int64]:

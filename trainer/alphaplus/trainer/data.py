@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
+from alphaplus.trainer.models.base import TrainingError
 from numpy.typing import NDArray
 from psycopg import sql
 
@@ -98,6 +99,7 @@ def read_matrix(
     features: int,
     slice_bytes: int = SLICE_BYTES,
     readers: int | None = None,
+    limit: float = math.inf,
 ) -> Matrix:
     """Read a job's set (``ml._job_matrix``), in slices of time where it is large.
 
@@ -105,6 +107,7 @@ def read_matrix(
         connect: opens a connection; slices are read over several at once, all from one snapshot.
         features: columns of x.
         slice_bytes: of features in a slice, at most.
+        limit: bytes of features, at most.
         readers: connections at most; None: the cores of this machine, up to :data:`READERS`.
 
     Raises:
@@ -119,6 +122,11 @@ def read_matrix(
         assert row is not None
         first, stop, count, snapshot = row
         size = (count or 0) * max(features, 1) * 8
+        if size > limit:
+            raise TrainingError(
+                f"a set of up to {count} rows is larger than {limit:g} bytes (setting"
+                " training.max_bytes): give a lookback"
+            )
         readers = readers or min(READERS, os.cpu_count() or 1)
         slices = max(math.ceil(size / slice_bytes), min(readers, size // LARGE))
         if slices <= 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -23,12 +25,9 @@ log = logging.getLogger("alphaplus.trainer")
 NAME = f"{socket.gethostname()}/{os.getpid()}"
 
 
-class TryAgain(Exception):
-    """The job goes back to the queue for a while."""
-
-
-class Failed(Exception):
-    """The job has failed for good; the database knows."""
+def _line(error: BaseException) -> str:
+    """An error in one line, for the log."""
+    return next((one for one in str(error).strip().splitlines() if one), type(error).__name__)
 
 
 def connect(
@@ -53,7 +52,7 @@ def connect(
         except psycopg.OperationalError as error:
             if time.monotonic() > until or stop():
                 raise
-            log.warning("no connection (%s); trying again in %.1f s", str(error).strip(), pause)
+            log.warning("no connection (%s); trying again in %.1f s", _line(error), pause)
             time.sleep(pause)
             pause = min(pause * 2, 10.0)
 
@@ -65,7 +64,13 @@ class Heartbeat(threading.Thread):
     """
 
     def __init__(
-        self, conninfo: str, job_id: int, lease: str, interval: float, shutdown: threading.Event
+        self,
+        conninfo: str,
+        job_id: int,
+        lease: str,
+        interval: float,
+        shutdown: threading.Event,
+        seconds: float = math.inf,
     ) -> None:
         super().__init__(name=f"heartbeat of job {job_id}", daemon=True)
         self.conninfo = conninfo
@@ -77,6 +82,8 @@ class Heartbeat(threading.Thread):
         self.latest: tuple[float, str] = (0.0, "started")
         self.busy: list[psycopg.Connection[Any]] = []
         self._done = threading.Event()
+        self.until = time.monotonic() + seconds
+        self.seconds = seconds
 
     def progress(self, part: float, words: str) -> None:
         """Note the progress; raise Stopped when the job is to end."""
@@ -87,6 +94,11 @@ class Heartbeat(threading.Thread):
         """Raise Stopped when the job is to end."""
         if self.shutdown.is_set() and self.reason is None:
             self.reason = "released"
+        if time.monotonic() > self.until:
+            raise TrainingError(
+                f"it runs for longer than {self.seconds / 60:g} minutes (setting"
+                " training.max_minutes): fewer rows, rounds or trials are needed"
+            )
         if self.reason is not None:
             raise Stopped(self.reason)
 
@@ -111,7 +123,7 @@ class Heartbeat(threading.Thread):
             except psycopg.Error as error:
                 if self._done.is_set():
                     break
-                log.warning("heartbeat of job %s: %s", self.job_id, str(error).strip())
+                log.warning("heartbeat of job %s: %s", self.job_id, _line(error))
                 if conn is not None:
                     conn.close()
                 self._done.wait(min(1.0, self.interval))
@@ -153,7 +165,7 @@ class DatabaseCheckpoints:
                     (self.job_id, self.lease, stage, state),
                 )
         except psycopg.OperationalError as error:
-            log.warning("job %s: no checkpoint (%s)", self.job_id, str(error).strip())
+            log.warning("job %s: no checkpoint (%s)", self.job_id, _line(error))
 
 
 def search_storage(conninfo: str) -> str:
@@ -175,57 +187,82 @@ def search_storage(conninfo: str) -> str:
     return f"postgresql+psycopg://{who}@/{quote(database, safe='')}?{urlencode(given)}"
 
 
-def run_job(conninfo: str, job_id: int, *, threads: int, shutdown: threading.Event) -> int | None:
-    """Do one training job; the version's id, or None when there was nothing to do.
+@dataclass(frozen=True)
+class Claimed:
+    """A job of the queue, taken: its lease, what training needs, the champion's artifact."""
 
-    Raises:
-        TryAgain: it is, or may be, still to be done, later.
-        Failed: it has failed for good.
-    """
-    conn = connect(conninfo, stop=shutdown.is_set)
-    try:
-        row = conn.execute(
-            "select state, lease, job, champion_artifact from ml._claim_job(%s, %s)", (job_id, NAME)
-        ).fetchone()
-    except psycopg.OperationalError as error:
-        raise TryAgain(str(error)) from error
-    finally:
-        conn.close()
+    job: dict[str, Any]
+    lease: str
+    champion: bytes | None
+
+
+def start(conn: psycopg.Connection[Any]) -> str:
+    """Come to the queue; the token to show."""
+    row = conn.execute("select ml._trainer_start(%s)", (NAME,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def take(conn: psycopg.Connection[Any], token: str) -> Claimed | str:
+    """The next job, or "later" (some wait for others) or "none"."""
+    row = conn.execute(
+        "select state, lease, job, champion_artifact from ml._next_job(%s)", (token,)
+    ).fetchone()
     assert row is not None
     state, lease, job, champion = row
-    if state == "done":
-        return None
-    if state == "busy":
-        raise TryAgain("another trainer holds its lease")
+    if state != "claimed":
+        return str(state)
+    return Claimed(job, str(lease), bytes(champion) if champion is not None else None)
+
+
+def run_next(conninfo: str, *, threads: int, shutdown: threading.Event) -> int | None:
+    """Take one job and do it; the version's id, None where there is none."""
+    with connect(conninfo) as conn:
+        token = start(conn)
+        claimed = take(conn, token)
+        try:
+            if isinstance(claimed, str):
+                return None
+            return run_job(conninfo, claimed, threads=threads, shutdown=shutdown)
+        finally:
+            conn.execute("select ml._trainer_stop(%s)", (token,))
+
+
+def run_job(
+    conninfo: str, claimed: Claimed, *, threads: int, shutdown: threading.Event
+) -> int | None:
+    """Do a job that was taken; the version's id, or None where there is none.
+
+    Whatever happens is said to the database, which decides what becomes of the job.
+    """
+    job, lease = claimed.job, claimed.lease
+    job_id = int(job["job_id"])
     log.info("job %s: %s %s", job_id, job["model"], job["symbol"] or "(pooled)")
     heartbeat = Heartbeat(
-        conninfo, job_id, str(lease), min(2.0, job["lease_timeout"] / 5), shutdown
-    )
+        conninfo, job_id, lease, min(2.0, job["lease_timeout"] / 5), shutdown,
+        60 * float(job.get("max_minutes") or math.inf),
+    )  # fmt: skip
     heartbeat.start()
     try:
-        matrix, folds = _read(conninfo, job, str(lease), heartbeat)
+        matrix, folds = _read(conninfo, job, lease, heartbeat)
         made = train(
             job,
             matrix,
             folds,
-            champion=bytes(champion) if champion is not None else None,
+            champion=claimed.champion,
             progress=heartbeat.progress,
             threads=threads,
-            checkpoints=DatabaseCheckpoints(conninfo, job_id, str(lease)),
+            checkpoints=DatabaseCheckpoints(conninfo, job_id, lease),
             storage=search_storage(conninfo),
         )
         heartbeat.progress(0.99, "handing in")
-        version_id = _hand_in(conninfo, job_id, str(lease), made, heartbeat)
+        version_id = _hand_in(conninfo, job_id, lease, made, heartbeat)
         log.info("job %s: version %s", job_id, version_id)
         return version_id
     except BaseException as error:
         kind, words = _kind_of(error, heartbeat)
-        status = _give_back(conninfo, job_id, str(lease), kind, words)
+        status = _give_back(conninfo, job_id, lease, kind, words)
         log.warning("job %s: %s (%s)", job_id, status, words.strip().splitlines()[-1])
-        if status == "queued":
-            raise TryAgain(words) from error
-        if status == "failed":
-            raise Failed(words) from error
         if not isinstance(error, Exception):
             raise
         return None
@@ -242,11 +279,13 @@ def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
     if isinstance(error, psycopg.Error) and error.sqlstate == "AP312":
         return "cancelled", "cancelled"
     if isinstance(error, psycopg.Error) and error.sqlstate == "AP311":
-        return "lost", str(error)
+        return "lost", _line(error)
+    if isinstance(error, psycopg.OperationalError):
+        return "retry", f"the connection was lost: {_line(error)}"
     if isinstance(error, TrainingError):
         return "error", str(error)
     if isinstance(error, psycopg.Error) and str(error.sqlstate).startswith("AP"):
-        return "error", f"{error.sqlstate}: {error}"
+        return "error", f"{error.sqlstate}: {_line(error)}"
     if not isinstance(error, Exception):
         return "released", repr(error)
     return "retry", "".join(traceback.format_exception(error))
@@ -256,13 +295,14 @@ def _read(
     conninfo: str, job: dict[str, Any], lease: str, heartbeat: Heartbeat
 ) -> tuple[data.Matrix, list[data.Fold]]:
     heartbeat.progress(0.01, "reading the training set")
+    limit = float(job.get("max_bytes") or math.inf)
 
     def reader() -> psycopg.Connection[Any]:
         heartbeat.busy.append(conn := connect(conninfo))
         return conn
 
     try:
-        matrix = data.read_matrix(reader, job["job_id"], lease, len(job["features"]))
+        matrix = data.read_matrix(reader, job["job_id"], lease, len(job["features"]), limit=limit)
         with reader() as conn:
             if matrix.dropped:
                 counts = Jsonb({"noise": matrix.dropped})
@@ -287,18 +327,19 @@ def _hand_in(conninfo: str, job_id: int, lease: str, made: Trained, heartbeat: H
         Jsonb(made.version),
         made.artifact,
         hashlib.sha256(made.artifact).digest(),
+        made.out_of_fold,
     )
     for attempt in range(20):
         heartbeat.check()
         try:
             with connect(conninfo) as conn:
                 row = conn.execute(
-                    "select ml._finish_job(%s, %s, %s, %s, %s)", arguments
+                    "select ml._finish_job(%s, %s, %s, %s, %s, %s)", arguments
                 ).fetchone()
                 assert row is not None
                 return int(row[0])
         except psycopg.OperationalError as error:
-            log.warning("job %s: handing in failed (%s)", job_id, str(error).strip())
+            log.warning("job %s: handing in failed (%s)", job_id, _line(error))
             time.sleep(min(0.2 * 2**attempt, 10))
     raise psycopg.OperationalError("the server went away while the version was handed in")
 
@@ -315,5 +356,5 @@ def _give_back(conninfo: str, job_id: int, lease: str, kind: str, words: str) ->
             return str(row[0]) if row else "lost"
     except psycopg.Error as error:
         # The lease will run out, and then the job is anybody's.
-        log.warning("job %s could not be given back: %s", job_id, str(error).strip())
+        log.warning("job %s could not be given back: %s", job_id, _line(error))
         return "lost"

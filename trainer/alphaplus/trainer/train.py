@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer import baselines, calibrate, metrics, provenance, search, spec
+from alphaplus.trainer import baselines, calibrate, metrics, provenance, regimes, search, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.compare import MIN_EVENTS, compare
 from alphaplus.trainer.data import Array, Fold, Matrix, moment
+from alphaplus.trainer.hand_in import pack
 from alphaplus.trainer.models import estimator
 from alphaplus.trainer.models.base import (
     Artifact,
@@ -25,6 +26,7 @@ from alphaplus.trainer.models.base import (
 )
 from alphaplus.trainer.rows import Inputs, inputs, overlap
 from alphaplus.trainer.walk_forward import MIN_ROWS, WalkForward, walk_forward
+from alphaplus.trainer.weights import Weights, embargoed
 from numpy.typing import NDArray
 
 # The artifact read back from its bytes may differ from the fitted model by this much.
@@ -33,10 +35,12 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Trained:
-    """A version to hand in: its artifact, and the rest as ``ml.register_version`` has it."""
+    """A version to hand in: its artifact, the rest as ``ml.register_version`` has it, and its
+    out-of-fold predictions (:mod:`alphaplus.trainer.hand_in`)."""
 
     artifact: bytes
     version: dict[str, Any]
+    out_of_fold: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,10 @@ def _calibrated(
         )
         return whole, found.predicted
     assert found.calibration is not None
+    whole["calibration_method"] = found.calibration
     whole["calibration"] = calibrate.calibration(found.calibration, found.raw, y, effect)
+    if found.calibration == "none":
+        whole["calibration_method"], whole["calibration"] = "uncalibrated", None
     p = spec.probability(whole, found.raw)
     whole["confidence"] = calibrate.confidence(y, p, block)
     whole["operating_point"] = metrics.best_threshold(y, p)
@@ -211,8 +218,12 @@ def train(
             to the model.
     """
     task = job["task"]
+    if task == "regime":
+        return Trained(*regimes.train(job, matrix, folds, champion, progress))
     training: dict[str, Any] = job["training"] or {}
     recipe = Recipe.of(job, threads)
+    folds = embargoed(folds, training.get("embargo"))
+    weigh = Weights.of(training.get("weights"))
     settings, seed, effect = recipe.settings, recipe.settings["seed"], overlap(job)
     grid = round(job["grid"] * 1e6)
     rows = inputs(matrix, recipe.estimator(task).sequence_length, grid)
@@ -229,15 +240,16 @@ def train(
         recipe.algorithm, recipe.params, rows, folds, task,
         calibration=recipe.calibration, effect=effect,
         progress=_share(progress, 0.45 if searched else 0.05, 0.66), checkpoints=checkpoints,
-        **settings,
+        weigh=weigh, **settings,
     )  # fmt: skip
     y = rows.y[found.rows]
     block = metrics.blocks(rows.ts[found.rows], round(job["horizon"] * 1e6))
     progress(0.66, "measuring")
     measured = metrics.measure(task, y, found.predicted, found.base, found.chosen, block, seed)
+    beside: dict[str, Array] = {}
     if training.get("baselines", True):
         progress(0.67, "measuring the baselines")
-        measured["baselines"] = baselines.measure(
+        measured["baselines"], beside = baselines.measure(
             task, rows, found.folds, found.rows, found.base, block, effect, settings
         )
     if searched:
@@ -248,13 +260,17 @@ def train(
 
     final = recipe.estimator(task)
     final.checkpoints, final.stage = checkpoints, "final"
-    final.fit(rows.x, rows.y, rounds=found.rounds, progress=_share(progress, 0.75, 0.88))
+    final.fit(
+        rows.x, rows.y, rounds=found.rounds, progress=_share(progress, 0.75, 0.88),
+        weight=weigh(rows),
+    )  # fmt: skip
     progress(0.88, "checking the artifact")
     artifact, gap = _exported(final, rows, found.rows, job, settings["threads"])
     whole, score = _calibrated(rows, found, block, task, effect, artifact, gap)
+    rival = None
     if champion is not None and job.get("champion"):
         progress(0.90, "measuring the champion on the same rows")
-        measured["champion"] = compare(
+        measured["champion"], rival = compare(
             job["champion"], champion, (recipe.name, recipe.params), measured, matrix, rows, found,
             folds, job, progress=_share(progress, 0.90, 0.98), settings=settings,
         )  # fmt: skip
@@ -279,4 +295,5 @@ def train(
         "code_version": provenance.code_version(),
         "parent_id": (job.get("champion") or {}).get("version_id"),
     }
-    return Trained(artifact.content, _clean(version))
+    handed = pack(rows, found, beside, rival)
+    return Trained(artifact.content, _clean(version), handed)

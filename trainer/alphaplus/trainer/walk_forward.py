@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,26 @@ def _ended(rows: Inputs, where: Sequence[NDArray[np.int64]], fold: Fold) -> list
     return [rows.label_end[i] < fold.test_from for i in where]
 
 
+def _best(
+    methods: Sequence[str],
+    calibrated: dict[str, list[Array]],
+    rows: Inputs,
+    where: Sequence[NDArray[np.int64]],
+    known: Sequence[NDArray[np.bool_]],
+) -> str:
+    """The method whose probabilities of the known rows lost least; "platt" while none is known."""
+    losses = {}
+    for method in methods:
+        parts = [
+            metrics.log_losses(rows.y[i][k], p[k])
+            for p, i, k in zip(calibrated[method], where, known, strict=True)
+        ]
+        losses[method] = np.concatenate(parts or [np.empty(0)])
+    if not len(losses[methods[0]]):
+        return "platt" if "platt" in methods else methods[0]
+    return min(methods, key=lambda m: float(losses[m].mean()))
+
+
 def walk_forward(
     algorithm: type[Estimator],
     params: dict[str, Any],
@@ -51,12 +71,13 @@ def walk_forward(
     progress: Progress,
     checkpoints: Checkpoints | None = None,
     name: str = "fold",
+    weigh: Callable[[Inputs], Array | None] = lambda rows: None,
     **settings: Any,
 ) -> WalkForward:
     """Predict each test fold with what was known before it, calibration and threshold too.
 
-    Which method of calibration ("auto") is the one thing that all test rows choose together: fold
-    by fold it was chosen on too little, and cost more than it was worth.
+    The method of calibration ("auto") is chosen for each fold by the earlier folds, Platt's for the
+    first: what is reported chose nothing. The version's own is the one that all folds choose.
     """
 
     def fresh(stage: str) -> Estimator:
@@ -71,6 +92,7 @@ def walk_forward(
     values: list[Array] = []
     calibrated: dict[str, list[Array]] = {method: [] for method in methods}
     chosen: dict[str, list[NDArray[np.bool_]]] = {method: [] for method in methods}
+    picks: list[str] = []
     where: list[NDArray[np.int64]] = []
     rounds: list[int] = []
     used: list[Fold] = []
@@ -88,14 +110,16 @@ def walk_forward(
         model = fresh(f"{name} {fold.fold}")
         split = early_stopping_split(train)
         if split is None:
-            model.fit(train.x, train.y, rounds=model.blind_rounds, progress=part)
+            model.fit(
+                train.x, train.y, rounds=model.blind_rounds, progress=part, weight=weigh(train)
+            )
         else:
             # How long to train is found on later rows; then all rows train.
             early, late = split
             probe = fresh(f"{name} {fold.fold} probe")
-            probe.fit(early.x, early.y, valid=(late.x, late.y), progress=part)
+            probe.fit(early.x, early.y, valid=(late.x, late.y), progress=part, weight=weigh(early))
             if model.refit:
-                model.fit(train.x, train.y, rounds=probe.rounds, progress=part)
+                model.fit(train.x, train.y, rounds=probe.rounds, progress=part, weight=weigh(train))
             else:
                 model = probe
         raw = model.raw(test.x)
@@ -108,6 +132,7 @@ def walk_forward(
                 known_raw.append(probe.raw(late.x))
                 known_y.append(late.y)
             seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
+            picks.append(_best(methods, calibrated, rows, where, ended))
             for method in methods:
                 fit: dict[str, Any] = {}
                 line = float(train.y.mean())
@@ -139,13 +164,10 @@ def walk_forward(
     predicted = np.concatenate(values) if values else np.empty(0)
     picked = np.zeros(len(at), dtype=bool)
     if is_class:
-        losses = {
-            m: float(metrics.log_losses(rows.y[at], np.concatenate(calibrated[m])).mean())
-            for m in methods
-        }
-        best = min(methods, key=lambda m: losses[m])
-        predicted = np.concatenate(calibrated[best])
-        picked = np.concatenate(chosen[best])
+        every = [np.ones(len(i), dtype=bool) for i in where]
+        best = _best(methods, calibrated, rows, where, every)
+        predicted = np.concatenate([calibrated[m][k] for k, m in enumerate(picks)])
+        picked = np.concatenate([chosen[m][k] for k, m in enumerate(picks)])
     return WalkForward(
         rows=at,
         fold=np.concatenate([np.full(len(i), f.fold) for i, f in zip(where, used, strict=True)]),

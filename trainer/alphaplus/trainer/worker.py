@@ -1,25 +1,29 @@
-"""The trainer's process: a procrastinate worker that stays, through restarts of the server."""
+"""The trainer's process: takes jobs from the queue and stays, through restarts of the server.
+
+The queue is procrastinate's, in the database; its tables are closed to the trainer, which takes and
+gives back jobs by the functions of schema ml.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import os
 import signal
 import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import procrastinate
 import psycopg
-from alphaplus.trainer.job import Failed, TryAgain, run_job
-from procrastinate import exceptions, retry
+from alphaplus.trainer import job as jobs
 from psycopg import conninfo as pq
 
 log = logging.getLogger("alphaplus.trainer")
-QUEUE = "training"
 ROLE = "alphaplus_trainer"
-_AWAY = (exceptions.ConnectorException, psycopg.OperationalError, OSError)
+CHANNEL = "procrastinate_any_queue_v1"
+BEAT = 2.0
 
 
 def trainer_conninfo(conninfo: str = "") -> str:
@@ -44,16 +48,6 @@ def trainer_conninfo(conninfo: str = "") -> str:
     if not local and "sslmode" not in params and "PGSSLMODE" not in os.environ:
         given = pq.make_conninfo(given, sslmode="require")
     return given
-
-
-class _Later(retry.BaseRetryStrategy):
-    def get_retry_decision(
-        self, *, exception: BaseException, job: procrastinate.jobs.Job
-    ) -> retry.RetryDecision | None:
-        del job
-        if isinstance(exception, TryAgain):
-            return retry.RetryDecision(retry_in={"seconds": 5})
-        return None
 
 
 class Worker:
@@ -83,110 +77,93 @@ class Worker:
         self.poll = poll
         self.shutdown = threading.Event()
         self.done = 0
-        self._running: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def _app(self) -> procrastinate.App:
-        connector = procrastinate.PsycopgConnector(
-            conninfo=self.conninfo,
-            kwargs={"options": "-csearch_path=procrastinate,pg_catalog"},
-            min_size=1,
-            max_size=4 + self.concurrency,
-            timeout=10,
-            reconnect_timeout=5,
-        )
-        app = procrastinate.App(connector=connector)
-
-        def task(job_id: int) -> int | None:
-            try:
-                return run_job(self.conninfo, job_id, threads=self.threads, shutdown=self.shutdown)
-            finally:
-                self.done += 1
-                if self.mode == "once" and self._loop and self._running:
-                    self._loop.call_soon_threadsafe(self._running.cancel)
-
-        app.task(name="alphaplus.train", queue=QUEUE, retry=_Later())(task)
-        return app
+        self._running: set[Future[Any]] = set()
 
     def stop(self) -> None:
         """Give running jobs back to the queue and end; safe to call from a signal handler."""
         self.shutdown.set()
-        if self._running is not None:
-            self._running.cancel()
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """Work; returns when the mode says so or after :meth:`stop`."""
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self.stop)
         pause = 0.2
-        while not self.shutdown.is_set():
-            try:
-                waiting = await self._session()
-                pause = 0.2
-                if self.mode == "once" or (self.mode == "drain" and not waiting):
-                    return
-                await asyncio.sleep(0.5)
-            except _AWAY as error:
-                log.warning(
-                    "the server is away (%s); trying again in %.1f s",
-                    str(error.__cause__ or error).strip(),
-                    pause,
-                )
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
-
-    async def _session(self) -> bool:
-        """One connection's worth of work; whether jobs still wait."""
-        app = self._app()
-        async with app.open_async():
-            stalled = asyncio.create_task(self._requeue(app.connector))
-            try:
-                self._running = asyncio.create_task(
-                    app.run_worker_async(
-                        queues=[QUEUE],
-                        concurrency=self.concurrency,
-                        wait=self.mode == "stay",
-                        name=ROLE,
-                        install_signal_handlers=False,
-                        listen_notify=self.mode == "stay",
-                        fetch_job_polling_interval=2.0,
-                        update_heartbeat_interval=2.0,
-                        stalled_worker_timeout=30.0,
-                    )
-                )
+        with ThreadPoolExecutor(self.concurrency, "job") as pool:
+            while not self.shutdown.is_set():
                 try:
-                    await self._running
-                except asyncio.CancelledError:
-                    if not (self.shutdown.is_set() or self.mode == "once"):
+                    with self._connection() as conn:
+                        pause = 0.2
+                        if self._session(conn, pool):
+                            return
+                except psycopg.Error as error:
+                    if error.sqlstate != "AP430" and not isinstance(
+                        error, psycopg.OperationalError
+                    ):
                         raise
-                return await self._waiting(app.connector)
-            finally:
-                self._running = None
-                stalled.cancel()
+                    words = str(error).strip().splitlines() or [type(error).__name__]
+                    log.warning("the server is away (%s); trying again in %.1f s", words[0], pause)
+                    self.shutdown.wait(pause)
+                    pause = min(pause * 2, 10.0)
 
-    async def _requeue(self, connector: Any) -> None:
-        while True:
-            try:
-                await connector.execute_query_async("select ml._requeue_stalled()")
-            except _AWAY as error:
-                log.debug("looking for stalled jobs: %s", error)
-            await asyncio.sleep(self.poll)
+    def _connection(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self.conninfo, autocommit=True, connect_timeout=10,
+            application_name=f"trainer {jobs.NAME}",
+        )  # fmt: skip
 
-    async def _waiting(self, connector: Any) -> bool:
-        row = await connector.execute_query_one_async(
-            "select exists (select from procrastinate.procrastinate_jobs"
-            " where queue_name = %(queue)s and status = 'todo') as waiting",
-            queue=QUEUE,
-        )
-        return bool(row["waiting"])
+    def _session(self, conn: psycopg.Connection[Any], pool: ThreadPoolExecutor) -> bool:
+        """One connection's worth of work; whether the mode's work is done."""
+        conn.execute(f"listen {CHANNEL}")
+        token = jobs.start(conn)
+        try:
+            beaten = looked = 0.0
+            while not self.shutdown.is_set():
+                if time.monotonic() - looked >= self.poll:
+                    conn.execute("select ml._requeue_stalled()")
+                    looked = time.monotonic()
+                state = self._take(conn, token, pool)
+                if self.mode == "once" and self.done:
+                    wait(self._running)
+                    return True
+                if self.mode == "drain" and state == "none" and not self._running:
+                    return True
+                if time.monotonic() - beaten >= BEAT:
+                    conn.execute("select ml._trainer_beat(%s)", (token,))
+                    beaten = time.monotonic()
+                self._rest(conn)
+            return True
+        finally:
+            wait(self._running)
+            with contextlib.suppress(psycopg.Error):
+                conn.execute("select ml._trainer_stop(%s)", (token,))
+
+    def _take(self, conn: psycopg.Connection[Any], token: str, pool: ThreadPoolExecutor) -> str:
+        """Take jobs for the hands that are free; what the queue said last."""
+        self._running = {future for future in self._running if not future.done()}
+        while len(self._running) < self.concurrency:
+            taken = jobs.take(conn, token)
+            if isinstance(taken, str):
+                return taken
+            self.done += 1
+            self._running.add(
+                pool.submit(
+                    jobs.run_job, self.conninfo, taken, threads=self.threads, shutdown=self.shutdown
+                )
+            )
+            if self.mode == "once":
+                break
+        return "busy"
+
+    def _rest(self, conn: psycopg.Connection[Any]) -> None:
+        """Wait for a job to end, or for news of the queue; half a second at most."""
+        if len(self._running) >= self.concurrency:
+            wait(self._running, 0.5, FIRST_COMPLETED)
+            return
+        for _ in conn.notifies(timeout=0.5, stop_after=1):
+            return
 
 
 def run(worker: Worker) -> int:
     """Run a worker to its end; the number of jobs it took."""
-    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
-    asyncio.run(worker.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: worker.stop())
+    worker.run()
     return worker.done
-
-
-__all__ = ["Failed", "TryAgain", "Worker", "run", "trainer_conninfo"]

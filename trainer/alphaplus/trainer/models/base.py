@@ -217,6 +217,7 @@ class Estimator(ABC):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> Estimator:
         """Fit.
 
@@ -227,6 +228,7 @@ class Estimator(ABC):
             valid: later rows on which to stop early; sets ``self.rounds``.
             rounds: train this long instead, without stopping early.
             progress: called now and then; may raise :class:`Stopped`, which must pass through.
+            weight: (n,) what each row weighs; None: all the same.
         """
 
     @abstractmethod

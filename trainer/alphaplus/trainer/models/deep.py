@@ -166,17 +166,20 @@ class Deep(Estimator):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> Deep:
         """Fit; see :meth:`Estimator.fit`. ``rounds`` are epochs."""
         windows = self._sequences(x)
         self.fit_scale(y)
         self.scaling = Scaling.of(windows.latest)
         base = float(np.clip(y.mean(), 1e-4, 1 - 1e-4)) if self.task == "classification" else 0.0
-        weight = 1.0
+        event = 1.0
         if self.task == "classification" and self.options["class_weight"] == "balanced":
-            weight = min((1 - base) / base, 20.0)
-        self.shift = math.log(weight) if self.task == "classification" else 0.0
+            event = min((1 - base) / base, 20.0)
+        self.shift = math.log(event) if self.task == "classification" else 0.0
         train = self._data(windows, y)
+        if weight is not None:
+            train.weight = torch.from_numpy(weight.astype(np.float32))
         late = None
         if valid is not None and rounds is None and len(valid[1]):
             late = self._data(self._sequences(valid[0]), valid[1])
@@ -201,10 +204,10 @@ class Deep(Estimator):
         processes = int(self.options["processes"]) or max(1, gpus)
         total = rounds or int(self.options["epochs"])
         if processes > 1 and (saved is None or not _unpack(saved)[1]["done"]):
-            state = distributed.fit(self, train, late, total, weight, saved, processes, report)
+            state = distributed.fit(self, train, late, total, event, saved, processes, report)
         else:
             torch.set_num_threads(self.threads or os.cpu_count() or 1)
-            state = self.loop(train, late, total, weight, saved, report)
+            state = self.loop(train, late, total, event, saved, report)
         arrays, meta = _unpack(state)
         self.net.load_state_dict(_part(arrays, "best/"))
         self.net.to("cpu").eval()
@@ -276,7 +279,9 @@ class Deep(Estimator):
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, enabled=mixed):
                     scores, _ = wrapped(_cut(data, batch.to(device), self.sequence_length))
-                    loss = self._loss(scores.float(), data.target[batch.to(device)], weight)
+                    at = batch.to(device)
+                    each = None if data.weight is None else data.weight[at]
+                    loss = self._loss(scores.float(), data.target[at], weight, each)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(net.parameters(), float(options["clip_norm"]))
@@ -320,13 +325,24 @@ class Deep(Estimator):
                 break
         return state()
 
-    def _loss(self, scores: torch.Tensor, target: torch.Tensor, weight: float) -> torch.Tensor:
+    def _loss(
+        self,
+        scores: torch.Tensor,
+        target: torch.Tensor,
+        weight: float,
+        each: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        how = "mean" if each is None else "none"
         if self.task == "classification":
             pos = torch.tensor(weight, device=scores.device)
-            return functional.binary_cross_entropy_with_logits(scores, target, pos_weight=pos)
-        if self.options["loss"] == "huber":
-            return functional.huber_loss(scores, target)
-        return functional.mse_loss(scores, target)
+            loss = functional.binary_cross_entropy_with_logits(
+                scores, target, pos_weight=pos, reduction=how
+            )
+        elif self.options["loss"] == "huber":
+            loss = functional.huber_loss(scores, target, reduction=how)
+        else:
+            loss = functional.mse_loss(scores, target, reduction=how)
+        return loss if each is None else (loss * each).mean()
 
     @torch.no_grad()
     def _evaluate(self, net: nn.Module, data: Data) -> float:

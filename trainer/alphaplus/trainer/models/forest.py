@@ -102,6 +102,7 @@ class RandomForest(_Trees):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> RandomForest:
         """Fit; a forest has no early stopping, so ``valid`` and ``rounds`` change nothing."""
         del valid, rounds
@@ -121,7 +122,7 @@ class RandomForest(_Trees):
             progress((count - 1) / total, f"tree {count} of {total}")
             self.model.n_estimators = count
             try:
-                self.model.fit(x, target)
+                self.model.fit(x, target, weight)
             except ValueError as error:
                 raise TrainingError(f"scikit-learn: {error}") from None
         return self
@@ -196,6 +197,7 @@ class GradientBoosting(_Trees):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> GradientBoosting:
         """Fit; see :meth:`Estimator.fit`."""
         self.fit_scale(y)
@@ -218,7 +220,7 @@ class GradientBoosting(_Trees):
             progress((count - 1) / total, f"round {count} of {total}")
             self.model.max_iter = count
             try:
-                self.model.fit(x, target)
+                self.model.fit(x, target, weight)
             except ValueError as error:
                 raise TrainingError(f"scikit-learn: {error}") from None
             if valid is None or rounds is not None:

@@ -83,6 +83,7 @@ class LightGBM(Estimator):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> LightGBM:
         """Fit; see :meth:`Estimator.fit`."""
         self.fit_scale(y)
@@ -97,9 +98,12 @@ class LightGBM(Estimator):
         # Overlapping labels repeat: twenty rows of one event are no twenty rows.
         parameters.setdefault("min_data_in_leaf", max(20, int(min(20 * self.overlap, len(y) / 10))))
         names = [f"f{i}" for i in range(x.shape[1])] if self.features is None else self.features
-        train = lightgbm.Dataset(x, self.target(y), feature_name=names, params=parameters)
+        train = lightgbm.Dataset(
+            x, self.target(y), weight=weight, feature_name=names, params=parameters
+        )
         sets: list[lightgbm.Dataset] = []
-        if valid is not None and rounds is None:
+        # dart reweighs earlier trees, so a prefix of it is no model that was judged: no early stop.
+        if valid is not None and rounds is None and parameters.get("boosting") != "dart":
             sets = [lightgbm.Dataset(valid[0], self.target(valid[1]), reference=train)]
             callbacks.append(
                 lightgbm.early_stopping(

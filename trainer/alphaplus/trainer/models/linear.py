@@ -48,6 +48,7 @@ class LogisticRegression(Estimator):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> LogisticRegression:
         """Fit; there is nothing to stop early, so ``valid`` and ``rounds`` change nothing."""
         del valid, rounds
@@ -61,6 +62,7 @@ class LogisticRegression(Estimator):
             chosen = np.unique(np.linspace(0, len(y) - 1, most).round().astype(np.int64))
             if y[chosen].min() < y[chosen].max():
                 x, y = x[chosen], y[chosen]
+                weight = None if weight is None else weight[chosen]
         self.scaling = Scaling.of(x)
         scaled = self.scaling.apply(x)
         strength = float(self.options["C"])
@@ -73,7 +75,7 @@ class LogisticRegression(Estimator):
         else:
             self.model = Ridge(alpha=1 / strength)
         try:
-            self.model.fit(scaled, target)
+            self.model.fit(scaled, target, weight)
         except ValueError as error:
             raise TrainingError(f"scikit-learn: {error}") from None
         return self

@@ -144,7 +144,9 @@ class Data:
     rows: torch.Tensor
     last: torch.Tensor
     target: torch.Tensor
+    weight: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Data:
         """The same on another device."""
-        return Data(self.rows.to(device), self.last.to(device), self.target.to(device))
+        weight = None if self.weight is None else self.weight.to(device)
+        return Data(self.rows.to(device), self.last.to(device), self.target.to(device), weight)

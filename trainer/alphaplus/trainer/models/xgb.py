@@ -89,8 +89,10 @@ class XGBoost(Estimator):
             return "exp"
         return super().link()
 
-    def _data(self, x: Array, y: Array | None = None) -> xgboost.DMatrix:
-        return xgboost.DMatrix(x, y, nthread=self.threads or -1)
+    def _data(
+        self, x: Array, y: Array | None = None, weight: Array | None = None
+    ) -> xgboost.DMatrix:
+        return xgboost.DMatrix(x, y, weight=weight, nthread=self.threads or -1)
 
     def fit(
         self,
@@ -100,12 +102,14 @@ class XGBoost(Estimator):
         valid: tuple[Features, Array] | None = None,
         rounds: int | None = None,
         progress: Progress = _silent,
+        weight: Array | None = None,
     ) -> XGBoost:
         """Fit; see :meth:`Estimator.fit`."""
         self.fit_scale(y)
         self.width = x.shape[1]
         total = rounds or int(self.options["rounds"])
-        early = valid is not None and rounds is None
+        # dart reweighs earlier trees, so a prefix of it is no model that was judged.
+        early = valid is not None and rounds is None and self.options.get("booster") != "dart"
         callbacks: list[Any] = [_Tick(total, progress)]
         evals = []
         if valid is not None and early:
@@ -118,14 +122,14 @@ class XGBoost(Estimator):
         parameters = self._parameters()
         # Overlapping labels repeat: twenty rows of one event are no twenty rows.
         base = float(np.clip(y.mean(), 0.01, 0.99))
-        weight = base * (1 - base) if self.task == "classification" else 1.0
+        curvature = base * (1 - base) if self.task == "classification" else 1.0
         parameters.setdefault(
-            "min_child_weight", weight * max(20.0, min(20 * self.overlap, len(y) / 10))
+            "min_child_weight", curvature * max(20.0, min(20 * self.overlap, len(y) / 10))
         )
         try:
             self.booster = xgboost.train(
                 parameters,
-                self._data(x, self.target(y)),
+                self._data(x, self.target(y), weight),
                 num_boost_round=total,
                 evals=evals,
                 callbacks=callbacks,
@@ -171,7 +175,10 @@ class XGBoost(Estimator):
         elif objective in _LOG_LINK:
             base = float(np.log(base))
         found = [trees.constant(base)]
-        for tree in learner["gradient_booster"]["model"]["trees"][: self.rounds]:
+        gradient = learner["gradient_booster"]
+        share = gradient.get("weight_drop")
+        model = gradient["gbtree"]["model"] if share is not None else gradient["model"]
+        for number, tree in enumerate(model["trees"][: self.rounds]):
             condition = np.asarray(tree["split_conditions"], dtype=np.float32)
             found.append(
                 trees.Tree(
@@ -180,7 +187,7 @@ class XGBoost(Estimator):
                     np.asarray(tree["split_indices"], dtype=np.int64),
                     trees.below32(condition),
                     np.asarray(tree["default_left"], dtype=bool),
-                    condition.astype(np.float64),
+                    condition.astype(np.float64) * (1.0 if share is None else share[number]),
                     np.asarray(tree["sum_hessian"], dtype=np.float64),
                 )
             )
