@@ -81,6 +81,7 @@ WRITTEN = {
     "sentiment.blend_weights": OPERATOR,
     "market.contract_rules": BOTH,
     "market.trade_spans": BOTH,
+    "market.corporate_actions": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
