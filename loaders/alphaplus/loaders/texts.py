@@ -33,8 +33,8 @@ from alphaplus.loaders.description import Description
 from alphaplus.loaders.files import BROKEN, DamagedFile, Source
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import Loader, Options, Refused, Report
-from alphaplus.server.sentiment import cleaning, language, lexicons
-from alphaplus.server.sentiment.entities import Assets
+from alphaplus.texts import cleaning, language, words
+from alphaplus.texts.assets import Assets
 
 BLOCK = 5000  # records
 LONGEST = 1_000_000  # characters of a text
@@ -572,7 +572,7 @@ class Languages:
     """The server's small detector first, and py3langid where that cannot tell."""
 
     def __init__(self) -> None:
-        self.words = lexicons.vader_words()
+        self.words = words.english()
         self._large: Any = None
 
     def of(self, text: str) -> tuple[str, float]:

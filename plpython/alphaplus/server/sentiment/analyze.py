@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from alphaplus.server.sentiment import cleaning, entities, language, lexicons, terms
+from alphaplus.server.sentiment import entities, lexicons, terms
+from alphaplus.texts import cleaning, language
+from alphaplus.texts import terms as tables
+from alphaplus.texts.words import english
 
 LEXICONS = ("vader", "textblob", "finance", "blend")
 NEUTRAL = 0.05  # VADER's own bounds
@@ -66,7 +69,7 @@ def prepared(text: str | None, given: str | None) -> tuple[str, str, str | None]
         cut = f"only the first {cleaning.LIMIT} characters are read"
     if not text.strip():
         return "", "zxx", "no text"
-    return text, given or language.detect(text, lexicons.vader_words())[0], cut
+    return text, given or language.detect(text, english())[0], cut
 
 
 def by_lexicon(
@@ -109,7 +112,7 @@ def answer(
     method: str,
     given: str | None,
     weights: dict[str, float],
-    model: terms.Model | None = None,
+    model: tables.Model | None = None,
 ) -> Answer:
     """A text's answer by a method; ``model`` for the trained ones."""
     read, found_language, why = prepared(text, given)
@@ -125,7 +128,7 @@ def answer(
             found_language, f"the language is {which}; {method} reads {model.language}",
             model.version,
         )  # fmt: skip
-    told = terms.score(model, read)
+    told = tables.score(model, read)
     if told is None:
         return nothing(found_language, "no word of it is known to the model", model.version)
     return Answer(
@@ -168,7 +171,7 @@ def analyze(
         parts = entities.read(plpy, cache).about(cleaning.clean(text[: cleaning.LIMIT]))
         if symbol in parts:
             read = parts[symbol]
-            given = given or language.detect(cleaning.clean(text), lexicons.vader_words())[0]
+            given = given or language.detect(cleaning.clean(text), english())[0]
         elif parts:
             others = ", ".join(parts)
             found = nothing(given or "und", f"it is about {others}, not about {symbol}")
@@ -211,7 +214,7 @@ def score(
             read, found_language, _ = prepared(text, None)
             if not read or found_language not in (model.language, "zxx"):
                 return None
-            return terms.score_only(model, read)
+            return tables.score_only(model, read)
         return None
     weights = blend_weights(plpy, cache) if method == "blend" else {}
     return answer(text, method, None, weights).score

@@ -11,7 +11,7 @@ LIMIT = 10_000  # characters that are read of a text
 _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _TAG = re.compile(r"<(?:/?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?|!--.*?--)>", re.DOTALL)
 _DROPPED = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\S+", re.IGNORECASE)
+ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\S+", re.IGNORECASE)
 _MARK = re.compile(r"[@#$]\w+")
 
 
@@ -26,9 +26,9 @@ def clean(text: str) -> str:
 
 def words_only(text: str) -> str:
     """The text without addresses and mail, and without handles, tags and cashtags."""
-    return _MARK.sub(" ", _ADDRESS.sub(" ", text))
+    return _MARK.sub(" ", ADDRESS.sub(" ", text))
 
 
 def has_words(text: str) -> bool:
     """Whether a letter is left once addresses are taken out."""
-    return any(c.isalpha() for c in _ADDRESS.sub(" ", text))
+    return any(c.isalpha() for c in ADDRESS.sub(" ", text))

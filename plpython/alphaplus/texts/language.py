@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from alphaplus.server.sentiment.cleaning import words_only
+from alphaplus.texts.cleaning import words_only
 
 _SCRIPTS = {
     "ko": re.compile("[\uac00-\ud7af\u1100-\u11ff\u3130-\u318f]"),
