@@ -529,7 +529,7 @@ select
     v.train_to,
     v.as_of,
     v.row_count,
-    v.as_of + v.expires_after as expires_at,
+    least(v.as_of, v.train_to + v.horizon) + v.expires_after as expires_at,
     v.metrics,
     (v.metrics ->> 'auc')::float8 as auc,
     (v.metrics ->> 'log_loss')::float8 as log_loss,
