@@ -239,6 +239,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
                 "market.set_instrument",
+                "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
