@@ -323,10 +323,15 @@ begin
         group by e.label, r.symbol
         order by e.label, r.symbol
     loop
-        perform ml._note_outcomes(
-            v_work.label, v_work.symbol, v_work.first_ts - interval '1 day',
-            v_work.last_ts + interval '1 day', v_now, false
-        );
+        begin
+            perform ml._note_outcomes(
+                v_work.label, v_work.symbol, v_work.first_ts - interval '1 day',
+                v_work.last_ts + interval '1 day', v_now, false
+            );
+        exception when others then
+            -- One label's fault does not hold up the others.
+            raise warning 'outcomes of % for %: %', v_work.label, v_work.symbol, ml._plain(sqlerrm);
+        end;
     end loop;
 end
 $$;
