@@ -53,7 +53,10 @@ returns table (
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform ml._version(version_id);
+    if not exists (select from ml.model_versions v where v.version_id = out_of_fold.version_id) then
+        raise exception 'unknown model version %', coalesce(version_id::text, 'null')
+        using errcode = 'AP404', hint = 'select version_id, model, symbol from ml.registry';
+    end if;
     return query
         select
             p.symbols[u.symbol], timestamptz '1970-01-01 00:00:00+00' + u.ts * interval '1 microsecond', u.fold, u.prediction, u.target,

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from alphaplus.server.regime import bars as b
-from alphaplus.server.regime import hindsight, nowcast, rules, storage
-from alphaplus.server.regime.filtering import Dynamics
-from alphaplus.server.regime.states import Floats
-
-
-class Rules:
-    """The classifier of thresholds."""
-
-    def __init__(self, thresholds: Mapping[str, float]) -> None:
-        self.thresholds = thresholds
-        self.dynamics: Dynamics = rules.dynamics(thresholds)
-
-    def evidence(self, observations: Floats) -> Floats:
-        """See :class:`alphaplus.server.regime.nowcast.Classifier`."""
-        return rules.evidence(observations, self.thresholds)
+from alphaplus.server.regime import hindsight, learned, nowcast, observe, rules, storage
 
 
 def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifier:
@@ -31,11 +17,43 @@ def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifie
     found = kept.get(spec)
     if found is None:
         given = json.loads(spec)
-        found = Rules(given["thresholds"])
+        if "thresholds" in given:
+            found = rules.Rules(given["thresholds"])
+        else:
+            found = _learned(plpy, given["version_id"])
         if len(kept) >= 64:
             kept.clear()
         kept[spec] = found
     return found
+
+
+def _learned(plpy: Any, version_id: int) -> learned.Learned:
+    plan = plpy.prepare("select * from regime._artifact($1)", ["int8"])
+    rows = plpy.execute(plan, [version_id])
+    try:
+        if not len(rows) or not rows[0]["sound"]:
+            raise learned.ArtifactError("it is not the one registered")
+        return learned.Learned(rows[0]["artifact"])
+    except learned.ArtifactError as error:
+        plpy.error(
+            f"the regime classifier of version {version_id} cannot be read: {error}",
+            sqlstate="AP607",
+            hint="Go back to another: call ml.rollback(model, symbol), or regime.use('rules').",
+        )
+        raise
+
+
+def check_artifact(plpy: Any, artifact: bytes) -> None:
+    """Refuses (AP411) what is no artifact of :mod:`alphaplus.server.regime.learned`."""
+    try:
+        found = learned.Learned(artifact)
+        found.evidence(np.zeros((3, observe.COUNT)))
+    except learned.ArtifactError as error:
+        plpy.error(
+            f"the artifact is no regime classifier: {error}",
+            sqlstate="AP411",
+            hint="Train one with call ml.retrain on a model of regime.create_model.",
+        )
 
 
 def moment(
@@ -100,11 +118,7 @@ def store(
     pairs = [(found[symbol], start) for symbol, start in asked]
     made = nowcast.blocks(pairs, by)
     judged = hindsight.blocks(pairs, json.loads(thresholds))
-    plan = plpy.prepare(
-        "delete from regime.blocks where symbol = any ($1) and version = $2"
-        " and timeframe = $3 * interval '1 microsecond' and block_start >= regime._at($4)",
-        ["text[]", "text", "int8", "int8"],
-    )
+    plan = plpy.prepare("select regime._forget($1, $2, $3, $4)", ["text[]", "text", "int8", "int8"])
     plpy.execute(plan, [symbols, versions[0], width, begin])
     rows = [
         (symbol, now, then)
