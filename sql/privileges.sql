@@ -50,7 +50,8 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument'
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument',
+        'market.forget_simulation'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.

@@ -235,6 +235,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
                 "market.set_instrument",
+                "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
                 "sentiment.score_pending",
