@@ -41,11 +41,11 @@ comment on function drift._shap(bigint, double precision []) is
 one that has no explanation of single vectors.';
 
 create or replace function drift._held_out(version_id bigint)
-returns table (symbol text, ts timestamptz, prediction double precision)
+returns table (symbol text, ts timestamptz, prediction double precision, target double precision)
 language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-    select o.symbol, o.ts, o.prediction from ml.out_of_fold($1) o
+    select o.symbol, o.ts, o.prediction, o.target from ml.out_of_fold($1) o
 $$;
 comment on function drift._held_out(bigint) is
 'A version''s predictions on held-out rows; no row where none were handed in.';
