@@ -79,6 +79,14 @@ from (
         'Writes what came about beside recorded predictions.'
     ),
     (
+        'refresh ensembles', '*/5 * * * *', 'call ml.refresh_ensembles()', '5 minutes', false,
+        'Keeps what ensembles have learned, so that their answers begin there.'
+    ),
+    (
+        'keep base rates', '1,31 * * * *', 'call ml.keep_base_rates()', '30 minutes', false,
+        'Keeps the base rates that answer where no version serves.'
+    ),
+    (
         'drift refresh', '*/5 * * * *', 'call drift.refresh()', '5 minutes', false,
         'Takes references, records shadow predictions, counts distributions, watches outcomes.'
     ),
