@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, model, operate
+from alphaplus.cli import files, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -21,6 +21,7 @@ app.add_typer(operate.drift, name="drift")
 
 
 files.register(app)
+texts.register(app)
 
 
 @app.callback()
