@@ -216,13 +216,7 @@ def _outcomes(
 def held_out(plpy: Any, version_id: int, line: str | None, symbols: list[str], most: int) -> None:
     """The reference of scores: predictions on held-out rows, where they are stored, and what those
     of about one size were wrong by."""
-    plan = plpy.prepare(
-        "select h.symbol, array_send(array_agg(h.prediction order by h.ts)) as p,"
-        " array_send(array_agg(h.target order by h.ts)) as y"
-        " from drift._held_out($1) h where h.prediction is not null and h.target is not null"
-        " group by h.symbol order by h.symbol",
-        ["int8"],
-    )
+    plan = plpy.prepare("select * from drift._held_out_packed($1)", ["int8"])
     keep = plpy.prepare(
         "update drift.reference_features r set squares = $3"
         " where r.version_id = $1 and r.symbol = $2 and r.kind = 'score'",
