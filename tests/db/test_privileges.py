@@ -77,6 +77,8 @@ WRITTEN = {
     "market.simulation_truth": BOTH,
     "market.contract_rules": BOTH,
     "market.trade_spans": BOTH,
+    "market.streams": BOTH,
+    "market.gaps": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,
