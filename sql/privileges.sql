@@ -50,7 +50,8 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument'
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument',
+        'market.forget_simulation'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
@@ -59,7 +60,7 @@ declare
         'market.liquidation_events', 'market.funding_rates', 'market.open_interest',
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
         'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
-        'market.trade_spans', 'market.streams', 'market.gaps'
+        'market.trade_spans', 'market.corporate_actions', 'market.streams', 'market.gaps'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[

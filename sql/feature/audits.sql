@@ -22,11 +22,11 @@ comment on function feature.lineage(text, integer) is
 'The columns of the market''s tables (schema.table.column) that each feature of a set comes from, a row each. Of a set made by feature.create_set by column lineage of its SELECT (sqlglot), of the others by changing one input at a time and seeing which features change; bars come from candles where they were loaded, else from trades. Errors: AP202 unknown feature set.';
 
 create or replace function feature._audit_lookahead(
-    definition text, symbol text, start double precision, stop double precision, samples integer,
+    definition text, symbol text, start bigint, stop bigint, samples integer,
     tolerance double precision, seed integer
 )
 returns table (
-    feature text, seconds double precision, with_later double precision,
+    feature text, at bigint, with_later double precision,
     without_later double precision
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -46,23 +46,22 @@ returns table (
 )
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select a.feature, to_timestamp(a.seconds + 946684800), a.with_later, a.without_later
+    select a.feature, ops._at(a.at), a.with_later, a.without_later
     from feature._set($1, $7) s
     cross join lateral feature._audit_lookahead(
         feature._source(s), market.resolve($2),
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00'), $5, $6, $8
+        ops._micros($3), ops._micros($4), $5, $6, $8
     ) a
 $$;
 comment on function feature.audit_lookahead(text, text, timestamptz, timestamptz, integer, double precision, integer, integer) is
-'Does a feature set look ahead? At random grid times of [from, to) each feature is computed twice: with the later rows of the stretch in reach, and without any row that happened after the time or became known later. A row for each feature and time where the two differ by more than tolerance (relative); none: clean. Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or a tolerance that is none.';
+'Does a feature set look ahead? At random grid times of [from, to) each feature is computed twice: with the later rows of the stretch in reach, and without any row that happened after the time or became known later. A row for each feature and time where the two differ by more than tolerance (relative); none: clean. Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';
 
 create or replace function feature._audit_warmup(
-    definition text, symbol text, start double precision, stop double precision, samples integer,
-    tolerance double precision, seed integer, declared double precision
+    definition text, symbol text, start bigint, stop bigint, samples integer,
+    tolerance double precision, seed integer, declared bigint
 )
 returns table (
-    feature text, needed double precision, declared double precision, enough boolean
+    feature text, needed bigint, declared bigint, enough boolean
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -81,14 +80,13 @@ returns table (feature text, needed interval, declared interval, enough boolean)
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select
-        a.feature, make_interval(secs => a.needed), make_interval(secs => a.declared), a.enough
+        a.feature, ops._length(a.needed), ops._length(a.declared), a.enough
     from feature._set($1, $7) s
     cross join lateral feature._audit_warmup(
         feature._source(s), market.resolve($2),
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00'), $5, $6, $8,
-        date_part('epoch', s.lookback)
+        ops._micros($3), ops._micros($4), $5, $6, $8,
+        ops._micros(s.lookback)
     ) a
 $$;
 comment on function feature.audit_warmup(text, text, timestamptz, timestamptz, integer, double precision, integer, integer) is
-'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared lookback before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or a tolerance that is none.';
+'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared lookback before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';

@@ -1,12 +1,12 @@
 -- A feature set of many symbols as blocks of numbers: what a data frame is made of.
 create or replace function feature._matrix(
-    spec jsonb, symbols text [], start double precision, stop double precision
+    spec jsonb, symbols text [], start bigint, stop bigint
 )
-returns table (symbol text, seconds double precision, n bigint, ts bytea, vectors bytea)
+returns table (symbol text, at bigint, n bigint, ts bytea, vectors bytea)
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.store import blocks
-    return blocks.matrix(plpy, GD, spec, symbols, (start, stop))
+    return blocks.matrix(plpy, GD, spec, symbols, start, stop)
 $python$;
 
 -- search_path: not pinned, so that it is inlined; every name is qualified. A function that is not
@@ -28,7 +28,7 @@ as $$
             feature._matrix(
                 jsonb_build_object(
                     'set_id', s.set_id, 'definition', feature._source(s), 'set_kind', s.kind,
-                    'k', cardinality(s.features), 'step', date_part('epoch', s.grid)
+                    'k', cardinality(s.features), 'step', ops._micros(s.grid)
                 ),
                 array(
                     select market.resolve(u.name)
@@ -37,15 +37,14 @@ as $$
                     ) u (name)
                     order by 1
                 ),
-                date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
-                date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00')
+                ops._micros($3), ops._micros($4)
             ) as m
     ) p
     left join lateral (
         select v.ts, v.vectors
         from feature.vector_blocks v
         where (p.m).ts is null and v.set_id = s.set_id and v.symbol = (p.m).symbol
-            and v.ts_from = to_timestamp((p.m).seconds + 946684800)
+            and v.ts_from = ops._at((p.m).at)
         offset 0
     ) b on true
 $$;
@@ -54,13 +53,13 @@ comment on function feature.matrix(text, text [], timestamptz, timestamptz, inte
 
 -- Runs as its owner: blocks are nobody else's to write.
 create or replace function feature._pack(
-    set_id integer, k integer, step double precision, symbol text
+    set_id integer, k integer, step bigint, symbol text
 )
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.store import blocks
-    return blocks.pack(plpy, set_id, k, step, symbol)
+    return blocks.pack(plpy, GD, set_id, k, step, symbol)
 $python$;
 
 -- Commits after each symbol, so it cannot pin search_path; every name is qualified.
@@ -79,7 +78,7 @@ begin
     for v_work in
         select
             s.set_id, pg_catalog.cardinality(s.features) as k,
-            pg_catalog.date_part('epoch', s.grid) as step, m.symbol
+            ops._micros(s.grid) as step, m.symbol
         from feature.sets s
         join feature.watermarks m on m.set_id = s.set_id
         where (

@@ -1,16 +1,15 @@
 -- Candlestick patterns as rows; the feature set patterns_1m holds them as a vector.
 create or replace function feature._pattern_rows(
-    symbol text, timeframe interval, start double precision, stop double precision
+    symbol text, width bigint, start bigint, stop bigint
 )
 returns table (
-    seconds double precision, pattern text, title text, direction text, strength double precision
+    at bigint, pattern text, title text, direction text, strength double precision
 )
-language plpython3u stable parallel restricted
-set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres' -- Python gets its text
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 1000
 as $python$
     from alphaplus.server.features import patterns
-    return patterns.rows(plpy, GD, symbol, timeframe, (start, stop))
+    return patterns.rows(plpy, GD, symbol, width, start, stop)
 $python$;
 
 create or replace function feature.patterns(
@@ -29,9 +28,7 @@ as $$
             public.time_bucket(feature._timeframe($3), coalesce($2, now())) as ts
     ) s
     cross join lateral feature._pattern_rows(
-        s.name, s.width,
-        date_part('epoch', s.ts - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', s.ts - timestamptz '2000-01-01 00:00:00+00') + 1
+        s.name, ops._micros(s.width), ops._micros(s.ts), ops._micros(s.ts) + 1
     ) r
 $$;
 comment on function feature.patterns(text, timestamptz, interval) is
@@ -45,14 +42,13 @@ returns table (
 )
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select s.name, to_timestamp(r.seconds + 946684800), r.pattern, r.title, r.direction, r.strength
+    select s.name, ops._at(r.at), r.pattern, r.title, r.direction, r.strength
     from (
         select market.resolve($1) as name, feature._timeframe($4) as width
     ) s
     cross join lateral feature._pattern_rows(
-        s.name, s.width,
-        date_part('epoch', $2 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
+        s.name, ops._micros(s.width),
+        ops._micros($2), ops._micros($3)
     ) r
 $$;
 comment on function feature.patterns_history(text, timestamptz, timestamptz, interval) is

@@ -1,17 +1,17 @@
 -- Filters for training rows. Features and predictions see every bar; a model whose training set is
 -- to be filtered says so in ml.models.training: {"noise": {}} or with parameters.
 create or replace function feature._noise_rows(
-    symbol text, start double precision, stop double precision, step double precision, params jsonb
+    symbol text, start bigint, stop bigint, step bigint, params jsonb
 )
 returns table (
-    seconds double precision, reasons text [], sigmas double precision, wick double precision,
+    at bigint, reasons text [], sigmas double precision, wick double precision,
     volume_ratio double precision, spread double precision
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 100
 as $python$
     from alphaplus.server.training import row_filters
-    return row_filters.rows(plpy, GD, symbol, (start, stop, step), params)
+    return row_filters.rows(plpy, GD, symbol, start, stop, step, params)
 $python$;
 
 create or replace function feature.noise_mask(
@@ -25,14 +25,12 @@ returns table (
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select
-        s.name, to_timestamp(r.seconds + 946684800), r.reasons, r.sigmas, r.wick, r.volume_ratio,
+        s.name, ops._at(r.at), r.reasons, r.sigmas, r.wick, r.volume_ratio,
         r.spread
     from (select market.resolve($1) as name, feature._timeframe($5) as width) s
     cross join lateral feature._noise_rows(
         s.name,
-        date_part('epoch', $2 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00'),
-        date_part('epoch', s.width), $4
+        ops._micros($2), ops._micros($3), ops._micros(s.width), $4
     ) r
 $$;
 comment on function feature.noise_mask(text, timestamptz, timestamptz, jsonb, interval) is

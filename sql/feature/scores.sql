@@ -8,12 +8,12 @@ $$;
 comment on function feature.liquidity_score(text, timestamptz) is
 'How much of what is traded the book could take at once, 0 (nothing) to 1: d / (d + v), d the notional within 25 bp of mid on both sides of the last book (at most five minutes old), v the mean quote volume of a minute over the last 60; so 1/2 where the book near mid holds a minute''s trading. As known at the last whole minute not after as_of (default: now); null where not knowable. The feature liquidity_score of feature.liquidation. Source: after Kyle''s depth (1985), Econometrica 53(6). Errors: AP101, AP102 symbol, AP211 an infinite time.';
 
-create or replace function feature._volatility_score(symbol text, seconds double precision)
+create or replace function feature._volatility_score(symbol text, at bigint)
 returns double precision
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.features import scores
-    return scores.volatility(plpy, GD, symbol, seconds)
+    return scores.volatility(plpy, GD, symbol, at)
 $python$;
 
 create or replace function feature.volatility_score(symbol text, as_of timestamptz default null)
@@ -22,11 +22,7 @@ language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
     select feature._volatility_score(
         market.resolve($1),
-        date_part(
-            'epoch',
-            public.time_bucket(interval '1 minute', coalesce($2, now()))
-            - timestamptz '2000-01-01 00:00:00+00'
-        )
+        ops._micros(public.time_bucket(interval '1 minute', coalesce($2, now())))
     )
 $$;
 comment on function feature.volatility_score(text, timestamptz) is

@@ -8,6 +8,20 @@ begin
 end
 $$;
 
+-- A set as it was declared; lengths of time in microseconds.
+create or replace function feature._set_declared(
+    set_id integer, out name text, out version integer, out features text [], out definition text,
+    out grid bigint, out lookback bigint
+)
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select s.name, s.version, s.features, s.definition, ops._micros(s.grid), ops._micros(s.lookback)
+    into name, version, features, definition, grid, lookback
+    from feature.sets s where s.set_id = _set_declared.set_id;
+end
+$$;
+
 -- Whether only an older release computed the set: see alphaplus.server.store.vectors.
 create or replace function feature._retired(s feature.sets) returns boolean
 language sql immutable parallel safe
@@ -25,21 +39,20 @@ $python$;
 
 -- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql), which
 -- reads the rows of that moment and nothing else, whoever calls. STABLE, so nothing that they execute
--- may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: at the given
--- times (seconds since 1970) at which the set has a row, its vector, nulls where not knowable; back:
--- seconds of history; stop: see user.values.
+-- may write. Days, hours and dates in it are those of UTC, whoever asks. _set_rows: of the given
+-- times those at which the set has a row, with its vector, nulls where not knowable; back:
+-- microseconds of history; stop: for the audit, rows that happened up to then are in reach too.
 create or replace function feature._set_rows(
-    set_id integer, symbol text, seconds double precision [], back double precision,
-    stop double precision
+    set_id integer, symbol text, times bigint [], back bigint, stop bigint
 )
-returns table (seconds_at double precision, vector double precision [])
+returns table (at bigint, vector double precision [])
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, MDY'
 as $python$
     from alphaplus.server.sets import user
-    return user.run(plpy, GD, set_id, symbol, seconds, back, stop)
+    return user.run(plpy, GD, set_id, symbol, times, back, stop)
 $python$;
 
 create or replace function feature._set_columns(query text)
@@ -54,7 +67,7 @@ as $python$
 $python$;
 
 create or replace function feature._create_set(
-    name text, query text, lookback double precision, grid double precision, description text,
+    name text, query text, lookback bigint, grid bigint, description text,
     formulas jsonb, unchecked boolean
 )
 returns integer
@@ -62,7 +75,7 @@ language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.sets import user
     return user.create(
-        plpy, name, query, lookback, grid, description, formulas, unchecked
+        plpy, GD, name, query, lookback, grid, description, formulas, unchecked
     )
 $python$;
 
@@ -104,20 +117,13 @@ begin
     -- Two at once take turns, and have a version each.
     perform ops._lock('feature.create_set:' || name);
     return feature._create_set(
-        name, query, extract(epoch from lookback), extract(epoch from grid),
+        name, query, ops._micros(lookback), ops._micros(grid),
         coalesce(description, ''), formulas, coalesce(unchecked, false)
     );
 end
 $$;
 comment on function feature.create_set(text, text, interval, interval, text, jsonb, boolean) is
 'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Of several newest rows of one ts the one with the greatest key of its table (trade_id, event_id: by length, then byte by byte; sequence; timeframe) is the vector, or, where the SELECT groups rows or unites them, the one with the greatest values from left to right; where it orders rows by ts alone to take them one by one (limit, rows frames, lag, last), the key is added. Days, hours and dates are those of UTC. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback, grid or formulas; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
-
-create or replace function feature._user_functions(set_id integer) returns void
-language plpython3u volatile set search_path = pg_catalog, pg_temp
-as $python$
-    from alphaplus.server.sets import user
-    user.functions(plpy, set_id)
-$python$;
 
 create or replace function feature.drop_set(name text, version integer default null) returns integer
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -160,7 +166,7 @@ begin
     select s.set_id into v_newest
     from feature.sets s where s.name = drop_set.name order by s.version desc limit 1;
     if found then
-        perform feature._user_functions(v_newest);
+        perform feature._make_set_functions(v_newest);
     end if;
     return cardinality(v_ids);
 end

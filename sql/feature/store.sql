@@ -4,30 +4,30 @@ comment on column feature.vectors.values is
 
 -- constraint_exclusion: TimescaleDB leaves chunks out by itself. PostgreSQL would read the CHECKs of
 -- those that are left again for every plan, a fifth of the planning.
-create or replace function feature._compute(family text, symbol text, seconds double precision)
+create or replace function feature._compute(family text, symbol text, at bigint)
 returns double precision []
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
     from alphaplus.server.store import vectors
-    return vectors.live(plpy, GD, family, symbol, seconds)
+    return vectors.live(plpy, GD, family, symbol, at)
 $python$;
 
 create or replace function feature._compute_many(
-    set_ids integer [], definitions text [], symbol text, seconds double precision []
+    set_ids integer [], definitions text [], symbol text, times bigint []
 )
 returns double precision []
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
     from alphaplus.server.store import vectors
-    return vectors.live_many(plpy, GD, set_ids, definitions, symbol, seconds)
+    return vectors.live_many(plpy, GD, set_ids, definitions, symbol, times)
 $python$;
 
 create or replace function feature._compute_rows(
-    family text, symbol text, start double precision, stop double precision
+    family text, symbol text, start bigint, stop bigint
 )
-returns table (seconds double precision, vector double precision [])
+returns table (at bigint, vector double precision [])
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 10000
 as $python$
@@ -41,50 +41,42 @@ $python$;
 create or replace function feature._copy_vectors(handle integer, "into" regclass) returns void
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.store import vectors
-    vectors.copy_from_memory(plpy, handle, into)
+    from alphaplus.server.store import write
+    write.copy_from_memory(plpy, handle, into)
 $python$;
 
 -- Runs as its owner, to whom the vectors belong.
 create or replace function feature._store(
-    set_id integer, family text, symbol text, start double precision, stop double precision
+    set_id integer, family text, symbol text, start bigint, stop bigint
 )
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.store import vectors
-    return vectors.store(plpy, GD, set_id, family, symbol, start, stop)
+    from alphaplus.server.store import write
+    return write.store(plpy, GD, set_id, family, symbol, start, stop)
 $python$;
 
 -- One grid time of many symbols.
 create or replace function feature._store_at(
-    set_id integer, family text, symbols text [], seconds double precision
+    set_id integer, family text, symbols text [], at bigint
 )
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 set constraint_exclusion = off
 as $python$
-    from alphaplus.server.store import vectors
-    return vectors.store_at(plpy, GD, set_id, family, symbols, seconds)
+    from alphaplus.server.store import write
+    return write.store_at(plpy, GD, set_id, family, symbols, at)
 $python$;
 
 -- All grid times of a stretch of many symbols.
 create or replace function feature._store_many(
-    set_id integer, family text, symbols text [], start double precision, stop double precision,
-    packed boolean
+    set_id integer, family text, symbols text [], start bigint, stop bigint, packed boolean
 )
 returns bigint
 language plpython3u volatile security definer set search_path = pg_catalog, pg_temp
 as $python$
-    from alphaplus.server.store import vectors
-    return vectors.store_many(plpy, GD, set_id, family, symbols, start, stop, packed)
-$python$;
-
-create or replace function feature._sync() returns void
-language plpython3u volatile set search_path = pg_catalog, pg_temp
-as $python$
-    from alphaplus.server.store import vectors
-    vectors.sync(plpy)
+    from alphaplus.server.store import write
+    return write.store_many(plpy, GD, set_id, family, symbols, start, stop, packed)
 $python$;
 
 create or replace function feature._set(feature_set text, version integer default null)
@@ -142,8 +134,7 @@ declare
 begin
     if v_vector is null then
         v_vector := feature._compute(
-            feature._source(v_set), v_symbol,
-            date_part('epoch', v_ts - timestamptz '2000-01-01 00:00:00+00')
+            feature._source(v_set), v_symbol, ops._micros(v_ts)
         );
     end if;
     return query select v_symbol, v_ts, v_vector;
@@ -161,11 +152,9 @@ declare
     v_symbol text := market.resolve(_history.symbol);
 begin
     return query
-        select v_symbol, to_timestamp(r.seconds + 946684800), r.vector
+        select v_symbol, ops._at(r.at), r.vector
         from feature._compute_rows(
-            feature._source(v_set), v_symbol,
-            date_part('epoch', "from" - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', "to" - timestamptz '2000-01-01 00:00:00+00')
+            feature._source(v_set), v_symbol, ops._micros("from"), ops._micros("to")
         ) r;
 end
 $$;
@@ -197,17 +186,15 @@ declare
     v_set feature.sets;
     v_ids integer [];
     v_definitions text [];
-    v_seconds double precision [];
+    v_times bigint [];
 begin
     foreach v_name in array coalesce($1, '{}') loop
         v_set := feature._set(v_name);
         v_ids := v_ids || v_set.set_id;
         v_definitions := v_definitions || feature._source(v_set);
-        v_seconds := v_seconds || date_part(
-            'epoch', public.time_bucket(v_set.grid, v_as_of) - timestamptz '2000-01-01 00:00:00+00'
-        );
+        v_times := v_times || ops._micros(public.time_bucket(v_set.grid, v_as_of));
     end loop;
-    return feature._compute_many(v_ids, v_definitions, v_symbol, v_seconds);
+    return feature._compute_many(v_ids, v_definitions, v_symbol, v_times);
 end
 $$;
 comment on function feature.vector(text [], text, timestamptz) is
@@ -268,8 +255,8 @@ begin
         where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
         perform feature._store(
             v_set.set_id, feature._source(v_set), v_symbol,
-            pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
-            pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00')
+            ops._micros(v_at),
+            ops._micros(v_stop)
         );
         perform feature._cover(v_set.set_id, array[v_symbol], v_start, v_stop);
         commit;
@@ -324,8 +311,8 @@ begin
                 and v.ts >= v_at and v.ts < v_stop;
             perform feature._store_many(
                 v_set.set_id, feature._source(v_set), v_some,
-                pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00'),
-                pg_catalog.date_part('epoch', v_stop - timestamptz '2000-01-01 00:00:00+00'),
+                ops._micros(v_at),
+                ops._micros(v_stop),
                 packed
             );
             perform feature._cover(v_set.set_id, v_some, v_start, v_stop);
@@ -365,7 +352,7 @@ begin
         where v.set_id = v_set.set_id and v.symbol = any (v_some) and v.ts = v_at;
         perform feature._store_at(
             v_set.set_id, feature._source(v_set), v_some,
-            pg_catalog.date_part('epoch', v_at - timestamptz '2000-01-01 00:00:00+00')
+            ops._micros(v_at)
         );
         perform feature._cover(v_set.set_id, v_some, v_at, v_at + v_set.grid);
         commit;

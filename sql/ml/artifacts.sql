@@ -83,6 +83,17 @@ begin
             using errcode = 'AP412',
                 hint = 'Train on the features of the set, all of them and in their order.';
         end if;
+        -- Names of the set in other places: every answer would be wrong.
+        select string_agg(f.name, ', ' order by f.n) into v_text
+        from unnest(string_to_array(substring(
+            convert_from(substr(artifact, 1, greatest(position(convert_to(E'\nTree=', 'UTF8') in artifact), 4096)), 'UTF8')
+            from '\nfeature_names=([^\n]*)'), ' ')) with ordinality as f (name, n)
+        where f.name = any (features) and f.name <> features[f.n];
+        if v_text is not null then
+            raise exception 'the artifact''s own features are in another order than the set''s'
+            using errcode = 'AP412', detail = format('Elsewhere in the set: %s.', left(v_text, 500)),
+                hint = 'ml.register_external puts a model''s columns into the set''s order.';
+        end if;
         perform ml._check_lightgbm(artifact, v_count);
     elsif format = 'onnx' then
         -- ModelProto's first field is ir_version, a varint.
@@ -92,9 +103,17 @@ begin
         end if;
         perform ml._check_inputs(spec, v_count);
         perform ml._check_onnx(artifact, v_count);
+    elsif format = 'json' and task = 'regime' then
+        -- Numbers, each of them checked: there is nothing to be tried in a process of its own.
+        perform regime._check_artifact(artifact);
+        return;
     else
         raise exception 'unknown artifact format %', format
-        using errcode = 'AP411', hint = 'Formats: lightgbm, onnx.';
+        using errcode = 'AP411', hint = 'Formats: lightgbm, onnx; of a regime classifier json.';
+    end if;
+    if task = 'regime' then
+        raise exception 'a regime classifier is no % model', format
+        using errcode = 'AP411', hint = 'Train one with call ml.retrain on a model of regime.create_model.';
     end if;
     -- What serves, or served, was tried.
     if exists (

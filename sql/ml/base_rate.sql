@@ -1,8 +1,8 @@
 -- What a label was on average: the answer where no version may give one. It is that known at the
 -- last full or half hour, so that it can be kept (ml.base_rates).
 create or replace function ml._base_rate_of(
-    task text, kind text, horizon double precision, params jsonb, symbol text,
-    step double precision, as_of double precision, window_length double precision
+    task text, kind text, horizon bigint, params jsonb, symbol text, step bigint, as_of bigint,
+    window_length bigint
 )
 returns double precision
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -30,9 +30,8 @@ as $$
 begin
     return (
         select ml._base_rate_of(
-            l.task, l.kind, date_part('epoch', l.horizon), l.params, $2, date_part('epoch', $3),
-            date_part('epoch', $4 - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', ml._base_rate_window(l.horizon))
+            l.task, l.kind, ops._micros(l.horizon), l.params, $2, ops._micros($3), ops._micros($4),
+            ops._micros(ml._base_rate_window(l.horizon))
         )
         from ml.labels l
         where l.label = $1

@@ -18,7 +18,14 @@ set search_path = pg_catalog, pg_temp
 as $$
     with v as (
         select
-            mv.version_id, mv.model, mv.task, mv.metrics,
+            mv.version_id, mv.model, mv.task,
+            -- What the database measured: out of fold, else the newest evaluation on unseen rows.
+            case when mv.metrics ? 'rows' or mv.metrics ? 'auc' or mv.metrics ? 'rmse' then mv.metrics
+                else coalesce((
+                    select e.metrics from ml.evaluations e
+                    where e.version_id = mv.version_id and not e.in_sample
+                    order by e.evaluation_id desc limit 1
+                ), mv.metrics) end as metrics,
             (
                 select a.version_id from ml.aliases a
                 where a.model = mv.model

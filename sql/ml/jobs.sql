@@ -150,10 +150,10 @@ language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(
-        to_timestamp((
-            select p.stop + 946684800
+        (
+            select ops._at(p.stop)
             from ml._training_span(job.model, ml._training_symbols(job.symbol), null, null, job.as_of) p
-        )), job.as_of
+        ), job.as_of
     ) - (
         select ((m.training || job.options) ->> 'lookback')::interval
         from ml.models m where m.model = job.model
@@ -177,7 +177,8 @@ declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
     return ml._training_bytes(
-        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
+        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to",
+        v_job.regime
     );
 end
 $$;
@@ -197,8 +198,8 @@ declare
     v_symbols text [] := ml._training_symbols(v_job.symbol);
 begin
     select
-        to_timestamp(p.start + 946684800), to_timestamp(p.stop + 946684800),
-        greatest(0, ceil((p.stop - p.start) / s.step) * cardinality(v_symbols))::bigint
+        ops._at(p.start), ops._at(p.stop),
+        greatest(0, ceil((p.stop - p.start)::double precision / s.step) * cardinality(v_symbols))::bigint
     into first_ts, stop_ts, row_count
     from ml._training_spec(v_job.model) s
     cross join lateral ml._training_span(
@@ -347,25 +348,33 @@ begin
     end if;
     select * into v_model from ml.models m where m.model = v_job.model;
     select * into v_label from ml.labels l where l.label = v_model.label;
-    select * into v_measured from ml._measured(
-        v_label.task, extract(epoch from v_label.horizon)::float8,
-        ml._training_targets(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job)),
-        out_of_fold, version #> '{metrics,champion}'
-    );
-    v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
-        version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
-        v_measured.metrics
-        -- What the trainer alone knows and no gate reads.
-        || jsonb_strip_nulls(jsonb_build_object(
-            'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'
-        )), v_measured.fold_metrics);
-    insert into ml.version_predictions (
-        version_id, symbols, ts, symbol, fold, raw, prediction, target, base_rate
-    )
-    values (
-        v_version_id, ml._training_symbols(v_job.symbol), v_measured.ts, v_measured.symbol,
-        v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
-    );
+    -- A regime classifier is a filter over rows in their order, with six probabilities a row: it is
+    -- measured where it runs.
+    if v_label.task = 'regime' then
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            version -> 'metrics', coalesce(version -> 'fold_metrics', '[]'));
+    else
+        select * into v_measured from ml._measured(
+            v_label.task, extract(epoch from v_label.horizon)::float8,
+            ml._training_targets(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job)),
+            out_of_fold, version #> '{metrics,champion}'
+        );
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            v_measured.metrics
+            -- What the trainer alone knows and no gate reads.
+            || jsonb_strip_nulls(jsonb_build_object(
+                'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'
+            )), v_measured.fold_metrics);
+        insert into ml.version_predictions (
+            version_id, symbols, ts, symbol, fold, raw, prediction, target, base_rate
+        )
+        values (
+            v_version_id, ml._training_symbols(v_job.symbol), v_measured.ts, v_measured.symbol,
+            v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
+        );
+    end if;
     select bool_and(g.passed) into v_passed from ml.evaluate_gates(v_version_id) g;
     v_passed := coalesce(v_passed, true);
     select coalesce(((v_model.training || v_job.options) ->> 'auto_promote')::boolean, false)

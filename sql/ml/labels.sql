@@ -36,10 +36,10 @@ cross join (values ('1m', interval '1 minute'), ('5m', interval '5 minutes')) as
 on conflict (label) do nothing;
 
 create or replace function ml._label_rows(
-    kind text, horizon double precision, params jsonb, symbol text, step double precision,
-    start double precision, stop double precision, as_of double precision
+    kind text, horizon bigint, params jsonb, symbol text, step bigint, start bigint, stop bigint,
+    as_of bigint
 )
-returns table (seconds double precision, target double precision)
+returns table (at bigint, target double precision)
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.training import dataset
@@ -64,14 +64,11 @@ begin
     end if;
     return query
         select
-            to_timestamp(r.seconds + 946684800), to_timestamp(r.seconds + 946684800) + v_label.horizon,
-            r.target
+            ops._at(r.at), ops._at(r.at) + v_label.horizon, r.target
         from ml._label_rows(
-            v_label.kind, date_part('epoch', v_label.horizon), v_label.params, v_symbol,
-            date_part('epoch', grid),
-            date_part('epoch', "from" - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', "to" - timestamptz '2000-01-01 00:00:00+00'),
-            date_part('epoch', coalesce(as_of, now()) - timestamptz '2000-01-01 00:00:00+00')
+            v_label.kind, ops._micros(v_label.horizon), v_label.params, v_symbol,
+            ops._micros(grid), ops._micros("from"), ops._micros("to"),
+            ops._micros(coalesce(as_of, now()))
         ) r;
 end
 $$;

@@ -2,8 +2,7 @@
 -- read.
 
 create or replace function ml._training_labels(
-    model text, symbols text [], start double precision, stop double precision,
-    as_of double precision
+    model text, symbols text [], start bigint, stop bigint, as_of bigint
 ) returns bytea
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -23,8 +22,7 @@ declare
 begin
     select p.start, p.stop into v_span from ml._training_span($1, v_symbols, $4, null, $3) p;
     return ml._training_labels(
-        $1, v_symbols, v_span.start, v_span.stop,
-        date_part('epoch', $3 - timestamptz '2000-01-01 00:00:00+00')
+        $1, v_symbols, v_span.start, v_span.stop, ops._micros($3)
     );
 end
 $$;
@@ -55,7 +53,10 @@ returns table (
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform ml._version(version_id);
+    if not exists (select from ml.model_versions v where v.version_id = out_of_fold.version_id) then
+        raise exception 'unknown model version %', coalesce(version_id::text, 'null')
+        using errcode = 'AP404', hint = 'select version_id, model, symbol from ml.registry';
+    end if;
     return query
         select
             p.symbols[u.symbol], timestamptz '1970-01-01 00:00:00+00' + u.ts * interval '1 microsecond', u.fold, u.prediction, u.target,

@@ -18,6 +18,9 @@ declare
     v_risk text;
     v_id bigint;
 begin
+    if exists (select from ml.ensembles e where e.ensemble = record_prediction.model) then
+        return ml._record_ensemble(model, symbol, as_of, version);
+    end if;
     v_both := array(
         select s
         from ml._serve(
@@ -102,9 +105,9 @@ begin
             max(p.feature_as_of) as last_ts, min(p.as_of) as first_as_of,
             max(p.as_of) as last_as_of, array_agg(p.prediction_id) as ids
         from ml.predictions p
-        join ml.models m on m.model = p.model
+        left join ml.models m on m.model = p.model
         left join ml.model_versions v on v.version_id = p.version_id
-        join feature.sets s on s.name = coalesce(v.feature_set, m.feature_set)
+        left join feature.sets s on s.name = coalesce(v.feature_set, m.feature_set)
             and s.version = coalesce(v.feature_version, m.feature_version)
         -- As it was predicted: a prediction of before these were written down says it by its
         -- version, and one of a base rate was made as the model's next version is to be.
@@ -126,6 +129,7 @@ begin
         where p.prediction_id = any (v_todo.ids) and p.feature_as_of = v.ts
             and p.as_of between v_todo.first_as_of and v_todo.last_as_of;
     end loop;
+    call ml.join_ensemble_outcomes(v_now);
 end
 $$;
 comment on procedure ml.join_outcomes(timestamptz) is
@@ -135,12 +139,18 @@ create or replace function ml.replay(prediction_id bigint)
 returns table (recorded double precision, replayed double precision, version_id bigint)
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select p.prediction, ml.predict_version(p.version_id, p.features), p.version_id
+    select
+        p.prediction,
+        case p.partition_used
+            when 'ensemble' then ml._replay_ensemble(p.details)
+            else ml.predict_version(p.version_id, p.features)
+        end,
+        p.version_id
     from ml.predictions p
-    where p.prediction_id = $1 and p.version_id is not null
+    where p.prediction_id = $1 and (p.version_id is not null or p.partition_used = 'ensemble')
 $$;
 comment on function ml.replay(bigint) is
-'A recorded prediction made again from its stored vector by the version that made it: recorded and replayed are the same to the last bit. No row for a base-rate fallback.';
+'A recorded prediction made again from its stored vector by the version that made it: recorded and replayed are the same to the last bit. An ensemble''s is made again from its members'' vectors and what it had learned by then. No row for a base-rate fallback.';
 
 create or replace view ml.deep_learning_predictions as
 select

@@ -184,7 +184,7 @@ def thousand(conninfo: str) -> list[dict[str, Any]]:
                 for name in FAMILIES:
                     pair = conn.execute(
                         "select v.values, feature._compute(%s, %s,"
-                        " date_part('epoch', v.ts - timestamptz '2000-01-01+00'))"
+                        " ops._micros(v.ts))"
                         " from feature.vectors v join feature.sets s using (set_id)"
                         " where s.name = %s and v.symbol = %s",
                         (name, symbol, name, symbol),

@@ -26,7 +26,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.csv
 from alphaplus.loaders import pgcopy
-from alphaplus.server.features import patterns, technical
+from alphaplus.server.features import patterns, series, technical
 from psycopg import conninfo as pq
 from talib import _ta_lib as ta
 
@@ -108,7 +108,7 @@ def watched(pid: int) -> Iterator[list[float]]:
 
 def others(c: dict[str, Floats]) -> dict[str, Floats]:
     """What TA-Lib has not, as one would write it with pandas."""
-    o, h, lo, cl, v = (pd.Series(c[name]) for name in technical.CHANNELS)
+    o, h, lo, cl, v = (pd.Series(c[name]) for name in series.CHANNELS)
     price = pd.Series(np.log(c["close"]))
     returns = price.diff()
     hl, co = pd.Series(np.log(h / lo)), pd.Series(np.log(cl / o))
@@ -173,7 +173,7 @@ def outside(conninfo: str) -> tuple[npt.NDArray[np.int64], Floats]:
         " where symbol = 'BENCH' and timeframe = interval '1 minute' order by ts",
     )
     frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
-    channels = {name: frame[name].to_numpy(np.float64) for name in technical.CHANNELS}
+    channels = {name: frame[name].to_numpy(np.float64) for name in series.CHANNELS}
     columns = []
     micros = ((frame["ts"] - EPOCH) // pd.Timedelta("1us")).to_numpy(np.int64) + MINUTE
     for plan in technical.PLANS["technical_1m"]:
@@ -187,12 +187,12 @@ def outside(conninfo: str) -> tuple[npt.NDArray[np.int64], Floats]:
             .agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
         )
         values = indicators(
-            {name: bars[name].to_numpy(np.float64) for name in technical.CHANNELS}, plan.names
+            {name: bars[name].to_numpy(np.float64) for name in series.CHANNELS}, plan.names
         )
         closed = ((bars.index - EPOCH) // pd.Timedelta("1us")).to_numpy(np.int64) + plan.width
         place = np.searchsorted(closed, micros, "right") - 1
         columns += [np.where(place >= 0, x[np.maximum(place, 0)], np.nan) for x in values]
-    prices = [channels[name] for name in technical.CHANNELS[:4]]
+    prices = [channels[name] for name in series.CHANNELS[:4]]
     columns += [getattr(ta, name.upper())(*prices) / 100 for name in patterns.NAMES]
     return micros, np.stack(columns, axis=1)
 
@@ -352,10 +352,7 @@ def run(conninfo: str) -> list[dict[str, Any]]:
         newest = START + pd.Timedelta(BARS + 7, unit="min")  # nothing is stored there
         for name in names:
             moment = (newest - pd.Timedelta(6, unit="min")).to_pydatetime()
-            query = (
-                "select feature._compute(%s, 'BENCH',"
-                " date_part('epoch', %s - '2000-01-01+00'::timestamptz))"
-            )
+            query = "select feature._compute(%s, 'BENCH', ops._micros(%s))"
             call = partial(conn.execute, query, (name, moment))
             p50, p99 = percentiles(call, 200)
             rows.append(row(f"{name}: one vector computed live, p50", p50, "ms"))

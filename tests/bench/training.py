@@ -49,7 +49,7 @@ def fill(conn: psycopg.Connection[Any], rows: int) -> None:
         "select feature.create_set('wide', %s, '10 minutes')",
         f"select ts, {features} from market.candles",
     )
-    from alphaplus.server.store.vectors import binary_rows
+    from alphaplus.server.store.write import binary_rows
 
     epoch = int((start.timestamp() - 946_684_800) * 1e6)
     with conn.cursor().copy(

@@ -650,8 +650,7 @@ def test_a_set_with_vectors_is_kept_and_a_dropped_one_takes_none(market: Conn) -
     ).fetchone() == (0,)
     with pytest.raises(psycopg.Error) as gone:
         market.execute(
-            "select feature._store(%s, 'liquidation', %s, s, s + 600)"
-            " from date_part('epoch', %s - timestamptz '2000-01-01 00:00+00') s",
+            "select feature._store(%s, 'liquidation', %s, s, s + 600000000) from ops._micros(%s) s",
             (set_id[0], SYMBOL, at(100)),
         )
     assert gone.value.sqlstate == "AP202"

@@ -46,7 +46,7 @@ def live(
     conn: Conn, minute: float, symbol: str = SYMBOL, family: str = "liquidation"
 ) -> list[float]:
     row = conn.execute(
-        "select feature._compute(%s, %s, date_part('epoch', %s - timestamptz '2000-01-01+00'))",
+        "select feature._compute(%s, %s, ops._micros(%s))",
         (family, symbol, at(minute)),
     ).fetchone()
     assert row is not None
@@ -57,13 +57,11 @@ def history(
     conn: Conn, low: float, high: float, symbol: str = SYMBOL, family: str = "liquidation"
 ) -> dict[int, list[float]]:
     rows = conn.execute(
-        "select seconds, vector from feature._compute_rows(%s, %s,"
-        " date_part('epoch', %s - timestamptz '2000-01-01+00'),"
-        " date_part('epoch', %s - timestamptz '2000-01-01+00'))",
+        "select at, vector from feature._compute_rows(%s, %s, ops._micros(%s), ops._micros(%s))",
         (family, symbol, at(low), at(high)),
     ).fetchall()
-    origin = (at(0) - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)).total_seconds()
-    return {round((seconds - origin) / 60): vector for seconds, vector in rows}
+    origin = at(0).timestamp()
+    return {round((micros / 1e6 - origin) / 60): vector for micros, vector in rows}
 
 
 def test_the_family_is_a_set_with_its_formulas(market: Conn) -> None:

@@ -101,13 +101,13 @@ def test_the_short_way_to_bars_finds_what_the_long_one_does(mixed: Connection, s
     """And takes the short way for bars of which nothing is open, so that this compares two ways."""
     swap = (
         "do language plpython3u $$\n"
-        "from alphaplus.server.features import families as f\n"
-        "plain = GD.setdefault('plain', f._plain_bars)\n"
-        "def counted(*a, **k):\n"
-        "    found = plain(*a, **k)\n"
-        "    GD['short'] += found is not None and (a[2] != 'LATER' or a[3] > 60_000_000)\n"
+        "from alphaplus.server.market.bars import BarQueries as b\n"
+        "plain = GD.setdefault('plain', b.plain)\n"
+        "def counted(self, *a, **k):\n"
+        "    found = plain(self, *a, **k)\n"
+        "    GD['short'] += found is not None and (self.symbol != 'LATER' or a[0] > 60_000_000)\n"
         "    return found\n"
-        "f._plain_bars = {}\n$$"
+        "b.plain = {}\n$$"
     )
     offsets = [61, 405, 411, 720, 1001, 1201, 1501, 2002, 2590, 2884]
     times = [START + m * MINUTE for m in offsets] + [dt.datetime.now(UTC) + DAY]

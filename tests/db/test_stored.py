@@ -58,11 +58,12 @@ def computed(
     db: Connection, start: dt.datetime, end: dt.datetime, symbol: str
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The same from what is in the market's tables, whatever is stored."""
-    span = [(t - EPOCH) / dt.timedelta(seconds=1) for t in (start, end)]
     rows = db.execute(
-        "select seconds, vector from feature._compute_rows(%s, %s, %s, %s)", (SET, symbol, *span)
+        "select at, vector from feature._compute_rows(%s, %s, ops._micros(%s), ops._micros(%s))",
+        (SET, symbol, start, end),
     ).fetchall()
-    times = np.array([round(seconds * 1e6) for seconds, _ in rows], dtype=np.int64)
+    since = round(EPOCH.timestamp() * 1e6)
+    times = np.array([micros - since for micros, _ in rows], dtype=np.int64)
     width = len(names(db, SET))
     return times, np.array([v for _, v in rows], dtype=np.float64).reshape(len(rows), width)
 
@@ -217,8 +218,9 @@ def test_packing_and_storing_take_turns(
                 "update feature.vectors set values = values where ts = %s", (START + 9 * MINUTE,)
             )
             market.execute("set lock_timeout = '200ms'")
-            with pytest.raises(psycopg.errors.LockNotAvailable):
+            with pytest.raises(psycopg.Error) as busy:
                 market.execute("call feature.pack(%s)", (SET,))
+            assert busy.value.sqlstate == "AP723"
             market.execute("reset lock_timeout")
         other.execute("call feature.pack(%s)", (SET,))
     assert blocks(market)

@@ -77,7 +77,7 @@ def market(db_module: Connection) -> Iterator[Connection]:
 def vector(db: Connection, name: str, symbol: str, t: dt.datetime) -> np.ndarray[Any, Any]:
     """Computed, whatever is stored."""
     row = db.execute(
-        "select feature._compute(%s, %s, date_part('epoch', %s - '2000-01-01+00'::timestamptz))",
+        "select feature._compute(%s, %s, ops._micros(%s))",
         (name, symbol, t),
     ).fetchone()
     assert row is not None

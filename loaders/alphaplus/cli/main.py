@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, live
+from alphaplus.cli import files, live, model
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
 )
+
+app.add_typer(model.app, name="model")
 
 
 files.register(app)

@@ -541,6 +541,11 @@ def _plain_volume(
             values["quote_volume"] = told
         elif beside is not None:
             values["quote_volume"] = beside
+    elif "quote_volume" in m:
+        told = optional(m.get(frame, "quote_volume"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values["volume"], values["quote_volume"] = np.divide(told, price), told
+        d.note("unit", "quote", "header", "a column called quote volume")
     for name in ("trade_count", "taker_buy_volume"):
         if name in m:
             values[name] = optional(m.get(frame, name))

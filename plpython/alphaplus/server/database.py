@@ -1,23 +1,83 @@
-"""Times as they come from SQL: seconds since 2000-01-01 UTC."""
+"""The boundary to SQL: statements prepared once a backend, and times as SQL passes them.
+
+SQL and Python give each other times as bigint microseconds since 1970 (``ops._micros`` and
+``ops._at`` in SQL). Inside, :mod:`alphaplus.server.types` counts from 2000; :func:`moments` and
+:func:`micros` convert.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
-from alphaplus.server.market.revisions import SECOND
+EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000
+KEPT = 200  # users' sets, and their statements, that a backend keeps
+_KEY = "alphaplus.database"
 
 
-def moments(plpy: Any, *seconds: float | None) -> tuple[int, ...]:
-    """The same in whole microseconds; refuses (AP211) null and infinite times.
+class Database:
+    """What a module may ask the server, through PL/Python's SPI; one a backend."""
 
-    Call it before the first row of a set is yielded: an error inside a generator loses its words.
+    def __init__(self, plpy: Any) -> None:
+        self.plpy = plpy
+        self._plans: dict[tuple[str, Sequence[str]], Any] = {}
+        # Of users' feature sets (they never change): by definition the family, by id the set that
+        # was asked for and the statement that evaluates it; and the moment it is evaluated at:
+        # symbol, start, as_of and, of an audit, until, where no SQL can reach it.
+        self.sets: dict[str, Any] = {}
+        self.sets_asked: dict[int, Any] = {}
+        self.statements: dict[int, str] = {}
+        self.moment: tuple[str, int, int, int | None] | None = None
+
+    @classmethod
+    def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:
+        """The backend's own, kept in PL/Python's dictionary ``GD``."""
+        found: Database | None = cache.get(_KEY)
+        if found is None:
+            found = cache[_KEY] = cls(plpy)
+        return found
+
+    def plan(self, query: str, kinds: Sequence[str]) -> Any:
+        """The statement, prepared where it has not been."""
+        key = query, tuple(kinds)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = self.plpy.prepare(query, list(kinds))
+        return found
+
+    def execute(self, query: str, kinds: Sequence[str] = (), values: Sequence[Any] = ()) -> Any:
+        """The rows of a statement with parameters of these types."""
+        return self.plpy.execute(self.plan(query, kinds), list(values))
+
+    def cursor(self, query: str, kinds: Sequence[str], values: Sequence[Any]) -> Any:
+        """The same, fetched row by row."""
+        return self.plpy.cursor(self.plan(query, kinds), list(values))
+
+
+def keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put into a dictionary that keeps the newest :data:`KEPT` entries."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
+
+
+def micros(*times: int) -> list[int]:
+    """Microseconds since 1970 of times since 2000: what ``ops._at`` takes."""
+    return [t + EPOCH for t in times]
+
+
+def moments(plpy: Any, *times: int | None) -> tuple[int, ...]:
+    """Times since 2000 of microseconds since 1970; refuses (AP211) null.
+
+    ``ops._micros`` gives null for an infinite time. Call it before the first row of a set is
+    yielded: PL/Python drops the message of an error raised in a generator.
     """
-    found = [x for x in seconds if x is not None and math.isfinite(x)]
-    if len(found) < len(seconds):
+    found = [t for t in times if t is not None]
+    if len(found) < len(times):
         plpy.error(
             "a time is null or infinite",
             sqlstate="AP211",
             hint="Give a time that has a date, such as '2024-06-01 00:00+00'.",
         )
-    return tuple(round(x * SECOND) for x in found)
+    return tuple(t - EPOCH for t in found)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from alphaplus.server.features import alpha158, technical
+from alphaplus.server.features import alpha158, series
 
 from tests.unit.features.test_technical import hours
 
 
 def test_every_factor_is_its_definition(shared_data: Path) -> None:
     channels = {name: values[:2000] for name, values in hours(shared_data).channels.items()}
-    o, h, lo, c, v = (pd.Series(channels[name]) for name in technical.CHANNELS)
+    o, h, lo, c, v = (pd.Series(channels[name]) for name in series.CHANNELS)
     expected = {
         "kmid": (c - o) / o,
         "klen": (h - lo) / o,
@@ -26,7 +26,7 @@ def test_every_factor_is_its_definition(shared_data: Path) -> None:
         "corr_20": c.rolling(20).corr(pd.Series(np.log(v + 1))),
         "vma_20": v.rolling(20).mean() / (v + 1e-12),
     }
-    values = alpha158.compute(technical.Bars(**channels))
-    for column, (name, _, _, needs) in zip(values.T, alpha158.FACTORS, strict=True):
+    values = alpha158.compute(series.Bars(**channels))
+    for column, (name, _, _, needs, _) in zip(values.T, alpha158.FACTORS, strict=True):
         assert int(np.isnan(column).sum()) == needs - 1, name
         np.testing.assert_allclose(column, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from alphaplus.server.features import alpha158, families, incremental, patterns, technical
+from alphaplus.server.features import alpha158, incremental, patterns, series, technical
+from alphaplus.server.features.family import Keep
 from alphaplus.server.market import revisions as w
 
 from tests.unit.features.test_technical import Market, minutes
@@ -18,11 +19,11 @@ Floats = npt.NDArray[np.float64]
 PLAN = technical.Plan("1m", technical.NAMES)
 
 
-def asked(market: Market, t: int, keep: families.Keep | None) -> Floats:
+def asked(market: Market, t: int, keep: Keep | None) -> Floats:
     """Indicators, patterns and factors at one time."""
     grid = np.array([t], dtype=np.int64)
-    stretch = technical.Stretch(w.MINUTE, alpha158.WARMUP, alpha158.BLOCK)
-    of_factors = technical.series_matrix(
+    stretch = series.Stretch(w.MINUTE, alpha158.WARMUP, alpha158.BLOCK)
+    of_factors = series.series_matrix(
         market.read, grid, stretch, alpha158.compute, len(alpha158.FACTORS), keep=keep
     )
     return np.concatenate(
@@ -34,7 +35,7 @@ def asked(market: Market, t: int, keep: families.Keep | None) -> Floats:
     )
 
 
-def keeper(memory: incremental.Memory) -> families.Keep:
+def keeper(memory: incremental.Memory) -> Keep:
     def keep(which: Hashable) -> incremental.Run:
         return memory.run("symbol", which)
 

@@ -10,9 +10,10 @@ from alphaplus.server.features import microstructure as ms
 from alphaplus.server.features.microstructure import Bars
 from alphaplus.server.market import events
 from alphaplus.server.market import revisions as w
+from alphaplus.server.types import MINUTE, SECOND
 
 N = ms.NAMES.index
-MINUTE, SECOND = w.MINUTE, w.SECOND
+
 WINDOW = 15 * MINUTE
 Array = np.ndarray[Any, Any]
 

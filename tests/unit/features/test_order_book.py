@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from alphaplus.server.features import order_book as ob
-from alphaplus.server.features.families import Inputs
-from alphaplus.server.market.revisions import MINUTE
+from alphaplus.server.market.reader import Inputs
+from alphaplus.server.types import MINUTE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import talib
-from alphaplus.server.features import patterns, technical
+from alphaplus.server.features import patterns, series
 from alphaplus.server.market import revisions as w
 from talib import _ta_lib as ta
 from talib import abstract
@@ -27,7 +27,7 @@ def test_all_of_talibs_patterns_with_its_own_warm_up() -> None:
 def test_every_pattern_equals_talib_over_the_whole_series(shared_data: Path, source: str) -> None:
     market = minutes(shared_data, 45_031) if source == "minutes" else hours(shared_data)
     values = patterns.evaluate(market.read, market.bucket + market.width, market.width)
-    prices = [market.channels[name] for name in technical.CHANNELS[:4]]
+    prices = [market.channels[name] for name in series.CHANNELS[:4]]
     seen = 0
     for column, pattern in enumerate(patterns.PATTERNS):
         expected = getattr(ta, pattern.name.upper())(*prices) / 100
@@ -51,7 +51,7 @@ def test_little_or_flat_data() -> None:
     grid = np.arange(1, 60, dtype=np.int64) * w.MINUTE
     for bars in (0, 1, 3, 59):
         market = Market(
-            w.MINUTE, (grid - w.MINUTE)[:bars], {n: np.full(bars, 7.0) for n in technical.CHANNELS}
+            w.MINUTE, (grid - w.MINUTE)[:bars], {n: np.full(bars, 7.0) for n in series.CHANNELS}
         )
         values = patterns.evaluate(market.read, grid, w.MINUTE)
         assert values.shape == (59, 61)

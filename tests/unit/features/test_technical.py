@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from alphaplus.server.features import families, technical
+from alphaplus.server.features import registry, series, technical
 from alphaplus.server.market import revisions as w
+from alphaplus.server.types import HOUR, Times
 from talib import _ta_lib as ta
 
 Floats = npt.NDArray[np.float64]
-HOW = dict(zip(technical.CHANNELS, ("first", "max", "min", "last", "sum"), strict=True))
+HOW = dict(zip(series.CHANNELS, ("first", "max", "min", "last", "sum"), strict=True))
 
 
 class Market:
@@ -24,10 +25,10 @@ class Market:
     def __init__(
         self,
         width: int,
-        bucket: technical.Times,
+        bucket: Times,
         channels: dict[str, Floats],
-        usable: technical.Times | None = None,
-        expires: technical.Times | None = None,
+        usable: Times | None = None,
+        expires: Times | None = None,
     ) -> None:
         self.width = width
         self.bucket = bucket
@@ -56,7 +57,7 @@ def minutes(shared_data: Path, bars: int) -> Market:
         shared_data / "candles_1m" / "btc-perp-20211231-20220201_1m.csv.gz", nrows=bars
     )
     stamp = pd.to_datetime(frame["timestamp"]) - pd.Timestamp("2000-01-01")
-    channels = {name: frame[name].to_numpy(np.float64) for name in technical.CHANNELS}
+    channels = {name: frame[name].to_numpy(np.float64) for name in series.CHANNELS}
     return Market(w.MINUTE, (stamp.dt.total_seconds().to_numpy() * 1e6).astype(np.int64), channels)
 
 
@@ -70,12 +71,12 @@ def hours(shared_data: Path) -> Market:
     }
     channels["volume"] = frame["v"].to_numpy(np.float64)
     bucket = (stamp.dt.total_seconds().to_numpy() * 1e6).astype(np.int64)
-    return Market(technical.HOUR, bucket, channels)
+    return Market(HOUR, bucket, channels)
 
 
 def direct(c: dict[str, Floats]) -> dict[str, Floats]:
     """Every indicator that TA-Lib has, by TA-Lib, over the whole series at once."""
-    o, h, lo, cl, v = (c[name] for name in technical.CHANNELS)
+    o, h, lo, cl, v = (c[name] for name in series.CHANNELS)
     upper, middle, lower = ta.BBANDS(cl, 20, 2.0, 2.0, 0)
     keltner = ta.KC(h, lo, cl, 20, 10, 2.0)
     donchian = ta.DONCHIAN(h, lo, 20)
@@ -141,7 +142,7 @@ def before(x: Floats, bars: int) -> Floats:
 
 def own(c: dict[str, Floats]) -> dict[str, Floats]:
     """What TA-Lib has not, by its definition."""
-    o, h, lo, cl, v = (c[name] for name in technical.CHANNELS)
+    o, h, lo, cl, v = (c[name] for name in series.CHANNELS)
     price = np.log(cl)
     returns = price - before(price, 1)
     typical = (h + lo + cl) / 3
@@ -209,7 +210,7 @@ def test_every_indicator_equals_its_definition_over_the_whole_series(
     shared_data: Path, source: str
 ) -> None:
     market = minutes(shared_data, 12_000) if source == "minutes" else hours(shared_data)
-    name = {w.MINUTE: "1m", technical.HOUR: "1h"}[market.width]
+    name = {w.MINUTE: "1m", HOUR: "1h"}[market.width]
     plan = technical.Plan(name, technical.NAMES, relative=False)
     values = technical.evaluate(market.read, market.bucket + market.width, [plan])
     by_talib, by_definition = direct(market.channels), own(market.channels)
@@ -292,7 +293,7 @@ def test_late_and_corrected_bars_are_seen_when_they_were_known(shared_data: Path
 def test_bad_data_gives_nulls_not_errors() -> None:
     plan = technical.Plan("1m", technical.NAMES, relative=False)
     grid = np.arange(1, 400, dtype=np.int64) * w.MINUTE
-    flat = {name: np.full(399, 5.0) for name in technical.CHANNELS} | {"volume": np.zeros(399)}
+    flat = {name: np.full(399, 5.0) for name in series.CHANNELS} | {"volume": np.zeros(399)}
     for rows in (np.arange(0), np.arange(1), np.arange(2), np.arange(0, 399, 7), np.arange(399)):
         market = Market(w.MINUTE, (grid - w.MINUTE)[rows], {n: v[rows] for n, v in flat.items()})
         values = technical.evaluate(market.read, grid, [plan])
@@ -303,15 +304,15 @@ def test_bad_data_gives_nulls_not_errors() -> None:
 
 def test_an_old_bar_is_no_answer() -> None:
     bucket = np.arange(100, dtype=np.int64) * w.MINUTE
-    market = Market(w.MINUTE, bucket, {name: np.arange(1.0, 101) for name in technical.CHANNELS})
+    market = Market(w.MINUTE, bucket, {name: np.arange(1.0, 101) for name in series.CHANNELS})
     plan = technical.Plan("1m", ("sma_20",), relative=False)
     grid = np.arange(95, 110, dtype=np.int64) * w.MINUTE
     known = np.isfinite(technical.evaluate(market.read, grid, [plan])[:, 0])
-    assert known.tolist() == [t <= 100 + technical.MAX_AGE - 1 for t in range(95, 110)]
+    assert known.tolist() == [t <= 100 + series.MAX_AGE - 1 for t in range(95, 110)]
 
 
 def test_the_sets_declare_what_they_are() -> None:
     for family in technical.FAMILIES:
         assert len(set(family.names)) == len(family.names)
-        assert families.get(family.name) is family
+        assert registry.get(family.name) is family
         assert all(feature.formula and feature.source for feature in family.features)

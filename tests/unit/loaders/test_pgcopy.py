@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from alphaplus.loaders.pgcopy import FLOAT8_OID, Interval, Ragged, Text, rows
+from alphaplus.pgbinary import FLOAT8_OID, Interval, Ragged, Text, rows
 
 
 def field(data: bytes | None) -> bytes:

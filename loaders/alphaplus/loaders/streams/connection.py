@@ -75,6 +75,7 @@ class Connection:
             except (OSError, WebSocketException, TimeoutError) as error:
                 self.error = f"{type(error).__name__}: {error}"[:500]
             if self.ended.is_set():
+                self._own("end")
                 return
             if self.status == "connected":
                 self._own("lost", how=how)

@@ -22,6 +22,7 @@ from alphaplus.loaders.streams.contiguity import Hole, Sequence
 from alphaplus.loaders.streams.spool import Frame
 
 CHANNELS = ("trades", "book", "liquidations", "funding", "open_interest", "candles")
+TICK = b'{"alphaplus":"tick"'
 CROSSED = 3  # updates in a row after which a crossed book is taken for a wrong one
 UNREADABLE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -67,10 +68,12 @@ class Parser(Feed):
         self.refused: list[tuple[int, str, str]] = []
         self.wanted: list[Wanted] = []
         self.connection = 0
+        self._open = False
         self.whole_books: set[str] = set()
         self.crossed: dict[str, int] = {}
         self.repaired_lines: set[int] = set()
         self.last_ts = 0
+        self._clock = 0  # of the recording that is replayed; 0: none
         self.received: float | None = None  # of the frame at hand, in microseconds
         self.offsets: list[int] = []
         self._holding: set[tuple[str, str]] = set()
@@ -82,6 +85,7 @@ class Parser(Feed):
         self._next_funding: dict[str, tuple[int, float, int]] = {}
         if state:
             self.connection = state["connection"]
+            self._open = state["open"]
             self.whole_books = set(state["whole"])
             self.sequences = {(c, s): Sequence.of(v) for c, s, v in state["sequences"]}
             self._next_funding = {k: (a, b, c) for k, (a, b, c) in state["funding"].items()}
@@ -94,6 +98,7 @@ class Parser(Feed):
             {
                 "feed": self.state(),
                 "connection": self.connection,
+                "open": self._open,
                 "whole": sorted(self.whole_books),
                 "sequences": [[c, s, q.state()] for (c, s), q in self.sequences.items()],
                 "funding": self._next_funding,
@@ -106,39 +111,30 @@ class Parser(Feed):
     def frame(self, frame: Frame) -> None:
         """One frame, whatever it holds."""
         self._line = frame.number
-        now = frame.received
+        raw, now, exact = frame.raw, frame.received, float(frame.received)
+        if raw[:1].isdigit():  # with its receive time, as a replay sends it
+            stamp, _, raw = raw.partition(b" ")
+            try:
+                exact = int(stamp) / 1e3
+            except ValueError as error:
+                self._refuse(frame.number, frame.raw, f"unparsable: {error}")
+                return
+            now = self._clock = int(exact)
+        elif raw.startswith(TICK) and self._clock:
+            return  # time is that of the recording
         if self._holding:
             for key in [k for k in self._holding if now >= self.sequences[k].deadline]:
                 self._release(key, self.sequences[key].give_up(now), now)
-        raw = frame.raw
-        if raw[:1].isdigit():  # with its receive time, as a replay sends it
-            problem = self._recorded(raw)
-            if problem:
-                self._refuse(frame.number, raw, problem)
-            return
+        self.received = exact
         try:
             message = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            if self.venue.chatter(raw):
-                return
-            self._refuse(frame.number, raw, f"unparsable: {error}")
+            if not self.venue.chatter(raw):
+                self._refuse(frame.number, frame.raw, f"unparsable: {error}")
             return
         self._guarded(frame.number, raw, message, now)
 
-    def _recorded(self, raw: bytes) -> str:
-        stamp, _, body = raw.partition(b" ")
-        try:
-            received = int(stamp) // 1000
-            message = orjson.loads(body)
-        except ValueError as error:
-            return f"unparsable: {error}"
-        self._guarded(self._line, raw, message, received, int(stamp) / 1e3)
-        return ""
-
-    def _guarded(
-        self, number: int, raw: bytes, message: Any, now: int, exact: float | None = None
-    ) -> None:
-        self.received = float(now) if exact is None else exact
+    def _guarded(self, number: int, raw: bytes, message: Any, now: int) -> None:
         try:
             if isinstance(message, dict) and "alphaplus" in message:
                 self._control(message, now)
@@ -237,16 +233,22 @@ class Parser(Feed):
 
     def _control(self, message: dict[str, Any], now: int) -> None:
         what = message["alphaplus"]
+        if what in ("lost", "end") or (what == "connected" and self._open):
+            # What a lost connection owes will not come any more.
+            for key in list(self._holding):
+                while self.sequences[key].held:
+                    self._release(key, self.sequences[key].give_up(now), now)
         if what == "connected":
+            if self._open:  # killed before it could say that it was lost
+                self._lost("outage", now)
+            self._open = True
             self.connection += 1
             for channel in self.channels:
                 for symbol in self.symbols:
                     self._connected(channel, symbol, now)
         elif what == "lost":
-            for channel in self.channels:
-                for symbol in self.symbols:
-                    if channel in self.venue.unnumbered:
-                        self._broken(channel, symbol, str(message.get("how", "outage")), now)
+            self._open = False
+            self._lost(str(message.get("how", "outage")), now)
         elif what == "evicted":
             for symbol in self.symbols:
                 if message["lane"] in self.venue.unnumbered:
@@ -266,6 +268,12 @@ class Parser(Feed):
                 self._no_more(message, now)
         elif what == "open_interest":
             self.open_interest(message["symbol"], message["data"], now)
+
+    def _lost(self, how: str, now: int) -> None:
+        for channel in self.channels:
+            for symbol in self.symbols:
+                if channel in self.venue.unnumbered:
+                    self._broken(channel, symbol, how, now)
 
     def _connected(self, channel: str, symbol: str, now: int) -> None:
         sequence = self.sequences.get((channel, symbol))

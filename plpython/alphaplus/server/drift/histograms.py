@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from alphaplus.server import codec
-from alphaplus.server.market import revisions as w
+from alphaplus.server.database import EPOCH, Database
 from alphaplus.server.store import blocks
+from alphaplus.server.types import SECOND
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-HOUR = 3600 * w.SECOND
+HOUR = 3600 * SECOND
 WIDTHS = (HOUR, 24 * HOUR, 720 * HOUR)
 _NAMES = {HOUR: "1 hour", 24 * HOUR: "1 day", 720 * HOUR: "30 days"}
 HOURS_AT_ONCE = 240
@@ -102,14 +103,16 @@ def moment(micros: int) -> str:
     return np.datetime_as_string(np.datetime64("2000-01-01") + np.timedelta64(micros, "us")) + "Z"
 
 
-def counted(plpy: Any, bins: Bins, symbol: str, start: int, stop: int) -> Iterator[Any]:
+def counted(
+    plpy: Any, cache: dict[str, Any], bins: Bins, symbol: str, start: int, stop: int
+) -> Iterator[Any]:
     """(ts, values (n, k)) pieces of what is there to count in [start, stop): stored vectors, or the
     predictions that the clock recorded and their outcomes."""
     if stop <= start:
         return
     if bins.kind == "features":
         spec = {"set_id": bins.set_id, "k": len(bins.names)}
-        yield from blocks.stored(plpy, spec, symbol, start, stop - 1)
+        yield from blocks.stored(Database.of(plpy, cache), spec, symbol, start, stop - 1)
         return
     column = "prediction" if bins.kind == "score" else "target"
     plan = plpy.prepare(
@@ -121,7 +124,7 @@ def counted(plpy: Any, bins: Bins, symbol: str, start: int, stop: int) -> Iterat
     )
     row = plpy.execute(plan, [bins.version_id, symbol, moment(start), moment(stop)])[0]
     if row["ts"] is not None:
-        ts = codec.elements(row["ts"], ">i8").astype(np.int64) - w.EPOCH * w.SECOND
+        ts = codec.elements(row["ts"], ">i8").astype(np.int64) - EPOCH
         yield ts, codec.elements(row["found"], ">f8").astype(np.float64)[:, None]
 
 
@@ -139,7 +142,7 @@ def refresh(
         hours = (end - begin) // HOUR
         counts = np.zeros(hours * size, dtype=np.int64)
         rows = np.zeros(hours, dtype=np.int64)
-        for ts, values in counted(plpy, bins, symbol, begin, end):
+        for ts, values in counted(plpy, cache, bins, symbol, begin, end):
             hour = (ts - begin) // HOUR
             places = bins.places(values) + (hour * size)[:, None]
             counts += np.bincount(places.ravel(), minlength=len(counts))
@@ -224,7 +227,7 @@ def _read(
         rows = plpy.execute(plan, [number, symbol, _NAMES[width], moment(start), moment(stop)])
         for row in rows:
             counts = np.frombuffer(row["counts"], "<i4")
-            yield row["ts"] - w.EPOCH * w.SECOND, row["n"], counts[:size]
+            yield row["ts"] - EPOCH, row["n"], counts[:size]
 
 
 def cover(start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -268,7 +271,7 @@ def window(
                 total += counts
                 rows += n
     for a, b in gaps:
-        for ts, values in counted(plpy, bins, symbol, a, b):
+        for ts, values in counted(plpy, cache, bins, symbol, a, b):
             total += bins.count(values).ravel()
             rows += len(ts)
     return rows, total.reshape(k, bins.stride)
@@ -285,8 +288,8 @@ def _kept(plpy: Any, number: int, symbol: str) -> tuple[int, int]:
     if not len(found):
         return 0, -1
     return (
-        found[0]["since"] - w.EPOCH * w.SECOND,
-        found[0]["through"] - w.EPOCH * w.SECOND,
+        found[0]["since"] - EPOCH,
+        found[0]["through"] - EPOCH,
     )
 
 
@@ -305,8 +308,8 @@ def _stale(
     )
     found: list[tuple[int, int]] = []
     for row in plpy.execute(plan, [set_id, symbol, moment(start), moment(stop)]):
-        a = max(start, (row["a"] - w.EPOCH * w.SECOND) // HOUR * HOUR)
-        b = min(stop, (row["b"] - w.EPOCH * w.SECOND) // HOUR * HOUR + HOUR)
+        a = max(start, (row["a"] - EPOCH) // HOUR * HOUR)
+        b = min(stop, (row["b"] - EPOCH) // HOUR * HOUR + HOUR)
         if found and a <= found[-1][1]:
             found[-1] = (found[-1][0], max(found[-1][1], b))
         else:

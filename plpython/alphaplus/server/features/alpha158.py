@@ -9,36 +9,36 @@ where its bar is there and known.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from alphaplus.server.features import families, technical
-
-Floats = npt.NDArray[np.float64]
+from alphaplus.server.features.family import Family, Feature, bar_inputs
+from alphaplus.server.features.series import Bars, Stretch, series_matrix
+from alphaplus.server.market.reader import Needs
+from alphaplus.server.types import DAY, Floats
 
 WARMUP = 64
 BLOCK = 512
 _SOURCE = "qlib Alpha158"
 _SAMPLE = np.sqrt(20 / 19)  # of a standard deviation of 20, over the population's
 
-# name, formula, unit, bars needed
-FACTORS: tuple[tuple[str, str, str, int], ...] = (
-    ("kmid", "(close - open) / open", "fraction", 1),
-    ("klen", "(high - low) / open", "fraction", 1),
-    ("ksft", "(2 close - high - low) / open", "fraction", 1),
-    ("roc_5", "close of 5 bars ago / close", "ratio", 6),
-    ("roc_20", "close of 20 bars ago / close", "ratio", 21),
-    ("roc_60", "close of 60 bars ago / close", "ratio", 61),
-    ("ma_5", "mean of 5 closes / close", "ratio", 5),
-    ("ma_20", "mean of 20 closes / close", "ratio", 20),
-    ("ma_60", "mean of 60 closes / close", "ratio", 60),
-    ("std_20", "sample standard deviation of 20 closes / close", "fraction", 20),
-    ("max_20", "highest high of 20 bars / close", "ratio", 20),
-    ("min_20", "lowest low of 20 bars / close", "ratio", 20),
-    ("corr_20", "correlation of close and ln(volume + 1) over 20 bars", "-1 to 1", 20),
-    ("vma_20", "mean volume of 20 bars / (volume + 1e-12)", "ratio", 20),
+# name, formula, unit, bars needed, channels read by their first letters
+FACTORS: tuple[tuple[str, str, str, int, str], ...] = (
+    ("kmid", "(close - open) / open", "fraction", 1, "oc"),
+    ("klen", "(high - low) / open", "fraction", 1, "ohl"),
+    ("ksft", "(2 close - high - low) / open", "fraction", 1, "ohlc"),
+    ("roc_5", "close of 5 bars ago / close", "ratio", 6, "c"),
+    ("roc_20", "close of 20 bars ago / close", "ratio", 21, "c"),
+    ("roc_60", "close of 60 bars ago / close", "ratio", 61, "c"),
+    ("ma_5", "mean of 5 closes / close", "ratio", 5, "c"),
+    ("ma_20", "mean of 20 closes / close", "ratio", 20, "c"),
+    ("ma_60", "mean of 60 closes / close", "ratio", 60, "c"),
+    ("std_20", "sample standard deviation of 20 closes / close", "fraction", 20, "c"),
+    ("max_20", "highest high of 20 bars / close", "ratio", 20, "hc"),
+    ("min_20", "lowest low of 20 bars / close", "ratio", 20, "lc"),
+    ("corr_20", "correlation of close and ln(volume + 1) over 20 bars", "-1 to 1", 20, "cv"),
+    ("vma_20", "mean volume of 20 bars / (volume + 1e-12)", "ratio", 20, "v"),
 )
 
 
-def compute(b: technical.Bars, last: bool = False) -> Floats:
+def compute(b: Bars, last: bool = False) -> Floats:
     """The factors at every bar, (bars, 14), or at the ``last`` one alone."""
     ta, close = b.ta, b.close
     columns = (
@@ -61,23 +61,24 @@ def compute(b: technical.Bars, last: bool = False) -> Floats:
     return values
 
 
-FAMILY = families.Family(
+FAMILY = Family(
     name="factors_1d",
     version=1,
     revision="1",
     description="Fourteen daily factors of price and volume, for panels of many symbols.",
     features=tuple(
-        families.Feature(name, f"{formula} (needs {bars})", unit, _SOURCE)
-        for name, formula, unit, bars in FACTORS
+        Feature(name, f"{formula} (needs {bars})", unit, _SOURCE, bar_inputs(letters))
+        for name, formula, unit, bars, letters in FACTORS
     ),
-    needs=families.Needs(bars=WARMUP + BLOCK),
-    series=lambda read, times, keep: technical.series_matrix(
-        read,
+    needs=Needs(bars=WARMUP + BLOCK),
+    read=lambda reader, times, keep: series_matrix(
+        reader.bars,
         times,
-        technical.Stretch(technical.DAY, WARMUP, BLOCK, max_age=1),
+        Stretch(DAY, WARMUP, BLOCK, max_age=1),
         compute,
         len(FACTORS),
         keep=keep,
     ),
-    grid=technical.DAY,
+    only_bars=True,
+    grid=DAY,
 )

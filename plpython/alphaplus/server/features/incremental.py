@@ -1,11 +1,9 @@
-"""Runs of TA-Lib carried on from bar to bar.
+"""Incremental TA-Lib: keeps each indicator's state and feeds it one new bar.
 
 At the live edge the same stretch of bars is asked for again and again, a bar longer each time. A
-function of TA-Lib can be held open (``talib.stream``) and given one more bar; what it then says is
-bit-identical to a run over all bars. :class:`Run` keeps the functions of one stretch open, beside
-the very bars that they have seen: it goes on from there only where those are still the first of the
-bars asked for, and begins anew wherever one of them is another, missing or too many. So a run never
-says what the bars alone do not say.
+function of TA-Lib can be held open (``talib.stream``) and given one more bar; its result is then
+bit-identical to a run over all bars. :class:`Run` keeps the functions of one stretch open, and the
+bars that they were given. It starts over if any earlier bar changed, so results equal a full run.
 """
 
 from __future__ import annotations
@@ -15,9 +13,8 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from alphaplus.server.types import Floats
 
-Floats = npt.NDArray[np.float64]
 Channels = dict[str, Floats]
 # compute(channels, before, ta): the last bar's row, (1, outputs), of bars that ``before`` others
 # precede, which only the functions of ``ta`` have seen.
@@ -25,7 +22,7 @@ Compute = Callable[[Channels, int, Any], Floats]
 
 LIMIT = 256  # runs a backend keeps, a tenth of a megabyte each; a set has one a length of bars
 TAIL = 32  # bars, the last among them, that a calculation may look at by itself
-FEW = 2 * TAIL  # of fewer bars nothing is carried on
+FEW = 2 * TAIL  # with fewer bars no state is kept
 MOST = 4  # bars that are given one by one; for more of them a run over all is as fast
 
 
@@ -45,37 +42,45 @@ class Memory:
         return run
 
 
+BACKEND = Memory()
+
+
+def keeper(symbol: str) -> Callable[[Hashable], Run]:
+    """Where this backend keeps a symbol's runs of single times, by calculation."""
+    return lambda which: BACKEND.run(symbol, which)
+
+
 class Run:
-    """What one calculation said of the newest bars that it was asked for, to be carried on."""
+    """The inputs and the outputs of one calculation at the newest bar that it was asked for."""
 
     def __init__(self) -> None:
-        self.seen: Floats | None = None  # (channels, bars)
-        self.said: Floats = np.empty((0, 0))
+        self.inputs: Floats | None = None  # (channels, bars)
+        self.outputs: Floats = np.empty((0, 0))
         self.open: _Open | None = None
 
     def last(self, channels: Channels, compute: Compute, talib: Any) -> Floats:
         """The last bar's row, (1, outputs)."""
         bars = np.stack(list(channels.values()))
-        count, before = bars.shape[1], 0 if self.seen is None else self.seen.shape[1]
+        count, before = bars.shape[1], 0 if self.inputs is None else self.inputs.shape[1]
         both = min(count, before)
-        same = self.seen is not None and bool((bars[:, :both] == self.seen[:, :both]).all())
+        same = self.inputs is not None and bool((bars[:, :both] == self.inputs[:, :both]).all())
         if same and count == before:
-            return self.said
+            return self.outputs
         said = None
         if same and count > before:
-            said = self._carried_on(channels, before, count, compute)
+            said = self._continued(channels, before, count, compute)
         if said is None:
             said = compute(channels, 0, talib)
             if same and count < before:
                 return said  # of an earlier time: what is kept is of a later one
             self.open = None
-        self.seen, self.said = bars, said
+        self.inputs, self.outputs = bars, said
         return said
 
-    def _carried_on(
+    def _continued(
         self, channels: Channels, before: int, count: int, compute: Compute
     ) -> Floats | None:
-        """None where TA-Lib holds nothing open: too few bars, or numbers that are none."""
+        """None if there are too few bars or any input is NaN."""
         if count < FEW:
             return None
         said = None

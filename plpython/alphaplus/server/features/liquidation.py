@@ -11,12 +11,11 @@ hour. Where open interest did not come anew within the hour, its change is not k
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from alphaplus.server.features.families import Family, Feature, Inputs, Needs
+from alphaplus.server.features.family import Family, Feature
 from alphaplus.server.features.microstructure import vpin
+from alphaplus.server.market.reader import Inputs, Needs
 from alphaplus.server.market.revisions import fill_quiet
-
-Floats = npt.NDArray[np.float64]
+from alphaplus.server.types import Floats, Mask
 
 BARS = 240
 BOOK_MAX_AGE = 5
@@ -26,6 +25,11 @@ NEAR_BPS = 25.0
 DECAY_BPS = 10.0
 HALF_LIFE = 5.0
 
+# Channels that several features read.
+_BOOK = ("book.bid_prices", "book.bid_sizes", "book.ask_prices", "book.ask_sizes")
+_BIDS = ("book.bid_prices", "book.bid_sizes", "book.ask_prices")
+_ASKS = ("book.bid_prices", "book.ask_prices", "book.ask_sizes")
+
 FEATURES = (
     Feature(
         "order_flow_toxicity",
@@ -33,24 +37,28 @@ FEATURES = (
         " true aggressors",
         "share",
         "Easley, Lopez de Prado and O'Hara (2012), Review of Financial Studies 25(5)",
+        ("bars.volume", "bars.buy_volume"),
     ),
     Feature(
         "bid_ask_imbalance",
         "(bid - ask) / (bid + ask) notional over all levels of the last book",
         "share, -1 to 1",
         "Cao, Hansch and Wang (2009), Journal of Futures Markets 29(1)",
+        _BOOK,
     ),
     Feature(
         "volume_ratio",
         "volume of 5 minutes / mean volume of 5 minutes over 240",
         "ratio",
         "Karpoff (1987), JFQA 22(1)",
+        ("bars.volume",),
     ),
     Feature(
         "depth_pressure",
         "(bid - ask) / (bid + ask) notional, levels weighted by exp(-distance to mid / 10 bp)",
         "share, -1 to 1",
         "Cartea, Donnelly and Jaimungal (2018), Applied Mathematical Finance 25(1)",
+        _BOOK,
     ),
     Feature(
         "liquidity_score",
@@ -58,57 +66,84 @@ FEATURES = (
         " over 60",
         "share, 0 to 1",
         "after Kyle's depth (1985), Econometrica 53(6)",
+        ("bars.quote_volume", *_BOOK),
     ),
-    Feature("bid_liquidity", "ln(1 + bid notional within 25 bp of mid)", "log quote", "definition"),
-    Feature("ask_liquidity", "ln(1 + ask notional within 25 bp of mid)", "log quote", "definition"),
+    Feature(
+        "bid_liquidity",
+        "ln(1 + bid notional within 25 bp of mid)",
+        "log quote",
+        "definition",
+        _BIDS,
+    ),
+    Feature(
+        "ask_liquidity",
+        "ln(1 + ask notional within 25 bp of mid)",
+        "log quote",
+        "definition",
+        _ASKS,
+    ),
     Feature(
         "bid_wall",
         "ln(largest / median level notional), bids of the last book",
         "log",
         "definition",
+        ("book.bid_prices", "book.bid_sizes"),
     ),
     Feature(
         "ask_wall",
         "ln(largest / median level notional), asks of the last book",
         "log",
         "definition",
+        ("book.ask_prices", "book.ask_sizes"),
     ),
     Feature(
         "order_clusters",
         "share of the book's notional in levels above three times the median level",
         "share",
         "definition",
+        _BOOK,
     ),
     Feature(
         "buy_volume_ratio",
         "taker buy volume of 15 minutes / its mean over 240",
         "ratio",
         "Blume, MacKinlay and Terker (1989), Journal of Finance 44(4)",
+        ("bars.buy_volume",),
     ),
     Feature(
         "sell_volume_ratio",
         "taker sell volume of 15 minutes / its mean over 240",
         "ratio",
         "Blume, MacKinlay and Terker (1989), Journal of Finance 44(4)",
+        ("bars.volume", "bars.buy_volume"),
     ),
     Feature(
         "volume_breakout",
         "(x - mean) / standard deviation of x = ln(1 + volume) of 5 minutes, over 48 of them",
         "standard deviations",
         "definition",
+        ("bars.volume",),
     ),
-    Feature("spread_bps", "(ask - bid) / mid of the last book", "bp", "definition"),
+    Feature(
+        "spread_bps",
+        "(ask - bid) / mid of the last book",
+        "bp",
+        "definition",
+        ("book.bid_prices", "book.ask_prices"),
+    ),
     Feature(
         "volatility",
         "sqrt(mean squared one-minute log return over 30 minutes)",
         "bp per root minute",
         "Andersen and Bollerslev (1998), International Economic Review 39(4)",
+        ("bars.close",),
     ),
     Feature(
         "momentum",
         "15-minute log return / (volatility x sqrt 15)",
         "standard deviations",
         "Moskowitz, Ooi and Pedersen (2012), Journal of Financial Economics 104(2)",
+        ("bars.close",),
     ),
     Feature(
         "long_liquidations",
@@ -116,12 +151,14 @@ FEATURES = (
         " book or liquidation of the last hour is known",
         "log quote",
         "definition",
+        ("liquidations.long_notional",),
     ),
     Feature(
         "short_liquidations",
         "ln(1 + liquidated short notional of 15 minutes); 0 as for long_liquidations",
         "log quote",
         "definition",
+        ("liquidations.short_notional",),
     ),
     Feature(
         "liquidation_intensity",
@@ -129,30 +166,46 @@ FEATURES = (
         " minute over 60",
         "ratio",
         "exponential Hawkes kernel: Hawkes (1971), Biometrika 58(1)",
+        ("bars.quote_volume", "liquidations.long_notional", "liquidations.short_notional"),
     ),
-    Feature("funding_rate", "last funding known, for eight hours", "bp", "definition"),
+    Feature(
+        "funding_rate", "last funding known, for eight hours", "bp", "definition", ("funding",)
+    ),
     Feature(
         "open_interest_change",
         "ln(open interest / that of an hour ago); null where none came since",
         "log ratio",
         "definition",
+        ("open_interest",),
     ),
     Feature(
         "toxicity_x_volatility",
         "order_flow_toxicity x volatility",
         "bp per root minute",
         "interaction",
+        ("bars.close", "bars.volume", "bars.buy_volume"),
     ),
     Feature(
-        "imbalance_x_momentum", "bid_ask_imbalance x momentum", "standard deviations", "interaction"
+        "imbalance_x_momentum",
+        "bid_ask_imbalance x momentum",
+        "standard deviations",
+        "interaction",
+        ("bars.close", *_BOOK),
     ),
     Feature(
         "volatility_x_illiquidity",
         "volatility x (1 - liquidity_score)",
         "bp per root minute",
         "interaction",
+        ("bars.close", "bars.quote_volume", *_BOOK),
     ),
-    Feature("funding_x_momentum", "funding_rate x momentum", "bp", "interaction"),
+    Feature(
+        "funding_x_momentum",
+        "funding_rate x momentum",
+        "bp",
+        "interaction",
+        ("bars.close", "funding"),
+    ),
 )
 
 
@@ -205,7 +258,7 @@ def compute(inputs: Inputs) -> Floats:
     return np.stack([out[feature.name] for feature in FEATURES], axis=1)
 
 
-def _seen(inputs: Inputs) -> npt.NDArray[np.bool_]:
+def _seen(inputs: Inputs) -> Mask:
     """Is anything known of the market in the last hour? If not, its feeds may be down."""
     minutes = (
         inputs.bars["volume"][:, -LIQUIDATIONS:],

@@ -18,18 +18,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server.features import families
-from alphaplus.server.features.families import Family, Feature, Needs
+from alphaplus.server.features import compute as computing
+from alphaplus.server.features.family import Family, Feature, Keep
 from alphaplus.server.market import events
 from alphaplus.server.market import revisions as w
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
+from alphaplus.server.market.reader import MarketReader, Needs
+from alphaplus.server.types import MINUTE, SECOND, Floats, Mask, Times
 
 MINUTES = 15  # of trades
 BARS = 60
 MID_AGE = 5  # minutes for which a mid holds
-HAWKES_BIN = 10 * w.SECOND
+HAWKES_BIN = 10 * SECOND
 VPIN_BUCKETS = 50
 SIZE_POWERS = (-8, 31)  # of two, of a trade's value in quote currency
 SIZE_BINS = SIZE_POWERS[1] - SIZE_POWERS[0] + 1
@@ -44,6 +43,7 @@ FEATURES: tuple[Feature, ...] = (
         " covariance is not negative",
         "bp",
         "Roll (1984), Journal of Finance 39(4)",
+        ("trades.ts", "trades.price"),
     ),
     Feature(
         "corwin_schultz_spread",
@@ -51,6 +51,7 @@ FEATURES: tuple[Feature, ...] = (
         " a from the high-low ratios of one and of two bars",
         "bp",
         "Corwin and Schultz (2012), Journal of Finance 67(2)",
+        ("bars.high", "bars.low"),
     ),
     Feature(
         "abdi_ranaldo_spread",
@@ -58,6 +59,7 @@ FEATURES: tuple[Feature, ...] = (
         " high and low, 60 one-minute bars",
         "bp",
         "Abdi and Ranaldo (2017), Review of Financial Studies 30(12)",
+        ("bars.high", "bars.low", "bars.close"),
     ),
     Feature(
         "effective_spread",
@@ -65,6 +67,15 @@ FEATURES: tuple[Feature, ...] = (
         " (since the start of the fifth minute before), 15 minutes",
         "bp",
         "Lee and Ready (1991), Journal of Finance 46(2)",
+        (
+            "trades.ts",
+            "trades.price",
+            "trades.size",
+            "trades.sign",
+            "quotes.ts",
+            "quotes.bid",
+            "quotes.ask",
+        ),
     ),
     Feature(
         "realised_spread",
@@ -72,6 +83,15 @@ FEATURES: tuple[Feature, ...] = (
         " after the trade's (60 to 120 s), so without the last minute's trades, 15 minutes",
         "bp",
         "Huang and Stoll (1996), Journal of Financial Economics 41(3)",
+        (
+            "trades.ts",
+            "trades.price",
+            "trades.size",
+            "trades.sign",
+            "quotes.ts",
+            "quotes.bid",
+            "quotes.ask",
+        ),
     ),
     Feature(
         "kyle_lambda",
@@ -79,6 +99,7 @@ FEATURES: tuple[Feature, ...] = (
         " per million",
         "bp per million",
         "Kyle (1985), Econometrica 53(6)",
+        ("bars.close", "bars.quote_volume", "bars.buy_quote_volume"),
     ),
     Feature(
         "amihud_illiquidity",
@@ -86,6 +107,7 @@ FEATURES: tuple[Feature, ...] = (
         " null where the volume of one is not known",
         "bp per million",
         "Amihud (2002), Journal of Financial Markets 5(1)",
+        ("bars.close", "bars.quote_volume"),
     ),
     Feature(
         "hasbrouck_lambda",
@@ -93,6 +115,7 @@ FEATURES: tuple[Feature, ...] = (
         " taker quote volume, 60 bars, per sqrt(million)",
         "bp per root million",
         "Hasbrouck (2009), Journal of Finance 64(3)",
+        ("bars.close", "bars.quote_volume", "bars.buy_quote_volume"),
     ),
     Feature(
         "vpin",
@@ -100,12 +123,14 @@ FEATURES: tuple[Feature, ...] = (
         " volume spread evenly within a bar",
         "share",
         "Easley, Lopez de Prado and O'Hara (2012), Review of Financial Studies 25(5)",
+        ("bars.volume", "bars.buy_volume"),
     ),
     Feature(
         "trade_sign_autocorrelation",
         "lag-one autocorrelation of aggressor signs, 15 minutes of trades",
         "correlation",
         "Hasbrouck (1991), Journal of Finance 46(1)",
+        ("trades.ts", "trades.sign"),
     ),
     Feature(
         "trade_size_entropy",
@@ -113,6 +138,7 @@ FEATURES: tuple[Feature, ...] = (
         " quote currency, 15 minutes",
         "bit",
         "Shannon (1948), Bell System Technical Journal 27",
+        ("trades.ts", "trades.price", "trades.size"),
     ),
     Feature(
         "permutation_entropy",
@@ -120,6 +146,7 @@ FEATURES: tuple[Feature, ...] = (
         " 60 bars: 1 is no structure",
         "share",
         "Bandt and Pompe (2002), Physical Review Letters 88(17)",
+        ("bars.close",),
     ),
     Feature(
         "variance_ratio",
@@ -127,18 +154,21 @@ FEATURES: tuple[Feature, ...] = (
         " about the mean with the small-sample corrections, 60 bars: 1 is a random walk",
         "ratio",
         "Lo and MacKinlay (1988), Review of Financial Studies 1(1)",
+        ("bars.close",),
     ),
     Feature(
         "inter_trade_duration",
         "mean time between consecutive trades, 15 minutes",
         "s",
         "Engle and Russell (1998), Econometrica 66(5)",
+        ("trades.ts",),
     ),
     Feature(
         "hawkes_branching",
         "max(0, 1 - sqrt(mean / variance)) of the number of trades in 10 s bins, 15 minutes",
         "share",
         "Hardiman and Bouchaud (2014), Physical Review E 90(6)",
+        ("trades.ts",),
     ),
     Feature(
         "tick_rule_agreement",
@@ -146,6 +176,7 @@ FEATURES: tuple[Feature, ...] = (
         " 15 minutes",
         "share",
         "Lee and Ready (1991); Ellis, Michaely and O'Hara (2000), JFQA 35(4)",
+        ("trades.ts", "trades.price", "trades.sign"),
     ),
 )
 NAMES = tuple(feature.name for feature in FEATURES)
@@ -188,14 +219,14 @@ class Windows:
             return terms
         return w.sliding(terms, self.first, self._width(terms))
 
-    def count(self, terms: npt.NDArray[np.bool_]) -> Times:
+    def count(self, terms: Mask) -> Times:
         """How many terms of each window are true: (n,)."""
         if self.first is None:
             return np.asarray(terms.sum(axis=1))
         total = np.concatenate([[0], np.cumsum(terms)])
         return np.asarray(total[self.first + self._width(terms)] - total[self.first])
 
-    def whole(self, values: Floats) -> npt.NDArray[np.bool_]:
+    def whole(self, values: Floats) -> Mask:
         """Whether all values (..., m - d) of each window are known: (n,)."""
         return np.asarray(self.count(np.isfinite(values)) == self._width(values))
 
@@ -282,10 +313,10 @@ def minutes(trades: events.Trades, tops: events.Tops, start: int, size: int) -> 
     )
     channels |= _prices(price, sign, state, len(states.place))
     groups = events.Groups(state, len(states.place))
-    offset = ts[row] - (start + states.place[state] * w.MINUTE)
-    channels["first_ts"] = groups.spread(offset[groups.first] / w.SECOND)
-    channels["last_ts"] = groups.spread(offset[groups.last] / w.SECOND)
-    channels["bins"] = _counts(offset // HAWKES_BIN, state, w.MINUTE // HAWKES_BIN, groups)
+    offset = ts[row] - (start + states.place[state] * MINUTE)
+    channels["first_ts"] = groups.spread(offset[groups.first] / SECOND)
+    channels["last_ts"] = groups.spread(offset[groups.last] / SECOND)
+    channels["bins"] = _counts(offset // HAWKES_BIN, state, MINUTE // HAWKES_BIN, groups)
     power = np.clip(np.floor(np.log2(price * size_)).astype(np.int64), *SIZE_POWERS)
     channels["sizes"] = _counts(power - SIZE_POWERS[0], state, SIZE_BINS, groups)
     known = np.isfinite(mid)
@@ -642,22 +673,24 @@ _FROM_BARS: dict[str, Callable[[Windows], Floats]] = {
 }
 
 
-def _read_compute(plpy: Any, cache: dict[str, Any], symbol: str, grid: Times) -> Floats:
+def _read_compute(reader: MarketReader, grid: Times, keep: Keep | None) -> Floats:
     """The features at ascending grid times, each as known at its time."""
+    del keep
     out = np.full((len(grid), len(NAMES)), np.nan)
     done = 0
 
     def work(part: Times) -> int:
         nonlocal done
         first, last = int(part[0]), int(part[-1])
-        start = first - (MINUTES + MID_AGE) * w.MINUTE
-        trades = events.trades(plpy, cache, symbol, first - MINUTES * w.MINUTE, last)
-        tops = events.tops(plpy, cache, symbol, start, last)
-        series = minutes(trades, tops, start, (last - start) // w.MINUTE)
-        begin = first - (BARS + w.QUIET) * w.MINUTE
-        bars = families.reader(plpy, cache, symbol, first)(w.MINUTE, begin, last)
-        for at in range(0, len(part), families.CHUNK):
-            rows = part[at : at + families.CHUNK]
+        start = first - (MINUTES + MID_AGE) * MINUTE
+        here = reader if reader.keep else reader.at(part)
+        trades = here.events.trades(first - MINUTES * MINUTE, last)
+        tops = here.events.tops(start, last)
+        series = minutes(trades, tops, start, (last - start) // MINUTE)
+        begin = first - (BARS + w.QUIET) * MINUTE
+        bars = here.bars(MINUTE, begin, last, flows=True)
+        for at in range(0, len(part), computing.CHUNK):
+            rows = part[at : at + computing.CHUNK]
             out[done : done + len(rows)] = _at(series, bars, rows)
             done += len(rows)
         return len(trades.ts) + len(tops.ts)
@@ -674,7 +707,7 @@ def _at(series: w.Series, bars: w.Series, grid: Times) -> Floats:
 def _at_bars(bars: w.Series, grid: Times) -> dict[str, Floats]:
     """The features made of bars at ascending grid times, each as known at its time."""
     reach = BARS + w.QUIET
-    first = (grid - bars.start) // w.MINUTE - reach
+    first = (grid - bars.start) // MINUTE - reach
     begin, end = int(first[0]), int(first[-1]) + reach
     if len(grid) > 1 and begin >= 0 and end <= len(bars.final["close"]):
         row = {name: bars.final[name][None, begin:end].copy() for name in _CHANNELS}
@@ -703,9 +736,8 @@ def of_minutes(series: w.Series, grid: Times) -> dict[str, Floats]:
     return windows | {"sizes": series.totals(grid, MINUTES, "sizes")}
 
 
-def _ahead(plpy: Any, cache: dict[str, Any], symbol: str, t: int) -> None:
-    trades, tops = MINUTES * w.MINUTE, (MINUTES + MID_AGE) * w.MINUTE
-    events.ahead(plpy, cache, symbol, t - trades, t - tops, t)
+def _prefetch(reader: MarketReader, t: int) -> None:
+    reader.events.prefetch(t - MINUTES * MINUTE, t - (MINUTES + MID_AGE) * MINUTE, t)
 
 
 FAMILY = Family(
@@ -715,6 +747,6 @@ FAMILY = Family(
     description="Microstructure: spreads, price impact, flow toxicity, efficiency, trade arrivals.",
     features=FEATURES,
     needs=Needs(bars=BARS + w.QUIET, book=MINUTES + MID_AGE),
-    rows=_read_compute,
-    ahead=_ahead,
+    read=_read_compute,
+    prefetch=_prefetch,
 )

@@ -9,12 +9,10 @@ known: no such book, a side is empty or has no best level, the book is crossed.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-from alphaplus.server.features.families import Family, Feature, Inputs, Needs
-from alphaplus.server.market.revisions import MINUTE, fill_quiet, segment_sums
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
+from alphaplus.server.features.family import Family, Feature
+from alphaplus.server.market.reader import Inputs, Needs
+from alphaplus.server.market.revisions import fill_quiet, segment_sums
+from alphaplus.server.types import MINUTE, Floats, Times
 
 LEVELS = 20
 MAX_AGE = 5  # minutes
@@ -25,31 +23,42 @@ DECAY_BPS = 10.0
 NEAR_BPS = (10.0, 25.0, 50.0)
 BARS = 60  # minutes over which the standard order is taken
 
+# Channels that several features read.
+_BOOK = ("book.bid_prices", "book.bid_sizes", "book.ask_prices", "book.ask_sizes")
+_BIDS = ("book.bid_prices", "book.bid_sizes", "book.ask_prices")
+_ASKS = ("book.bid_prices", "book.ask_prices", "book.ask_sizes")
+
 FEATURES: tuple[Feature, ...] = (
-    Feature("spread", "(ask - bid) / mid", "bp", "definition"),
+    Feature(
+        "spread", "(ask - bid) / mid", "bp", "definition", ("book.bid_prices", "book.ask_prices")
+    ),
     Feature(
         "depth_weighted_spread",
         "(notional-weighted mean ask - notional-weighted mean bid) / mid, all levels",
         "bp",
         "definition",
+        _BOOK,
     ),
     Feature(
         "microprice",
         "(ask x bid size + bid x ask size) / (bid size + ask size) / mid - 1, best level",
         "bp",
         "Stoikov (2018), Quantitative Finance 18(12), first-order term",
+        _BOOK,
     ),
     Feature(
         "imbalance_1",
         "(bid - ask) / (bid + ask) size at the best level",
         "share, -1 to 1",
         "Cartea, Donnelly and Jaimungal (2018), Applied Mathematical Finance 25(1)",
+        ("book.bid_sizes", "book.ask_sizes"),
     ),
     Feature(
         "imbalance_10",
         "(bid - ask) / (bid + ask) size over the first ten levels",
         "share, -1 to 1",
         "Cao, Hansch and Wang (2009), Journal of Futures Markets 29(1)",
+        ("book.bid_sizes", "book.ask_sizes"),
     ),
     Feature(
         "depth_slope",
@@ -57,12 +66,14 @@ FEATURES: tuple[Feature, ...] = (
         " V_i cumulative notional, the first step ln V_1 / |p_1 / mid - 1|",
         "1",
         "Naes and Skjeltorp (2006), Journal of Financial Markets 9(4)",
+        _BOOK,
     ),
     Feature(
         "book_pressure",
         "(bid - ask) / (bid + ask) notional, levels weighted by exp(-distance / 10 bp)",
         "share, -1 to 1",
         "Cartea, Jaimungal and Penalva (2015), Algorithmic and High-Frequency Trading",
+        _BOOK,
     ),
     *(
         Feature(
@@ -70,6 +81,7 @@ FEATURES: tuple[Feature, ...] = (
             f"ln(1 + {side} notional within {near:.0f} bp of mid)",
             "log quote",
             "definition",
+            _BIDS if side == "bid" else _ASKS,
         )
         for near in NEAR_BPS
         for side in ("bid", "ask")
@@ -79,18 +91,21 @@ FEATURES: tuple[Feature, ...] = (
         "ln(largest / median level notional), over both sides",
         "log",
         "definition",
+        _BOOK,
     ),
     Feature(
         "wall_distance",
         "distance of the largest level from mid, negative where it is a bid",
         "bp",
         "definition",
+        _BOOK,
     ),
     Feature(
         "order_clusters",
         "share of the book's notional in levels above three times the median level",
         "share",
         "definition",
+        _BOOK,
     ),
     Feature(
         "resilience",
@@ -98,6 +113,7 @@ FEATURES: tuple[Feature, ...] = (
         " minute of its low in 15, p that of its high before m; null where D_m > 0.8 D_p: no sweep",
         "share",
         "Large (2007), Journal of Financial Markets 10(1)",
+        _BOOK,
     ),
     Feature(
         "order_flow_imbalance",
@@ -107,12 +123,14 @@ FEATURES: tuple[Feature, ...] = (
         " lack a side are passed over",
         "depths",
         "Cont, Kukanov and Stoikov (2014), Journal of Financial Econometrics 12(1)",
+        ("quotes.ts", "quotes.bid", "quotes.bid_size", "quotes.ask", "quotes.ask_size"),
     ),
     Feature(
         "depth_entropy",
         "Shannon entropy of the levels' shares of the book's notional / ln(levels)",
         "share",
         "Shannon (1948), Bell System Technical Journal 27",
+        _BOOK,
     ),
     Feature(
         "buy_impact",
@@ -120,6 +138,7 @@ FEATURES: tuple[Feature, ...] = (
         " mid; null where the book holds less",
         "bp",
         "definition (walking the book)",
+        ("bars.quote_volume", *_ASKS),
     ),
     Feature(
         "sell_impact",
@@ -127,6 +146,7 @@ FEATURES: tuple[Feature, ...] = (
         " / mid; null where the book holds less",
         "bp",
         "definition (walking the book)",
+        ("bars.quote_volume", *_BIDS),
     ),
 )
 

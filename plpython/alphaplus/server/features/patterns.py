@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from alphaplus.server import database
-from alphaplus.server.features import families, technical
-from alphaplus.server.market import revisions as w
-
-Floats = npt.NDArray[np.float64]
+from alphaplus.server.database import Database
+from alphaplus.server.features import compute as computing
+from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
+from alphaplus.server.features.series import Bars, Stretch, series_matrix
+from alphaplus.server.market.reader import MarketReader, Needs
+from alphaplus.server.types import MINUTE, Floats, Times
 
 WARMUP = 64
 BLOCK = 240
-READ = 20_160
 
 
 class Pattern(NamedTuple):
@@ -107,7 +107,7 @@ _CALLS = tuple((pattern.name.upper(), pattern.warmup - 1) for pattern in PATTERN
 _FIRST = np.array([first for _, first in _CALLS])
 
 
-def compute(bars: technical.Bars, last: bool = False) -> Floats:
+def compute(bars: Bars, last: bool = False) -> Floats:
     """All patterns at every bar, (bars, 61), or at the ``last`` one alone, (1, 61): NaN until a
     pattern has the bars it needs."""
     count = bars.count
@@ -123,59 +123,54 @@ def compute(bars: technical.Bars, last: bool = False) -> Floats:
     return out.T
 
 
-def evaluate(
-    read: families.Reader, grid: w.Times, width: int, keep: families.Keep | None = None
-) -> Floats:
+def evaluate(read: BarReader, grid: Times, width: int, keep: Keep | None = None) -> Floats:
     """All patterns at each ascending grid time, of bars of a width in microseconds."""
-    stretch = technical.Stretch(width, WARMUP, BLOCK)
-    return technical.series_matrix(read, grid, stretch, compute, len(PATTERNS), keep=keep)
+    stretch = Stretch(width, WARMUP, BLOCK)
+    return series_matrix(read, grid, stretch, compute, len(PATTERNS), keep=keep)
 
 
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
-) -> Iterator[tuple[float, str, str, str, float]]:
-    """``(seconds, pattern, title, direction, strength)`` at the timeframe's grid times in span."""
-    width = technical.width_of(timeframe)
-    start, stop = database.moments(plpy, *span)
-    grid = np.arange(-(-start // width) * width, stop, width, dtype=np.int64)
-    return _rows(families.reader(plpy, cache, symbol), grid, width)
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, stop: int
+) -> Iterator[tuple[int, str, str, str, float]]:
+    """``(time, pattern, title, direction, strength)`` at multiples of the bars' width in
+    [start, stop)."""
+    begin, end = database.moments(plpy, start, stop)
+    grid = np.arange(-(-begin // width) * width, end, width, dtype=np.int64)
+    return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, width)
 
 
 def _rows(
-    read: families.Reader, grid: families.Times, width: int
-) -> Iterator[tuple[float, str, str, str, float]]:
-    for begin in range(0, len(grid), READ):
-        part = grid[begin : begin + READ]
-        values = evaluate(read, part, width)
+    reader: MarketReader, grid: Times, width: int
+) -> Iterator[tuple[int, str, str, str, float]]:
+    for begin in range(0, len(grid), computing.READ):
+        part = grid[begin : begin + computing.READ]
+        values = evaluate(reader.at(part).bars, part, width)
         there, which = np.nonzero(np.nan_to_num(values))
+        times = database.micros(*part.tolist())
         for row, column in zip(there.tolist(), which.tolist(), strict=True):
             pattern, value = PATTERNS[column], float(values[row, column])
             sign = "bullish" if value > 0 else "bearish"
             direction = sign if pattern.directed else "neutral"
-            yield (
-                int(part[row]) / w.SECOND,
-                pattern.name,
-                pattern.title,
-                direction,
-                math.fabs(value),
-            )
+            yield times[row], pattern.name, pattern.title, direction, math.fabs(value)
 
 
-FAMILY = families.Family(
+FAMILY = Family(
     name="patterns_1m",
     version=1,
     revision="1",
     description="The 61 candlestick patterns of TA-Lib on one-minute bars.",
     features=tuple(
-        families.Feature(
+        Feature(
             pattern.name,
             f"{pattern.title}: TA-Lib's answer for the last closed bar / 100"
             f" (needs {pattern.warmup} bars)",
             "signed strength",
             f"TA-Lib {pattern.name.upper()}",
+            bar_inputs("ohlc"),
         )
         for pattern in PATTERNS
     ),
-    needs=families.Needs(bars=WARMUP + BLOCK),
-    series=lambda read, times, keep: evaluate(read, times, w.MINUTE, keep),
+    needs=Needs(bars=WARMUP + BLOCK),
+    read=lambda reader, times, keep: evaluate(reader.bars, times, MINUTE, keep),
+    only_bars=True,
 )

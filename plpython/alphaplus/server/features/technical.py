@@ -17,39 +17,31 @@ as p / close - 1, a difference of prices as d / close, a volume as v / (mean vol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from alphaplus.server import database
-from alphaplus.server.features import families, incremental
-from alphaplus.server.market import revisions as w
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
-Reader = families.Reader
-Keep = families.Keep
-# compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
-Compute = Callable[["Bars", bool], Floats]
+from alphaplus.server.database import Database
+from alphaplus.server.features import compute, incremental
+from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
+from alphaplus.server.features.series import Bars, Stretch, begin, series_matrix
+from alphaplus.server.market.reader import MarketReader, Needs
+from alphaplus.server.types import DAY, HOUR, MINUTE, Floats, Mask, Times
 
 BLOCK = 480
 WARMUP = 720
-MAX_AGE = 5
-HOUR, DAY = 60 * w.MINUTE, 1440 * w.MINUTE
 # Name of a timeframe in features' names -> its length.
 TIMEFRAMES = {
-    "1m": w.MINUTE,
-    "5m": 5 * w.MINUTE,
-    "15m": 15 * w.MINUTE,
+    "1m": MINUTE,
+    "5m": 5 * MINUTE,
+    "15m": 15 * MINUTE,
     "1h": HOUR,
     "4h": 4 * HOUR,
     "1d": DAY,
 }
-CHANNELS = ("open", "high", "low", "close", "volume")
 
 
 class Output(NamedTuple):
@@ -71,76 +63,6 @@ class Calculation(NamedTuple):
 
     outputs: tuple[Output, ...]
     call: Callable[[Bars], tuple[Floats, ...]]
-
-
-@lru_cache(maxsize=1)
-def _talib() -> Any:
-    from talib import _ta_lib
-
-    return _ta_lib
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Bars without holes, oldest first.
-
-    ``ta``: TA-Lib's C functions, without the wrappers that look for pandas. ``before``: how many
-    bars there are before these, which only the functions of ``ta`` have seen: a calculation may
-    look by itself at the last :data:`alphaplus.server.features.incremental.TAIL` bars at most.
-    """
-
-    open: Floats
-    high: Floats
-    low: Floats
-    close: Floats
-    volume: Floats
-    before: int = 0
-    ta: Any = field(default_factory=_talib)
-
-    @classmethod
-    def of(cls, channels: Mapping[str, Floats], before: int = 0, ta: Any = None) -> Bars:
-        """Bars of :data:`CHANNELS`."""
-        open_, high, low, close, volume = (channels[name] for name in CHANNELS)
-        return cls(open_, high, low, close, volume, before, ta or _talib())
-
-    @property
-    def count(self) -> int:
-        """How many there are, those before included."""
-        return self.before + len(self.close)
-
-    @cached_property
-    def typical(self) -> Floats:
-        """(high + low + close) / 3."""
-        return (self.high + self.low + self.close) / 3
-
-    @cached_property
-    def returns(self) -> Floats:
-        """ln(close / previous close), the first one 0 (no window that is full uses it)."""
-        return np.diff(np.log(self.close), prepend=np.log(self.close[:1]))
-
-    @cached_property
-    def log_range(self) -> Floats:
-        """ln(high / low)."""
-        return np.log(self.high / self.low)
-
-    @cached_property
-    def log_body(self) -> Floats:
-        """ln(close / open)."""
-        return np.log(self.close / self.open)
-
-    @cached_property
-    def rogers_satchell(self) -> Floats:
-        """ln(h/o) ln(h/c) + ln(l/o) ln(l/c)."""
-        high, low = np.log(self.high / self.open), np.log(self.low / self.open)
-        close = self.log_body
-        terms: Floats = high * (high - close) + low * (low - close)
-        return terms
-
-    @cached_property
-    def volume_20(self) -> Floats:
-        """Mean volume of 20 bars."""
-        mean: Floats = self.ta.SMA(self.volume, 20)
-        return mean
 
 
 def recursive(alpha: float, first: int, stages: int = 1) -> int:
@@ -602,7 +524,7 @@ class Plan:
 
     def begin(self, t: int) -> int:
         """Where the stretch of bars begins that counts at t."""
-        return _begin(t, self.width, self.warmup, self.block)
+        return begin(t, self.width, self.warmup, self.block)
 
     @cached_property
     def kinds(self) -> dict[str, list[int]]:
@@ -614,7 +536,7 @@ class Plan:
         return {kind: found[kind] for kind in found if kind != "pure" and self.relative}
 
     @cached_property
-    def units(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def units(self) -> tuple[Times, Mask]:
         """Of each column the unit it is held in, as :meth:`_newest` numbers them, and whether it is
         a price."""
         unit = np.zeros(len(self.names), dtype=np.int64)
@@ -679,184 +601,9 @@ def _make_relative(kind: str, out: Floats, columns: list[int], bars: Bars) -> No
             row -= 1
 
 
-class Stretch(NamedTuple):
-    """Length of a bar in microseconds; bars before a block, and in one; the age in bars at which
-    the last bar is no answer any more."""
-
-    width: int
-    warmup: int
-    block: int
-    max_age: int = MAX_AGE
-
-
-def _begin(t: int, width: int, warmup: int, block: int) -> int:
-    return t // (block * width) * block * width - warmup * width
-
-
-def series_matrix(
-    read: Reader,
-    grid: Times,
-    stretch: Stretch,
-    compute: Compute,
-    columns: int,
-    out: Floats | None = None,
-    keep: Keep | None = None,
+def evaluate(
+    read: BarReader, grid: Times, plans: Sequence[Plan], keep: Keep | None = None
 ) -> Floats:
-    """``compute`` at each ascending grid time, over the bars known by then: (n, columns).
-
-    The heart of what is defined at the top of this module: bars of one length, block by block.
-    ``out``: where to write them. ``keep``: where the run of a single time is kept, so that the
-    next one carries it on; for a ``compute`` that looks back as :class:`Bars` says.
-    """
-    if out is None:
-        out = np.empty((len(grid), columns))
-    if len(grid) == 0:
-        return out
-    width, warmup, block, max_age = stretch
-    span = block * width
-    start = _begin(int(grid[0]), width, warmup, block)
-    series = read(width, start, int(grid[-1]))
-    size = len(series.final["close"])
-    if size == 0:
-        out[:] = np.nan
-        return out
-    if len(grid) == 1:
-        over = min((int(grid[0]) - start) // width, size)
-        if not len(series.odd.between(0, over, grid)):
-            out[0] = _newest(series, over, stretch, compute, keep)
-            return out
-    anchors = grid // span
-    closed = np.minimum((grid - start) // width, size)  # bars closed by each time
-    edges = [0, *(np.flatnonzero(np.diff(anchors)) + 1).tolist(), len(grid)]
-    bars = _Dense(series.final)
-    with np.errstate(all="ignore"):
-        for low, high in pairwise(edges):
-            first = int(anchors[low] * span - warmup * width - start) // width
-            last = int(closed[high - 1])
-            rows_ = slice(low, high)
-            if last <= first:
-                out[rows_] = np.nan
-                continue
-            odd = series.odd.between(first, last, grid[rows_])
-            alone = high - low == 1 and len(odd) == 0
-            run = _Run(bars, (first, last), compute, max_age, alone)
-            run.at(closed[rows_], closed[rows_], out[rows_])
-            if len(odd):
-                _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
-    return out
-
-
-def _newest(
-    series: w.Series, closed: int, stretch: Stretch, compute: Compute, keep: Keep | None
-) -> Floats | float:
-    """The row of the last of the ``closed`` bars of a series that were never otherwise; NaN where
-    there is none, or it is too old."""
-    dense = _Dense({name: series.final[name][:closed] for name in CHANNELS})
-    if not len(dense.places) or closed - dense.places[-1] > stretch.max_age:
-        return math.nan
-    with np.errstate(all="ignore"):
-        if keep is None:
-            rows = compute(Bars.of(dense.bars), True)
-        else:
-            run = keep((stretch.width, compute))
-            rows = run.last(dense.bars, _of_channels(compute), _talib())
-    newest: Floats = rows[0]
-    return newest
-
-
-def _of_channels(compute: Compute) -> incremental.Compute:
-    return lambda bars, before, ta: compute(Bars.of(bars, before, ta), True)
-
-
-class _Dense:
-    """The bars of a series that are there, one after the other."""
-
-    def __init__(self, channels: Mapping[str, Floats]) -> None:
-        known = np.isfinite(channels["close"])
-        if known.all():
-            self.places = np.arange(len(known))
-            self.count = np.arange(len(known) + 1)  # bars before each place
-            self.bars = {name: channels[name] for name in CHANNELS}
-        else:
-            self.places = np.flatnonzero(known)
-            self.count = np.concatenate([[0], np.cumsum(known)])
-            self.bars = {name: channels[name][known] for name in CHANNELS}
-        if not np.isfinite(self.bars["volume"]).all():
-            self.bars["volume"] = np.nan_to_num(self.bars["volume"])
-
-
-class _Run:
-    """One run of ``compute`` over the bars of some places [first, last) that are there; ``alone``:
-    no bar's row but the last one's will be asked for."""
-
-    def __init__(
-        self,
-        dense: _Dense,
-        places: tuple[int, int],
-        compute: Compute,
-        max_age: int,
-        alone: bool,
-    ) -> None:
-        self.dense, self.span, self.compute, self.max_age = dense, places, compute, max_age
-        begin, end = dense.count[places[0]], dense.count[places[1]]
-        self.begin, self.values = begin, None
-        if end > begin:
-            bars = {name: x[begin:end] for name, x in dense.bars.items()}
-            self.values = compute(Bars.of(bars), alone)
-            self.begin = end - len(self.values)  # bars before the first row
-
-    def at(self, closed: Times, until: Times, out: Floats) -> None:
-        """Into ``out`` the row of the last bar before ``until``, unless it is too old when
-        ``closed`` bars are over."""
-        if self.values is None:
-            out[:] = np.nan
-            return
-        rows = self.dense.count[until] - 1
-        there = (rows >= self.begin) & (closed - self.dense.places[rows] <= self.max_age)
-        rows -= self.begin
-        if rows[-1] - rows[0] == len(rows) - 1 and there.all():
-            out[:] = self.values[rows[0] : rows[-1] + 1]
-        else:
-            self.values.take(np.maximum(rows, 0), axis=0, out=out, mode="clip")
-            out[~there] = np.nan
-
-
-def _as_known(
-    series: w.Series, touched: Times, run: _Run, grid: Times, closed: Times, out: Floats
-) -> None:
-    """Set the rows of times at which some bar was not as it is now: computed from what was known
-    then. Where it was only that the newest bars had not come yet, that is an earlier row of the
-    same run."""
-    first, last = run.span
-    odd = series.odd
-    index = odd.index[touched] - first
-    missing = np.isnan(odd.values["close"][touched])
-    from_row = np.searchsorted(grid, odd.start[touched])
-    to_row = np.searchsorted(grid, odd.end[touched])
-    known = np.isfinite(series.final["close"][first:last])
-    for row in range(int(from_row.min()), min(int(to_row.max()), len(grid))):
-        limit = max(int(closed[row]) - first, 0)
-        holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
-        if len(holds) == 0:
-            continue
-        places = index[holds]
-        oldest = int(places.min())
-        here = slice(row, row + 1)
-        if missing[holds].all():
-            others = known[oldest:limit].copy()
-            others[places - oldest] = False
-            if not others.any():
-                run.at(closed[here], np.array([first + oldest]), out[here])
-                continue
-        state = {name: series.final[name][first : first + limit].copy() for name in CHANNELS}
-        for name, values in state.items():
-            values[places] = odd.values[name][touched[holds]]
-        then = np.array([limit])
-        then_run = _Run(_Dense(state), (0, limit), run.compute, run.max_age, True)
-        then_run.at(then, then, out[here])
-
-
-def evaluate(read: Reader, grid: Times, plans: Sequence[Plan], keep: Keep | None = None) -> Floats:
     """The outputs of several plans side by side, at each ascending grid time."""
     out = np.empty((len(grid), sum(len(plan.names) for plan in plans)))
     at = 0
@@ -893,10 +640,39 @@ _RELATIVE = {
     "force": ("({}) / (close x mean volume of 20 bars)", "ratio"),
     "pure": ("{}", ""),
 }
+# Channels, by their first letters, that can change an output held as a set holds it: relative to
+# close, or to the mean volume.
+_READS = {
+    "c": (
+        "sma_20 sma_50 sma_200 ema_12 ema_26 ema_50 wma_20 dema_20 tema_20 trima_20 kama_10 t3_5 "
+        "hma_20 mama fama ht_trendline bb_upper_20 bb_lower_20 bb_width_20 bb_percent_20 "
+        "linearreg_20 linearreg_slope_20 rsi_7 rsi_14 stochrsi_k stochrsi_d macd macd_signal "
+        "macd_hist ppo roc_1 roc_10 roc_60 mom_10 cmo_14 trix_15 tsi er_10 vhf_28 stddev_20 rv_20 "
+        "rv_60 ht_dcperiod ht_dcphase ht_sine ht_leadsine ht_inphase ht_quadrature hurst_128 "
+        "autocorrelation_1 autocorrelation_5 percentrank_100"
+    ),
+    "h": ("aroon_up_14"),
+    "l": ("aroon_down_14"),
+    "v": ("rvol_20 volume_z_60"),
+    "cv": ("vwma_20 obv_20 efi_13"),
+    "hc": ("donchian_upper_20"),
+    "hl": ("aroon_osc_14 parkinson_20 massi cvi_10"),
+    "lc": ("donchian_lower_20"),
+    "oc": ("imi_14"),
+    "hlc": (
+        "keltner_upper_20 keltner_lower_20 donchian_position_20 ichimoku_tenkan ichimoku_kijun "
+        "ichimoku_senkou_a ichimoku_senkou_b sar supertrend_10 supertrend_direction_10 adx_14 "
+        "adxr_14 plus_di_14 minus_di_14 vortex_plus_14 vortex_minus_14 stoch_k stoch_d cci_20 "
+        "willr_14 ultosc ao trange atr_14 natr_14"
+    ),
+    "hlcv": ("vwap_60 mfi_14 ad_20 adosc cmf_20"),
+    "ohlc": ("bop garman_klass_20 rogers_satchell_20 yang_zhang_20"),
+}
+_LETTERS = {name: letters for letters, names in _READS.items() for name in names.split()}
 _BY_NAME = {output.name: output for output in OUTPUTS}
 
 
-def _features(plans: Sequence[Plan]) -> tuple[families.Feature, ...]:
+def _features(plans: Sequence[Plan]) -> tuple[Feature, ...]:
     """The features of a set: the base timeframe's by name, the others with theirs added."""
     features = []
     for plan in plans:
@@ -905,20 +681,21 @@ def _features(plans: Sequence[Plan]) -> tuple[families.Feature, ...]:
             form, unit = _RELATIVE[output.kind]
             own = name if plan is plans[0] else f"{name}_{plan.timeframe}"
             features.append(
-                families.Feature(
+                Feature(
                     own,
                     f"{form.format(output.formula)}, {plan.timeframe} bars (needs {output.warmup})",
                     unit or output.unit,
                     output.source,
+                    bar_inputs(_LETTERS[name]),
                 )
             )
     return tuple(features)
 
 
-def _family(name: str, plans: Sequence[Plan]) -> families.Family:
+def _family(name: str, plans: Sequence[Plan]) -> Family:
     grid = plans[0].width
     higher = ", ".join(plan.timeframe for plan in plans[1:])
-    return families.Family(
+    return Family(
         name=name,
         version=1,
         revision="1",
@@ -927,10 +704,11 @@ def _family(name: str, plans: Sequence[Plan]) -> families.Family:
             f" {higher}; scale-free."
         ),
         features=_features(plans),
-        needs=families.Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
-        series=lambda read, times, keep: evaluate(read, times, plans, keep),
-        ahead=lambda plpy, cache, symbol, t: families.bars_ahead(
-            plpy, cache, symbol, t, [(plan.width, plan.begin(t)) for plan in plans]
+        needs=Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
+        read=lambda reader, times, keep: evaluate(reader.bars, times, plans, keep),
+        only_bars=True,
+        prefetch=lambda reader, t: reader.prefetch_bars(
+            t, [(plan.width, plan.begin(t)) for plan in plans]
         ),
         grid=grid,
     )
@@ -939,103 +717,40 @@ def _family(name: str, plans: Sequence[Plan]) -> families.Family:
 FAMILIES = tuple(_family(name, plans) for name, plans in PLANS.items())
 
 
-def width_of(timeframe: str) -> int:
-    """A timeframe's length in microseconds, from PostgreSQL's text of the interval.
-
-    Raises:
-        KeyError: no such timeframe.
-    """
-    return {
-        "00:01:00": w.MINUTE,
-        "00:05:00": 5 * w.MINUTE,
-        "00:15:00": 15 * w.MINUTE,
-        "01:00:00": HOUR,
-        "04:00:00": 4 * HOUR,
-        "1 day": DAY,
-        "24:00:00": DAY,
-    }[timeframe]
-
-
 @lru_cache(maxsize=len(TIMEFRAMES))
-def plan_of(timeframe: str) -> Plan:
-    """All outputs of one timeframe in their own units."""
-    width = width_of(timeframe)
+def plan_of(width: int) -> Plan:
+    """All outputs of bars of a length, in their own units."""
     return Plan(next(name for name, us in TIMEFRAMES.items() if us == width), NAMES, relative=False)
 
 
-READ = 20_160  # grid times at once
-
-
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, timeframe: str, span: tuple[float, float]
-) -> Iterator[tuple[float, list[float | None]]]:
-    """``(seconds, outputs)`` at the timeframe's grid times in [start, stop), seconds since 2000."""
-    start, stop = database.moments(plpy, *span)
-    plan = plan_of(timeframe)
-    grid = np.arange(-(-start // plan.width) * plan.width, stop, plan.width, dtype=np.int64)
-    keep = families.keeper(cache, symbol) if len(grid) == 1 else None
-    return _rows(families.reader(plpy, cache, symbol), grid, plan, keep)
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, start: int, stop: int
+) -> Iterator[tuple[int, list[float | None]]]:
+    """``(time, outputs)`` at multiples of the bars' width in [start, stop)."""
+    begin, end = database.moments(plpy, start, stop)
+    plan = plan_of(width)
+    grid = np.arange(-(-begin // plan.width) * plan.width, end, plan.width, dtype=np.int64)
+    keep = incremental.keeper(symbol) if len(grid) == 1 else None
+    return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, plan, keep)
 
 
 def _rows(
-    read: Reader, grid: Times, plan: Plan, keep: Keep | None
-) -> Iterator[tuple[float, list[float | None]]]:
-    for begin in range(0, len(grid), READ):
-        part = grid[begin : begin + READ]
-        values = evaluate(read, part, [plan], keep)
-        for time, row in zip((part / w.SECOND).tolist(), values, strict=True):
+    reader: MarketReader, grid: Times, plan: Plan, keep: Keep | None
+) -> Iterator[tuple[int, list[float | None]]]:
+    for at in range(0, len(grid), compute.READ):
+        part = grid[at : at + compute.READ]
+        values = evaluate(reader.at(part).bars, part, [plan], keep)
+        for time, row in zip(database.micros(*part.tolist()), values, strict=True):
             if np.isfinite(row).any() or len(grid) == 1:
                 yield time, [x if math.isfinite(x) else None for x in row.tolist()]
 
 
-def sync(plpy: Any) -> None:
-    """Create ``feature.technical`` and ``feature.technical_history`` with one column an output."""
-    quote = plpy.quote_ident
-    columns = ", ".join(f"{quote(name)} double precision" for name in NAMES)
-    picks = ", ".join(f"r.vector[{i}]" for i in range(1, len(NAMES) + 1))
-    table = "\n".join(
-        f"  {o.name} [{o.unit}] {o.formula} ({o.source}; {o.group}, needs {o.warmup} bars)"
+def declared() -> list[tuple[str, str]]:
+    """``feature._technical_declared``: each output's name, and what it is."""
+    return [
+        (
+            o.name,
+            f"{o.name} [{o.unit}] {o.formula} ({o.source}; {o.group}, needs {o.warmup} bars)",
+        )
         for o in OUTPUTS
-    )
-    returns = f"returns table (symbol text, ts timestamptz, {columns})"
-    pinned = "language sql stable parallel restricted set search_path = pg_catalog, pg_temp as"
-    epoch = "timestamptz '2000-01-01 00:00:00+00'"
-    plpy.execute(
-        "create or replace function feature.technical(symbol text, as_of timestamptz default null,"
-        f" timeframe interval default '1 minute') {returns} {pinned} $f$"
-        f" select s.name, s.ts, {picks} from (select market.resolve($1) as name,"
-        " feature._timeframe($3) as width,"
-        " public.time_bucket(feature._timeframe($3), coalesce($2, now())) as ts) s"
-        " left join lateral feature._technical_rows(s.name, s.width,"
-        f" date_part('epoch', s.ts - {epoch}), date_part('epoch', s.ts - {epoch}) + 1) r on true"
-        " $f$"
-    )
-    plpy.execute(
-        'create or replace function feature.technical_history(symbol text, "from" timestamptz,'
-        f" \"to\" timestamptz, timeframe interval default '1 minute') {returns} {pinned} $f$"
-        f" select s.name, to_timestamp(r.seconds + 946684800), {picks}"
-        " from (select market.resolve($1) as name, feature._timeframe($4) as width) s"
-        " cross join lateral feature._technical_rows(s.name, s.width,"
-        f" date_part('epoch', $2 - {epoch}), date_part('epoch', $3 - {epoch})) r $f$"
-    )
-    plpy.execute(
-        "comment on function feature.technical(text, timestamptz, interval) is "
-        + plpy.quote_literal(
-            "Technical indicators of the bars of one timeframe (1 min, 5 min, 15 min, 1 hour,"
-            " 4 hours, 1 day), in their own units, from bars closed and known at ts, the last"
-            " multiple of the timeframe not after as_of (default: now). Null until an indicator has"
-            f" the bars it needs, and when the last bar is more than {MAX_AGE} bars old. Each is"
-            f" computed from the bars since {WARMUP} before the start of ts's block of {BLOCK} bars"
-            " (UTC), at any time and in history alike. Errors: AP101, AP102, AP210 unknown"
-            f" timeframe.\n{table}"
-        )
-    )
-    plpy.execute(
-        "comment on function"
-        " feature.technical_history(text, timestamptz, timestamptz, interval) is "
-        + plpy.quote_literal(
-            "The columns of feature.technical at each multiple of the timeframe in [from, to), each"
-            " as known at its own time: the numbers the live function gave then. Errors: AP101,"
-            " AP102, AP210."
-        )
-    )
+    ]

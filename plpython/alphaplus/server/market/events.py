@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from alphaplus.server.database import Database, micros
 from alphaplus.server.market import revisions as w
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
+from alphaplus.server.types import MINUTE, NEVER, Floats, Mask, Times
 
 ROWS = 400_000  # rows wished for at one read
-_FIRST_SPAN = 360 * w.MINUTE
+_FIRST_SPAN = 360 * MINUTE
 
 _CLOCKS = [("ts", "<i8"), ("known", "<i8"), ("superseded", "<i8")]
 TRADE = np.dtype([*_CLOCKS, ("price", "<f8"), ("size", "<f8")])
@@ -60,83 +58,83 @@ class Tops:
     bid_size: Floats
     ask: Floats
     ask_size: Floats
-    broken: npt.NDArray[np.bool_]
+    broken: Mask
 
 
 def _minute(times: Times) -> Times:
     """Rounded up to whole minutes; NEVER stays."""
-    return np.where(times == w.NEVER, w.NEVER, -(-times // w.MINUTE) * w.MINUTE)
+    return np.where(times == NEVER, NEVER, -(-times // MINUTE) * MINUTE)
 
 
-def _read(
-    plpy: Any, cache: dict[str, Any], function: str, layout: np.dtype[Any], symbol: str,
-    start: int, end: int,
-) -> np.ndarray[Any, Any]:  # fmt: skip
-    # The audit of warm-up asks what is known when the data begin later.
-    start = max(start, min(int(cache.get("alphaplus.floor", start)), end))
-    reads = cache.get("alphaplus.reads")
-    if reads is not None:
-        held = reads.events.get(function)
+_DECODED = {"feature._trade_rows": TRADE, "feature._top_rows": TOP}
+
+
+class EventQueries:
+    """Reads single trades and tops of the book of one symbol.
+
+    Args:
+        floor: the data are read as if they began at that time (for the audit of warm-up).
+        keep: what was read is kept, for those who ask for a part of it in the same call.
+    """
+
+    def __init__(self, db: Database, symbol: str, floor: int | None, keep: bool) -> None:
+        self.db, self.symbol, self.floor, self.keep = db, symbol, floor, keep
+        self._kept: dict[str, tuple[int, int, Any]] = {}
+
+    def _read(self, function: str, start: int, end: int) -> np.ndarray[Any, Any]:
+        if self.floor is not None:
+            start = max(start, min(self.floor, end))
+        held = self._kept.get(function)
         if held is not None and held[0] <= start and held[1] == end:
             found: np.ndarray[Any, Any] = held[2]
             return found[np.searchsorted(found["ts"], start) :]
-    plans = cache.setdefault("alphaplus.plans", {})
-    plan = plans.get(function)
-    if plan is None:
-        plan = plans[function] = plpy.prepare(
-            f"select rows from {function}_live($1, to_timestamp($2), to_timestamp($3))",
-            ["text", "float8", "float8"],
+        query = f"select rows from {function}_live($1, ops._at($2), ops._at($3))"
+        values = [self.symbol, *micros(start, end)]
+        row = self.db.execute(query, ("text", "int8", "int8"), values)[0]
+        rows = np.frombuffer(row["rows"] or b"", dtype=_DECODED[function])
+        if self.keep:
+            self._kept[function] = start, end, rows
+        return rows
+
+    def prefetch(self, trades_from: int, tops_from: int, end: int) -> None:
+        """Read both up to ``end``, for those who ask for them later."""
+        self._read("feature._trade_rows", trades_from, end)
+        self._read("feature._top_rows", tops_from, end)
+
+    def trades(self, start: int, end: int) -> Trades:
+        """Revisions of the trades in [start, end); not those whose numbers are not finite."""
+        rows = self._read("feature._trade_rows", start, end)
+        price, size = (rows[name].astype(np.float64) for name in ("price", "size"))
+        good = np.isfinite(price) & np.isfinite(size)
+        if not good.all():
+            rows, price, size = rows[good], price[good], size[good]
+        return Trades(
+            rows["ts"].astype(np.int64),
+            _minute(rows["known"].astype(np.int64)),
+            _minute(rows["superseded"].astype(np.int64)),
+            price,
+            np.abs(size),
+            np.sign(size),
         )
-    span = [start / w.SECOND + w.EPOCH, end / w.SECOND + w.EPOCH]
-    rows = np.frombuffer(plpy.execute(plan, [symbol, *span])[0]["rows"] or b"", dtype=layout)
-    if reads is not None:
-        reads.events[function] = start, end, rows
-    return rows
 
-
-def ahead(
-    plpy: Any, cache: dict[str, Any], symbol: str, trades_from: int, tops_from: int, end: int
-) -> None:
-    """Read both for those who ask for them later in a call that keeps what it reads."""
-    _read(plpy, cache, "feature._trade_rows", TRADE, symbol, trades_from, end)
-    _read(plpy, cache, "feature._top_rows", TOP, symbol, tops_from, end)
-
-
-def trades(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Trades:
-    """Versions of a symbol's trades in [start, end); not those whose numbers are no numbers."""
-    rows = _read(plpy, cache, "feature._trade_rows", TRADE, symbol, start, end)
-    price, size = (rows[name].astype(np.float64) for name in ("price", "size"))
-    good = np.isfinite(price) & np.isfinite(size)
-    if not good.all():
-        rows, price, size = rows[good], price[good], size[good]
-    return Trades(
-        rows["ts"].astype(np.int64),
-        _minute(rows["known"].astype(np.int64)),
-        _minute(rows["superseded"].astype(np.int64)),
-        price,
-        np.abs(size),
-        np.sign(size),
-    )
-
-
-def tops(plpy: Any, cache: dict[str, Any], symbol: str, start: int, end: int) -> Tops:
-    """Versions of a symbol's best levels in [start, end), of two-sided and uncrossed books."""
-    rows = _read(plpy, cache, "feature._top_rows", TOP, symbol, start, end)
-    levels = {
-        name: rows[name].astype(np.float64) for name in ("bid", "bid_size", "ask", "ask_size")
-    }
-    broken = levels["bid_size"] < 0
-    levels["bid_size"] = np.abs(levels["bid_size"])
-    good = levels["bid"] < levels["ask"]
-    for values in levels.values():
-        good &= np.isfinite(values) & (values > 0)
-    return Tops(
-        rows["ts"].astype(np.int64)[good],
-        _minute(rows["known"].astype(np.int64))[good],
-        _minute(rows["superseded"].astype(np.int64))[good],
-        **{name: values[good] for name, values in levels.items()},
-        broken=broken[good],
-    )
+    def tops(self, start: int, end: int) -> Tops:
+        """Revisions of the best levels in [start, end), of two-sided and uncrossed books."""
+        rows = self._read("feature._top_rows", start, end)
+        levels = {
+            name: rows[name].astype(np.float64) for name in ("bid", "bid_size", "ask", "ask_size")
+        }
+        broken = levels["bid_size"] < 0
+        levels["bid_size"] = np.abs(levels["bid_size"])
+        good = levels["bid"] < levels["ask"]
+        for values in levels.values():
+            good &= np.isfinite(values) & (values > 0)
+        return Tops(
+            rows["ts"].astype(np.int64)[good],
+            _minute(rows["known"].astype(np.int64))[good],
+            _minute(rows["superseded"].astype(np.int64))[good],
+            **{name: values[good] for name, values in levels.items()},
+            broken=broken[good],
+        )
 
 
 def in_parts(grid: Times, work: Callable[[Times], int]) -> None:
@@ -149,7 +147,7 @@ def in_parts(grid: Times, work: Callable[[Times], int]) -> None:
         stop = int(np.searchsorted(grid, grid[at] + span))
         count = work(grid[at:stop])
         at = stop
-        span = int(min(max(span * ROWS // max(count, 1), 10 * w.MINUTE), 8 * span))
+        span = int(min(max(span * ROWS // max(count, 1), 10 * MINUTE), 8 * span))
 
 
 @dataclass(frozen=True)
@@ -169,12 +167,12 @@ class States:
 
 def states(ts: Times, usable: Times, expires: Times, start: int, size: int) -> States:
     """The states of ``size`` minutes from ``start``, given versions of rows in order of time."""
-    place = (ts - start) // w.MINUTE
-    closed = start + (place + 1) * w.MINUTE
+    place = (ts - start) // MINUTE
+    closed = start + (place + 1) * MINUTE
     usable = np.maximum(usable, closed)
     kept = np.flatnonzero((place >= 0) & (place < size) & (usable < expires))
     place, usable, expires, closed = place[kept], usable[kept], expires[kept], closed[kept]
-    changing = (usable > closed) | (expires != w.NEVER)
+    changing = (usable > closed) | (expires != NEVER)
     odd = np.zeros(size, dtype=bool)
     odd[place[changing]] = True
 
@@ -184,21 +182,21 @@ def states(ts: Times, usable: Times, expires: Times, start: int, size: int) -> S
     plain_state = np.cumsum(new) - 1
     plain_place = plain_place[new]
     count = len(plain_place)
-    never = np.full(count, w.NEVER)
+    never = np.full(count, NEVER)
     if not odd.any():
-        begins = start + (plain_place + 1) * w.MINUTE
+        begins = start + (plain_place + 1) * MINUTE
         return States(kept[plain], plain_state, plain_place, begins, never)
 
     row = np.flatnonzero(~plain)
     places = np.flatnonzero(odd)
-    ends = row[expires[row] != w.NEVER]
+    ends = row[expires[row] != NEVER]
     where = np.concatenate([places, place[row], place[ends]])
-    when = np.concatenate([start + (places + 1) * w.MINUTE, usable[row], expires[ends]])
+    when = np.concatenate([start + (places + 1) * MINUTE, usable[row], expires[ends]])
     order = np.lexsort((when, where))
     where, when = where[order], when[order]
     new = np.append(True, (where[1:] != where[:-1]) | (when[1:] != when[:-1]))
     where, when = where[new], when[new]
-    until = np.where(np.append(where[1:] != where[:-1], True), w.NEVER, np.append(when[1:], 0))
+    until = np.where(np.append(where[1:] != where[:-1], True), NEVER, np.append(when[1:], 0))
 
     low = np.searchsorted(place[row], where)
     number = np.searchsorted(place[row], where, "right") - low
@@ -210,7 +208,7 @@ def states(ts: Times, usable: Times, expires: Times, start: int, size: int) -> S
         np.concatenate([kept[plain], kept[flat[holds]]]),
         np.concatenate([plain_state, state[holds] + count]),
         np.concatenate([plain_place, where]),
-        np.concatenate([start + (plain_place + 1) * w.MINUTE, when]),
+        np.concatenate([start + (plain_place + 1) * MINUTE, when]),
         np.concatenate([never, until]),
     )
 
@@ -240,8 +238,8 @@ class Groups:
 
 def series(of: States, channels: dict[str, Floats], start: int, size: int) -> w.Series:
     """A series of minutes from one value (or row of values) per state and channel."""
-    final_states = np.flatnonzero(of.end == w.NEVER)
-    odd_states = np.flatnonzero(of.end != w.NEVER)
+    final_states = np.flatnonzero(of.end == NEVER)
+    odd_states = np.flatnonzero(of.end != NEVER)
     final = {}
     for name, values in channels.items():
         final[name] = np.full((size, *values.shape[1:]), np.nan)
@@ -252,4 +250,4 @@ def series(of: States, channels: dict[str, Floats], start: int, size: int) -> w.
         of.end[odd_states],
         {name: values[odd_states] for name, values in channels.items()},
     )
-    return w.Series.made(start, w.MINUTE, final, odd)
+    return w.Series.made(start, MINUTE, final, odd)

@@ -1,4 +1,4 @@
-"""What was known at each grid time: windows of minute buckets, values that step, coverage.
+"""Revisions of buckets and rows: what was known of each when, and windows of it as known at a time.
 
 One definition serves history and the live edge. A family of features is a function of *windows*:
 for ``n`` grid times and ``w`` trailing buckets, arrays of shape (n, w) that hold each bucket **as
@@ -20,57 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
-
-SECOND = 1_000_000
-EPOCH = 946_684_800  # seconds from 1970, from which to_timestamp counts, to 2000
-MINUTE = 60 * SECOND
-NEVER = np.iinfo(np.int64).max
-HOW = ("sum", "min", "max", "first", "last")
-
-
-def times(raw: bytes | None) -> Times:
-    """Microseconds from concatenated ``timestamptz_send``; infinity is NEVER there already."""
-    return np.frombuffer(raw or b"", dtype=">i8").astype(np.int64)
-
-
-def floats(raw: bytes | None) -> Floats:
-    """Native float64 from concatenated big-endian float8."""
-    return np.frombuffer(raw or b"", dtype=">f8").astype(np.float64)
-
-
-def arrays(raw: bytes | None, count: int, width: int) -> Floats:
-    """Arrays (as ``array_send`` writes float8[]) as rows of ``width``, cut or padded with NaN."""
-    out = np.full((count, width), np.nan)
-    buffer = raw or b""
-    at = 0
-    element = np.dtype([("size", ">i4"), ("value", ">f8")])
-    if count and len(buffer) >= 20 and len(buffer) % count == 0:
-        # All of one length, as most books are: one view of the whole.
-        length = int.from_bytes(buffer[12:16], "big")
-        header = [("dimensions", ">i4"), ("nulls", ">i4"), ("type", ">i4"), ("length", ">i4")]
-        layout = np.dtype([*header, ("lower", ">i4"), ("elements", element, (length,))])
-        if layout.itemsize * count == len(buffer):
-            rows = np.frombuffer(buffer, dtype=layout)
-            if (
-                (rows["dimensions"] == 1).all()
-                and (rows["length"] == length).all()
-                and (rows["elements"]["size"] == 8).all()
-            ):
-                out[:, : min(length, width)] = rows["elements"]["value"][:, :width]
-                return out
-    for i in range(count):
-        dimensions = int.from_bytes(buffer[at : at + 4], "big")
-        if dimensions == 0:
-            at += 12
-            continue
-        length = int.from_bytes(buffer[at + 12 : at + 16], "big")
-        values = np.frombuffer(buffer, dtype=element, count=length, offset=at + 20)["value"]
-        out[i, : min(length, width)] = values[:width]
-        at += 20 + 12 * length
-    return out
+from alphaplus.server.types import MINUTE, NEVER, Floats, Mask, Times
 
 
 @dataclass(frozen=True)
@@ -93,7 +43,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Odd:
-    """A state that a bucket had for a while only, or had late: it holds in [start, end)."""
+    """Superseded or late revisions of buckets, each valid from start until end."""
 
     index: Times
     start: Times
@@ -152,14 +102,14 @@ class Series:
 
     @classmethod
     def made(cls, start: int, width: int, final: dict[str, Floats], odd: Odd) -> Series:
-        """A series of which all is worked out already: final values, and those of a while."""
+        """A series from its final values, and its superseded or late revisions."""
         out = cls.__new__(cls)
         out.start, out.width, out.final, out.odd = start, width, final, odd
         return out
 
     @classmethod
     def plain(cls, start: int, width: int, final: dict[str, Floats]) -> Series:
-        """A series of buckets that were never otherwise than they are."""
+        """A series of buckets with one revision each, known when they closed."""
         return cls.made(start, width, final, _NEVER_ODD)
 
     def _states(self, versions: Versions, rows: Times, position: Times) -> Odd:
@@ -291,7 +241,7 @@ class Series:
         return state[fits], row[fits], column[fits]
 
     def unsettled(self, grid: Times, width: int) -> Times:
-        """The rows of :meth:`windows` that show some bucket otherwise than it stands."""
+        """The rows of :meth:`windows` that show a superseded revision of some bucket."""
         if not len(self.odd.index):
             return _NONE
         return np.unique(self._replaced(grid, (grid - self.start) // self.width, width)[1])
@@ -476,7 +426,7 @@ class Events:
     expires: Times
     values: Mapping[str, Floats]
 
-    def unsettled(self, grid: Times, window: int) -> npt.NDArray[np.bool_]:
+    def unsettled(self, grid: Times, window: int) -> Mask:
         """Which grid times saw the events of [t - window, t) otherwise than they stand today.
 
         The other times look at :meth:`settled`, these each at :meth:`known`.

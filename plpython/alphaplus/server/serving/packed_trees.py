@@ -105,7 +105,7 @@ def _tree(lines: dict[str, str]) -> tuple[list[Node], int]:
                 below += (lefts[i], rights[i])
                 free += 2
         if free > 2 * len(outputs):
-            raise UnsupportedError("a tree that is none")
+            raise UnsupportedError("an invalid tree")
         if not below:
             return nodes, depth
         level, depth = below, depth + 1

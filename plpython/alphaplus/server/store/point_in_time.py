@@ -1,4 +1,4 @@
-"""Point-in-time joins of many (symbol, time) pairs at once: which row is each one's newest?
+"""Point-in-time joins of many (symbol, time) pairs: which row is each one's newest?
 
 Looking up one pair costs a descent into an index. Where there are many pairs for the rows that they
 span, it is cheaper to read the rows' times once, to say of each pair the ``ts`` of its row, and to
@@ -13,10 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from alphaplus.server import codec
-
-Times = npt.NDArray[np.int64]
+from alphaplus.server.types import Times
 
 NONE = np.iinfo(np.int64).min
 
@@ -97,14 +95,12 @@ def _rows(
     since, until = (plpy.quote_literal(moment) for moment in span)
     columns = ["ts", "known_at", *(["superseded_at"] if ended else [])]
     arrayed = ", ".join(f"array_send(array_agg(r.{column})) as {column}" for column in columns)
+    where = f"r.symbol = any ($1) and r.ts >= {since} and r.ts < {until} and r.known_at <= {until}"
+    if ended:
+        where += " and r.superseded_at > r.ts"
     # relation is a regclass as text: it is quoted where it needs to be.
-    plan = plpy.prepare(
-        f"select r.symbol::text as symbol, {arrayed} from {relation} r"
-        f" where r.symbol = any ($1) and r.ts >= {since} and r.ts < {until}"
-        f" and r.known_at <= {until}{' and r.superseded_at > r.ts' if ended else ''}"
-        " group by r.symbol",
-        ["text[]"],
-    )
+    source = f"{relation} r where {where} group by r.symbol"
+    plan = plpy.prepare(f"select r.symbol::text as symbol, {arrayed} from {source}", ["text[]"])
     return {
         row["symbol"]: tuple(
             codec.elements(row[column], ">i8").astype(np.int64) for column in columns

@@ -8,33 +8,46 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from alphaplus.server.market import revisions as w
+from alphaplus.server.database import EPOCH, Database, micros, moments
+from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.store import blocks
 from alphaplus.server.training import labels, out_of_fold, row_filters
+from alphaplus.server.types import Floats, Times
 
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
+
+def _label(plpy: Any, kind: str, horizon: int, params: str | None) -> labels.Label:
+    """The label; refuses (AP307) an unknown kind or parameter."""
+    try:
+        return labels.Label.of(kind, horizon, params)
+    except labels.LabelError as error:
+        plpy.error(
+            str(error),
+            sqlstate="AP307",
+            hint="Kinds and parameters: see the comment of ml.labels.",
+        )
+        raise
 
 
 def label_rows(
     plpy: Any,
     cache: dict[str, Any],
     kind: str,
-    horizon: float,
+    horizon: int,
     params: str | None,
     symbol: str,
-    step: float,
-    start: float,
-    end: float,
-    as_of: float,
-) -> Iterator[tuple[float, float]]:
-    """``(seconds, target)`` for grid times in [start, end) whose label is known by as_of."""
-    label = labels.Label.of(kind, horizon, params)
-    width = round(step * w.SECOND)
-    grid = blocks.grid(start, end, width)
-    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    step: int,
+    start: int,
+    end: int,
+    as_of: int,
+) -> Iterator[tuple[int, float]]:
+    """``(time, target)`` for grid times in [start, end) whose label is known by as_of."""
+    begin, stop, known_by = moments(plpy, start, end, as_of)
+    label = _label(plpy, kind, horizon, params)
+    grid = blocks.grid(begin, stop, step)
+    target = label.values(Database.of(plpy, cache), symbol, grid, step, known_by)
     known = np.isfinite(target)
-    yield from zip((grid[known] / w.SECOND).tolist(), target[known].tolist(), strict=True)
+    times = micros(*grid[known].tolist())
+    return zip(times, target[known].tolist(), strict=True)
 
 
 def base_rate(
@@ -42,26 +55,29 @@ def base_rate(
     cache: dict[str, Any],
     task: str,
     kind: str,
-    horizon: float,
+    horizon: int,
     params: str | None,
     symbol: str,
-    step: float,
-    as_of: float,
-    window: float,
+    step: int,
+    as_of: int,
+    window: int,
 ) -> float | None:
-    """What a label was, on average, over the intervals that ended in the last ``window`` seconds.
+    """What a label was, on average, over the intervals that ended in the last ``window``.
 
     Neighbouring grid times share most of their future, so one interval is taken per horizon. Of
     classes it is (events + 1/2) / (intervals + 1), Jeffreys' estimate of a chance: a quiet week
-    does not make an event impossible. None where no outcome is known by as_of.
+    does not make an event impossible. None where no outcome is known by as_of, or where the kind
+    of label is not computed here.
     """
-    label = labels.Label.of(kind, horizon, params)
-    width = round(step * w.SECOND)
-    stride = -(-label.horizon // width) * width
-    last = (round(as_of * w.SECOND) - label.horizon) // width * width
-    count = max(1, round(window * w.SECOND) // stride)
+    if kind not in labels.KINDS:
+        return None
+    label = _label(plpy, kind, horizon, params)
+    (known_by,) = moments(plpy, as_of)
+    stride = -(-label.horizon // step) * step
+    last = (known_by - label.horizon) // step * step
+    count = max(1, window // stride)
     grid = last - stride * np.arange(count, dtype=np.int64)[::-1]
-    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    target = label.values(Database.of(plpy, cache), symbol, grid, step, known_by)
     known = target[np.isfinite(target)]
     if len(known) == 0:
         return None
@@ -71,7 +87,7 @@ def base_rate(
 
 
 def assemble(
-    plpy: Any, cache: dict[str, Any], spec: Any, symbol: str, start: float, end: float, as_of: float
+    db: Database, spec: Any, symbol: str, start: int, end: int, as_of: int
 ) -> tuple[Times, Times, Floats, Floats, Times | None]:
     """Times, label ends, targets and features (n, k) of one symbol's training set, and where it is
     filtered, how many times were left out, as :func:`.row_filters.keep` counts them.
@@ -80,58 +96,83 @@ def assemble(
     Rows whose label is not known by as_of, or of which no feature is known, are left out, and where
     the model asks for it those that :mod:`alphaplus.server.training.row_filters` drops.
     """
-    label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
-    width = round(spec["step"] * w.SECOND)
-    stop = min(end, as_of - spec["horizon"] + spec["step"])
-    grid = blocks.grid(start, stop, width)
-    target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+    label = _label(db.plpy, spec["kind"], spec["horizon"], spec["params"])
+    width = spec["step"]
+    grid = blocks.grid(start, min(end, as_of - label.horizon + width), width)
+    target = label.values(db, symbol, grid, width, as_of)
     known = np.isfinite(target)
     grid, target = grid[known], target[known]
-    features = blocks.vectors(plpy, cache, spec, symbol, grid)
+    reader = MarketReader(db, symbol)
+    features = blocks.vectors(reader, spec, grid)
     seen = np.isfinite(features).any(axis=1)
     if not seen.all():
         grid, target, features = grid[seen], target[seen], features[seen]
     dropped = None
     if spec["noise"] not in (None, "false", "null"):
-        kept, dropped = row_filters.keep(plpy, cache, symbol, grid, width, spec["noise"])
+        kept, dropped = row_filters.keep(reader, grid, width, spec["noise"])
         grid, target, features = grid[kept], target[kept], features[kept]
     return grid, grid + label.horizon, target, features, dropped
 
 
 def targets(
-    plpy: Any, cache: dict[str, Any], model: str, symbols: list[str], start: float, end: float,
-    as_of: float,
+    plpy: Any, cache: dict[str, Any], model: str, symbols: list[str], start: int, end: int,
+    as_of: int,
 ) -> bytes:  # fmt: skip
     """What became of the grid times of a training set, without its features."""
-    spec = _spec(plpy, model)
-    label = labels.Label.of(spec["kind"], spec["horizon"], spec["params"])
-    width = round(spec["step"] * w.SECOND)
-    epoch = w.EPOCH * w.SECOND
+    db = Database.of(plpy, cache)
+    spec = _spec(db, model)
+    label = _label(plpy, spec["kind"], spec["horizon"], spec["params"])
+    begin, stop, known_by = moments(plpy, start, end, as_of)
+    width = spec["step"]
     found = []
     for symbol in symbols:
-        grid = blocks.grid(start, min(end, as_of - spec["horizon"] + spec["step"]), width)
-        target = labels.values(plpy, cache, label, symbol, grid, width, round(as_of * w.SECOND))
+        grid = blocks.grid(begin, min(stop, known_by - label.horizon + width), width)
+        target = label.values(db, symbol, grid, width, known_by)
         known = np.isfinite(target)
-        ts = grid[known] + epoch
+        ts = grid[known] + EPOCH
         found.append((ts, ts + label.horizon, target[known]))
     return out_of_fold.label_block(found)
 
 
-def _spec(plpy: Any, model: str) -> Any:
-    plan = plpy.prepare("select * from ml._training_spec($1)", ["text"])
-    return plpy.execute(plan, [model])[0]
+def _spec(db: Database, model: str) -> Any:
+    return db.execute("select s.* from ml._training_spec($1) s", ("text",), [model])[0]
 
 
 def _all(
-    plpy: Any,
-    cache: dict[str, Any],
+    db: Database,
     model: str,
     symbols: list[str],
-    ends: tuple[float, float, float],
+    start: int,
+    end: int,
+    as_of: int,
+    states: list[int] | None = None,
 ) -> Iterator[tuple[str, Times, Times, Floats, Floats, Times | None]]:
-    spec = _spec(plpy, model)
-    for symbol in symbols:
-        yield symbol, *assemble(plpy, cache, spec, symbol, *ends)
+    ends = moments(db.plpy, start, end, as_of) if symbols else ()
+    spec = _spec(db, model)
+    return (
+        (symbol, *_of_regime(db, symbol, assemble(db, spec, symbol, *ends), states, ends[2]))
+        for symbol in symbols
+    )
+
+
+def _of_regime(
+    db: Database,
+    symbol: str,
+    found: tuple[Times, Times, Floats, Floats, Times | None],
+    states: list[int] | None,
+    as_of: int,
+) -> tuple[Times, Times, Floats, Floats, Times | None]:
+    """The rows whose regime, by the hourly verdict that was known by as_of, is one of some states
+    (from 0; None: all): a row whose verdict was not known is not trained on."""
+    if states is None:
+        return found
+    from alphaplus.server.regime import truth
+
+    grid, ends, target, features, dropped = found
+    chosen = np.isin(
+        truth.verdicts(db.plpy, symbol, truth.HOUR, grid + truth.EPOCH, as_of + truth.EPOCH), states
+    )
+    return grid[chosen], ends[chosen], target[chosen], features[chosen], dropped
 
 
 def training_rows(
@@ -139,15 +180,17 @@ def training_rows(
     cache: dict[str, Any],
     model: str,
     symbols: list[str],
-    start: float,
-    end: float,
-    as_of: float,
-) -> Iterator[tuple[str, float, float, list[float], float]]:
-    """``(symbol, seconds, label end, features, target)`` by symbol and time."""
+    start: int,
+    end: int,
+    as_of: int,
+    states: list[int] | None = None,
+) -> Iterator[tuple[str, int, int, list[float], float]]:
+    """``(symbol, time, label end, features, target)`` by symbol and time."""
+    db = Database.of(plpy, cache)
     for symbol, grid, ends, target, features, _ in _all(
-        plpy, cache, model, symbols, (start, end, as_of)
+        db, model, symbols, start, end, as_of, states
     ):
-        columns = (grid / w.SECOND).tolist(), (ends / w.SECOND).tolist()
+        columns = micros(*grid.tolist()), micros(*ends.tolist())
         for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
             yield symbol, *row
 
@@ -180,16 +223,16 @@ class Table(NamedTuple):
 
 
 def training_table(
-    plpy: Any,
-    cache: dict[str, Any],
+    db: Database,
     model: str,
     symbols: list[str],
-    start: float,
-    end: float,
-    as_of: float,
+    start: int,
+    end: int,
+    as_of: int,
+    states: list[int] | None = None,
 ) -> Table:
     """The training set of some symbols (none: no rows)."""
-    found = list(_all(plpy, cache, model, symbols, (start, end, as_of)))
+    found = list(_all(db, model, symbols, start, end, as_of, states))
     parts = [part[1:5] for part in found]
     counts = [part[5] for part in found if part[5] is not None]
     dropped = np.sum(counts, axis=0) if counts else np.zeros(0, dtype=np.int64)
@@ -204,17 +247,15 @@ def training_table(
         )
         numbers = numbers[order]
     else:
-        k = _spec(plpy, model)["k"]
+        k = _spec(db, model)["k"]
         grid, ends = np.zeros((2, 0), dtype=np.int64)
         target, features = np.zeros(0), np.zeros((0, k))
-    # PostgreSQL's users count from 1970
-    epoch = w.EPOCH * w.SECOND
-    return Table(grid + epoch, ends + epoch, target, numbers, features, dropped)
+    return Table(grid + EPOCH, ends + EPOCH, target, numbers, features, dropped)
 
 
 def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, Any]:
     """:func:`training_table` by columns of big-endian numbers, with its SHA-256."""
-    table = training_table(plpy, cache, *which)
+    table = training_table(Database.of(plpy, cache), *which)
     return {
         "n": len(table.ts),
         "ts": table.ts.astype(">i8").tobytes(),
@@ -229,7 +270,7 @@ def training_matrix(plpy: Any, cache: dict[str, Any], *which: Any) -> dict[str, 
 def training_block(plpy: Any, cache: dict[str, Any], *which: Any) -> bytes:
     """:func:`training_table` as it lies in memory, little-endian: the numbers of rows and features
     (int64), then its arrays one after the other, the features row by row, last what was dropped."""
-    table = training_table(plpy, cache, *which)
+    table = training_table(Database.of(plpy, cache), *which)
     shape = np.array(table.features.shape, dtype=np.int64)
     return b"".join(a.astype(a.dtype.newbyteorder("<"), copy=False).data for a in (shape, *table))
 

@@ -23,16 +23,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from alphaplus.server import database
-from alphaplus.server.features import families
-from alphaplus.server.market import revisions as w
-
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from alphaplus.server.database import Database
+from alphaplus.server.features import compute
+from alphaplus.server.market.reader import Inputs, MarketReader, Needs, Request
+from alphaplus.server.types import MINUTE, Floats, Mask, Times
 
 REASONS = ("hampel", "bad_tick", "volume", "spread", "gap")
-CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -146,31 +143,20 @@ def judge(bars: dict[str, Floats], spread: Floats, params: Params) -> Findings:
     return Findings(found, sigmas, wick, ratio, wide)
 
 
-def find(
-    plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: Params
-) -> Findings:
+def find(reader: MarketReader, grid: Times, width: int, params: Params) -> Findings:
     """Judge ascending grid times of a symbol, by bars of ``width`` microseconds."""
-    needs = families.Needs(
+    minutes = width == MINUTE
+    needs = Needs(
         bars=params.window + 1,
-        book=params.window + 1 if width == w.MINUTE else 0,
-        levels=1 if width == w.MINUTE else 0,
+        book=params.window + 1 if minutes else 0,
+        levels=1 if minutes else 0,
     )
+    request = Request(needs, width)
     parts: list[Findings] = []
-
-    def take(inputs: families.Inputs) -> Floats:
-        names = ("open", "high", "low", "close", "volume")
-        bars = {name: inputs.bars[name] for name in names}
-        spread = np.full_like(bars["close"], np.nan)
-        if inputs.book:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                spread = inputs.book["relative_spread_sum"] / inputs.book["two_sided_count"]
-        parts.append(judge(bars, spread, params))
-        return np.zeros((len(inputs.grid), 1))
-
-    reader = families.Family(
-        "noise", 1, "1", "", (families.Feature("x", "", "", ""),), needs, take, grid=width
-    )
-    families.matrix(plpy, cache, reader, symbol, grid)
+    for part in compute.parts(grid, width):
+        windows = reader.at(part).windows(request, part)
+        for at in range(0, len(part), compute.CHUNK):
+            parts.append(_judge(windows.inputs(request, part[at : at + compute.CHUNK]), params))
     if not parts:
         none = np.zeros(0)
         return Findings(np.zeros((0, len(REASONS)), dtype=bool), none, none, none, none)
@@ -182,8 +168,18 @@ def find(
     )
 
 
+def _judge(inputs: Inputs, params: Params) -> Findings:
+    names = ("open", "high", "low", "close", "volume")
+    bars = {name: inputs.bars[name] for name in names}
+    spread = np.full_like(bars["close"], np.nan)
+    if inputs.book:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = inputs.book["relative_spread_sum"] / inputs.book["two_sided_count"]
+    return judge(bars, spread, params)
+
+
 def asked(plpy: Any, text: str | None) -> Params:
-    """The parameters of a JSON object; refuses (AP220) what is none."""
+    """The parameters of a JSON object; refuses (AP220) invalid ones."""
     try:
         return Params.of(text)
     except (ValueError, TypeError) as error:
@@ -191,42 +187,37 @@ def asked(plpy: Any, text: str | None) -> Params:
         raise
 
 
-def keep(
-    plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: str
-) -> tuple[Mask, w.Times]:
+def keep(reader: MarketReader, grid: Times, width: int, params: str) -> tuple[Mask, Times]:
     """Which grid times a training set keeps, and how many it does not, in the order of REASONS
     (a time may have several) and in all."""
-    reasons = find(plpy, cache, symbol, grid, width, asked(plpy, params)).reasons
+    reasons = find(reader, grid, width, asked(reader.db.plpy, params)).reasons
     kept: Mask = ~np.asarray(reasons.any(axis=1))
     return kept, np.append(reasons.sum(axis=0), (~kept).sum()).astype(np.int64)
 
 
-Row = tuple[float, list[str], float | None, float | None, float | None, float | None]
+Row = tuple[int, list[str], float | None, float | None, float | None, float | None]
 
 
 def rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, span: tuple[float, float, float], params: str
+    plpy: Any, cache: dict[str, Any], symbol: str, start: int, stop: int, width: int, params: str
 ) -> Iterator[Row]:
-    """``(seconds, reasons, sigmas, wick, volume ratio, spread)`` of the grid times to be dropped.
-
-    ``span`` is start, stop and step in seconds.
-    """
+    """``(time, reasons, sigmas, wick, volume ratio, spread)`` of the grid times in [start, stop)
+    that are to be dropped; ``width``: of the grid, in microseconds."""
     given = asked(plpy, params)
-    start, stop, width = database.moments(plpy, *span)
-    grid = np.arange(-(-start // width) * width, stop, width, dtype=np.int64)
-    return _rows(plpy, cache, symbol, grid, width, given)
+    begin, end = database.moments(plpy, start, stop)
+    grid = np.arange(-(-begin // width) * width, end, width, dtype=np.int64)
+    return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, width, given)
 
 
-def _rows(
-    plpy: Any, cache: dict[str, Any], symbol: str, grid: w.Times, width: int, params: Params
-) -> Iterator[Row]:
-    for begin in range(0, len(grid), families.READ):
-        part = grid[begin : begin + families.READ]
-        found = find(plpy, cache, symbol, part, width, params)
+def _rows(reader: MarketReader, grid: Times, width: int, params: Params) -> Iterator[Row]:
+    for begin in range(0, len(grid), compute.READ):
+        part = grid[begin : begin + compute.READ]
+        found = find(reader, part, width, params)
+        times = database.micros(*part.tolist())
         for row in np.flatnonzero(found.reasons.any(axis=1)).tolist():
             reasons = [REASONS[i] for i in np.flatnonzero(found.reasons[row])]
             measures = (
                 float(x[row]) if np.isfinite(x[row]) else None
                 for x in (found.sigmas, found.wick, found.volume_ratio, found.spread)
             )
-            yield (int(part[row]) / w.SECOND, reasons, *measures)  # type: ignore[misc]
+            yield (times[row], reasons, *measures)  # type: ignore[misc]

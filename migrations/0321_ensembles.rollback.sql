@@ -1,0 +1,13 @@
+drop type ml.ensemble_served cascade;
+drop type ml.ensemble_answer cascade;
+drop trigger if exists keep_scores on ml.predictions;
+drop function if exists ml._keep_scores() cascade;
+drop table ml.scores cascade;
+drop table ml.ensemble_states cascade;
+drop table ml.ensemble_outcomes cascade;
+drop table ml.ensemble_rounds cascade;
+drop table ml.ensemble_history cascade;
+drop table ml.ensemble_champions cascade;
+drop table ml.ensemble_versions cascade;
+drop table ml.ensembles cascade;
+drop table ml.ensemble_methods cascade;
