@@ -63,6 +63,14 @@ from (
         'Stores the regimes of new bars, and anew those that late rows changed.'
     ),
     (
+        'score texts', '* * * * *', 'call sentiment.score_pending()', '1 minute', true,
+        'Scores the texts that arrived.'
+    ),
+    (
+        'refresh sentiment', '* * * * *', 'call sentiment.refresh()', '1 minute', false,
+        'Brings the hours of scores up to date.'
+    ),
+    (
         'pack features', '40 0 * * *', 'call feature.pack()', '1 day', true,
         'Keeps the vectors that models are trained on as blocks, which are read many times as fast.'
     ),
