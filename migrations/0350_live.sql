@@ -1,4 +1,4 @@
--- depends: 0380_instruments
+-- depends: 0329_alerts
 --
 -- 0350: live streams. market.streams says where each stream of an exchange stands, market.gaps where
 -- its record is not whole. Both are written in the transaction that stores the rows.
