@@ -61,7 +61,8 @@ declare
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
         'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
         'sentiment.texts', 'sentiment.labelled_texts', 'sentiment.asset_names',
-        'market.trade_spans', 'market.corporate_actions'
+        'market.trade_spans', 'market.corporate_actions',
+        'market.streams', 'market.gaps'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
