@@ -153,6 +153,8 @@ def simulated(demo: Demo) -> int:
         [
             f"select * from ml.explain('liquidation_15m', 'BTC/USDT', '{end:%Y-%m-%d %H:%M}+00');",
             f"select * from feature.liquidation('ETH/USDT', '{end:%Y-%m-%d %H:%M}+00');",
+            "select * from drift.check('liquidation_15m', 'BTC/USDT', '1 day',"
+            f" '{end:%Y-%m-%d %H:%M}+00');",
             "select check_name, status, detail from ops.health;",
         ],
     )
