@@ -54,7 +54,7 @@ def test_what_only_looks(server: Any, dbname: str, script: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("script", ["promote", "rollback", "retrain"])
+@pytest.mark.parametrize("script", ["promote", "rollback", "retrain", "regimes"])
 def test_missing_variables_are_named(server: Any, dbname: str, script: str) -> None:
     done = psql(server, dbname, script)
     assert done.returncode == 3
@@ -63,7 +63,17 @@ def test_missing_variables_are_named(server: Any, dbname: str, script: str) -> N
 
 def test_every_script_is_tested() -> None:
     names = {path.stem for path in SCRIPTS.glob("*.sql")}
-    assert names == {"status", "jobs", "models", "promote", "rollback", "retrain", "schedule"}
+    assert names == {
+        "status",
+        "loads",
+        "jobs",
+        "models",
+        "promote",
+        "rollback",
+        "retrain",
+        "schedule",
+        "regimes",
+    }
 
 
 def test_retrain(server: Any, dbname: str) -> None:
@@ -96,3 +106,10 @@ def test_schedule(server: Any, dbname: str, db_module: psycopg.Connection[Any]) 
     done = psql(server, dbname, "schedule", model="liquidation_5m", symbol="BTCUSDT")
     assert "retrain:liquidation_5m:BTCUSDT" in done.stdout
     assert psql(server, dbname, "schedule", name="nap", run="true").returncode == 3
+
+
+def test_loads(server: Any, dbname: str) -> None:
+    done = psql(server, dbname, "loads")
+    assert done.returncode == 0, done.stderr
+    assert "== instruments whose contract is not known" in done.stdout
+    assert "BTCUSDT" in done.stdout  # made without a contract
