@@ -403,6 +403,7 @@ def from_files(demo: Demo, folder: Path) -> int:
             f"select * from ml.explain('{first.model}', '{first.symbol}', '{as_of}');",
             f"select ts, close from market.candles_1d where symbol = '{first.symbol}' order by ts;",
             "select model, symbol, metrics ->> 'auc' as auc from ml.model_versions;",
+            "select symbol, kind, margin, contract_size from market.instruments;",
         ],
     )
     return 0
