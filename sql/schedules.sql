@@ -79,6 +79,10 @@ from (
         'Writes what came about beside recorded predictions.'
     ),
     (
+        'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
+        'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+    ),
+    (
         'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day', false,
         'Cuts logs, finished queue entries and old quarantine.'
     )
