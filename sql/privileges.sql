@@ -59,7 +59,7 @@ declare
         'market.liquidation_events', 'market.funding_rates', 'market.open_interest',
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
         'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
-        'market.trade_spans'
+        'market.trade_spans', 'market.corporate_actions'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[

@@ -81,6 +81,28 @@ from (
     (
         'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+        'drift refresh', '*/5 * * * *', 'call drift.refresh()', '5 minutes', false,
+        'Takes references, records shadow predictions, counts distributions, watches outcomes.'
+    ),
+    (
+        'drift monitor', '7 * * * *', 'call drift.monitor()', '1 hour', false,
+        'Checks every champion for drift, raises alerts and acts on them.'
+    ),
+    (
+        'decide', '*/5 * * * *', 'call ml.decide()', '5 minutes', false,
+        'Challengers: refused, promoted when shown to be better; worse champions are taken back.'
+    ),
+    (
+        'performance', '*/5 * * * *', 'call ml.refresh_performance()', '5 minutes', false,
+        'Sums how good predictions were.'
+    ),
+    (
+        'training schedules', '* * * * *', 'call ops.run_training_schedules()', '1 minute', false,
+        'Asks for the trainings that are due (ops.training_schedules; setting training.schedules_on).'
+    ),
+    (
+        'retention', '50 1 * * *', 'call ops.apply_retention()', '1 day', false,
+        'Deletes what is older than ops.retention says.'
     ),
     (
         'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day', false,

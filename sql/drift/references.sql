@@ -42,23 +42,13 @@ one that has no explanation of single vectors.';
 
 create or replace function drift._held_out(version_id bigint)
 returns table (symbol text, ts timestamptz, prediction double precision)
-language plpgsql stable parallel restricted
+language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_stored regproc := to_regproc('ml.out_of_fold');
-begin
-    if v_stored is null then
-        return;
-    end if;
-    return query execute format(
-        'select o.symbol::text, o.ts, o.prediction::float8 from %s($1) o', v_stored
-    )
-    using version_id;
-end
+    select o.symbol, o.ts, o.prediction from ml.out_of_fold($1) o
 $$;
 comment on function drift._held_out(bigint) is
-'A version''s predictions on held-out rows, where they are stored.';
+'A version''s predictions on held-out rows; no row where none were handed in.';
 
 create or replace function drift._reference_taken(
     version_id bigint, binning_id integer, symbols text [], row_count bigint, first_ts bigint,

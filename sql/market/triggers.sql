@@ -128,3 +128,11 @@ for each statement execute function market._keep_deleted('open_interest_history'
 create or replace trigger end_superseded after insert on market.open_interest
 referencing new table as new_rows
 for each statement execute function market._end_superseded('open_interest_history', 'symbol', 'ts');
+create or replace trigger keep_superseded before update on market.corporate_actions
+for each row execute function market._keep_superseded('corporate_actions_history');
+create or replace trigger keep_deleted after delete on market.corporate_actions
+referencing old table as old_rows
+for each statement execute function market._keep_deleted('corporate_actions_history');
+create or replace trigger end_superseded after insert on market.corporate_actions
+referencing new table as new_rows
+for each statement execute function market._end_superseded('corporate_actions_history', 'symbol', 'ts', 'kind');

@@ -30,6 +30,8 @@ declare
     v_then record;
     v_id bigint;
     v_how text;
+    -- A version trained for trending serves bull_trending, after one trained for that alone.
+    v_names constant text [] := regime.names_of(_candidates.regime);
 begin
     version_ids := '{}';
     chosen := '{}';
@@ -50,9 +52,9 @@ begin
             on a.model = _candidates.model and a.alias = 'champion'
             and a.symbol is not distinct from l.symbol and a.regime is not distinct from l.regime
         left join ml.model_versions v on v.version_id = a.version_id
-        where (l.symbol = _candidates.symbol and (l.regime is null or l.regime = _candidates.regime))
+        where (l.symbol = _candidates.symbol and (l.regime is null or l.regime = any (v_names)))
             or (l.symbol is null and l.regime is null)
-        order by l.regime is null, l.symbol is null
+        order by l.regime is null, array_position(v_names, l.regime), l.symbol is null
     loop
         v_id := null;
         if as_of is null or v_line.updated_at <= as_of then

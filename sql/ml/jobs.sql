@@ -177,7 +177,8 @@ declare
     v_job ml.training_jobs := ml._held_job(job_id, lease);
 begin
     return ml._training_bytes(
-        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to"
+        v_job.model, v_job.symbol, v_job.as_of, coalesce("from", ml._job_from(v_job)), "to",
+        v_job.regime
     );
 end
 $$;
@@ -347,25 +348,33 @@ begin
     end if;
     select * into v_model from ml.models m where m.model = v_job.model;
     select * into v_label from ml.labels l where l.label = v_model.label;
-    select * into v_measured from ml._measured(
-        v_label.task, extract(epoch from v_label.horizon)::float8,
-        ml._training_targets(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job)),
-        out_of_fold, version #> '{metrics,champion}'
-    );
-    v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
-        version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
-        v_measured.metrics
-        -- What the trainer alone knows and no gate reads.
-        || jsonb_strip_nulls(jsonb_build_object(
-            'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'
-        )), v_measured.fold_metrics);
-    insert into ml.version_predictions (
-        version_id, symbols, ts, symbol, fold, raw, prediction, target, base_rate
-    )
-    values (
-        v_version_id, ml._training_symbols(v_job.symbol), v_measured.ts, v_measured.symbol,
-        v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
-    );
+    -- A regime classifier is a filter over rows in their order, with six probabilities a row: it is
+    -- measured where it runs.
+    if v_label.task = 'regime' then
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            version -> 'metrics', coalesce(version -> 'fold_metrics', '[]'));
+    else
+        select * into v_measured from ml._measured(
+            v_label.task, extract(epoch from v_label.horizon)::float8,
+            ml._training_targets(v_job.model, v_job.symbol, v_job.as_of, ml._job_from(v_job)),
+            out_of_fold, version #> '{metrics,champion}'
+        );
+        v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
+            version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
+            v_measured.metrics
+            -- What the trainer alone knows and no gate reads.
+            || jsonb_strip_nulls(jsonb_build_object(
+                'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'
+            )), v_measured.fold_metrics);
+        insert into ml.version_predictions (
+            version_id, symbols, ts, symbol, fold, raw, prediction, target, base_rate
+        )
+        values (
+            v_version_id, ml._training_symbols(v_job.symbol), v_measured.ts, v_measured.symbol,
+            v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
+        );
+    end if;
     select bool_and(g.passed) into v_passed from ml.evaluate_gates(v_version_id) g;
     v_passed := coalesce(v_passed, true);
     select coalesce(((v_model.training || v_job.options) ->> 'auto_promote')::boolean, false)

@@ -109,7 +109,7 @@ with declared (
     (array['lstm', 'gru', 'cnn', 'transformer'], 'processes', 'integer', null, 0, false, 64, null, null, false, 'Processes that share the fit; 0: one for each GPU.'),
     (array['lstm', 'gru', 'cnn', 'transformer'], 'checkpoint_seconds', 'number', null, 0, false, 86400, null, null, false, 'Seconds between two states that are kept.'),
     -- Options of training itself, whatever the algorithm.
-    (array[null], 'algorithm', 'choice', null, null, false, null, null, array['lightgbm', 'xgboost', 'gradient_boosting', 'random_forest', 'logistic_regression', 'lstm', 'gru', 'cnn', 'transformer'], false, 'In place of the model''s own.'),
+    (array[null], 'algorithm', 'choice', null, null, false, null, null, array['lightgbm', 'xgboost', 'gradient_boosting', 'random_forest', 'logistic_regression', 'lstm', 'gru', 'cnn', 'transformer', 'regime_filter'], false, 'In place of the model''s own.'),
     (array[null], 'params', 'object', null, null, false, null, null, null, true, 'Parameters of the algorithm, over the model''s own.'),
     (array[null], 'search', 'object', null, null, false, null, null, null, true, 'Search of parameters: trials, minutes, folds, space.'),
     (array[null], 'folds', 'integer', null, 2, false, null, 'training.max_folds', null, false, 'Walk-forward folds.'),

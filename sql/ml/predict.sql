@@ -277,7 +277,7 @@ begin
     into v_all, v_lengths, v_widths, v_retired, v_grids
     from (
         select
-            v.version_id, v.symbol, v.regime, v.version, v.as_of + v.expires_after as expires_at,
+            v.version_id, v.symbol, v.regime, v.version, least(v.as_of, v.train_to + v.horizon) + v.expires_after as expires_at,
             least(v.as_of, v.train_to + v.horizon) as trained_to,
             (v.spec #>> '{inputs,length}')::integer as length, s.set_id, s.grid,
             cardinality(s.features) as width, feature._retired(s) as retired,

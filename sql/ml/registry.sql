@@ -145,11 +145,18 @@ as $$
 declare
     v_version_id bigint;
 begin
-    if regime is not null then
+    if regime is not null and exists (
+        select from ml.aliases a
+        where a.model = champion.model and a.symbol = champion.symbol and a.regime is not null
+    ) then
+        -- A version trained for trending serves bull_trending, after one trained for that alone.
         select a.version_id into v_version_id
-        from ml.aliases a
-        where a.model = champion.model and a.symbol = champion.symbol
-            and a.regime = champion.regime and a.alias = 'champion';
+        from unnest(regime.names_of(champion.regime)) with ordinality n (name, place)
+        join ml.aliases a
+            on a.model = champion.model and a.symbol = champion.symbol
+            and a.regime = n.name and a.alias = 'champion'
+        order by n.place
+        limit 1;
     end if;
     if v_version_id is null then
         select a.version_id into v_version_id
@@ -522,7 +529,7 @@ select
     v.train_to,
     v.as_of,
     v.row_count,
-    v.as_of + v.expires_after as expires_at,
+    least(v.as_of, v.train_to + v.horizon) + v.expires_after as expires_at,
     v.metrics,
     (v.metrics ->> 'auc')::float8 as auc,
     (v.metrics ->> 'log_loss')::float8 as log_loss,

@@ -78,11 +78,12 @@ begin
         v_symbol := market.resolve(symbol);
     end if;
     if regime is not null then
-        -- A line of versions may have a regime (ml.register_version); training for one needs rows
-        -- chosen by regime, which the training sets do not offer.
-        raise exception 'training for regime % alone is not offered', quote_literal(regime)
-        using errcode = 'AP305',
-            hint = 'Train for all regimes: call ml.retrain(model, symbol)';
+        regime := regime.canonical(regime);
+        if symbol is null then
+            raise exception 'training for regime % needs a symbol', quote_literal(regime)
+            using errcode = 'AP305', detail = 'A pooled version serves all regimes.',
+                hint = format('Name one: call ml.retrain(%L, ''BTCUSDT'', %L)', model, regime);
+        end if;
     end if;
     if as_of > clock_timestamp() or not isfinite(as_of) then
         raise exception 'as_of % is in the future, or no time', as_of
@@ -143,7 +144,9 @@ params (of the algorithm), search ({"trials": n, "minutes": m, "space": {...}}, 
 (counted from the end of the data), seed, calibration and others. ml.models.params hold for the model''s
 own algorithm only. A job that already waits for the same is returned instead of a second one.
 Errors: AP302 unknown model, AP101/AP102 symbol, AP303 as_of in the future, AP304 options are no object,
-AP420 unknown option or parameter (with the nearest right name), AP421 no value for it, AP305 a regime is given: training sets are not cut by regime, as yet.';
+AP420 unknown option or parameter (with the nearest right name), AP421 no value for it, AP305
+a regime without a symbol, AP601 unknown regime. regime: train on the rows of that regime only (one of
+regime.states, or a name of regime.mappings such as trending), by the hourly verdict known by as_of.';
 
 create or replace function ml.cancel_job(job_id bigint)
 returns text
@@ -222,7 +225,9 @@ begin
         select v.model, v.symbol, v.regime
         from ml.model_versions v
         join ml.models m on m.model = v.model
-        where v.archived_at is null and v.regime is null
+        where v.archived_at is null
+            -- (a model whose policy is drift, or none, is not the clock's to train)
+            and coalesce((ml._policy(v.model)).policy, 'clock') in ('clock', 'both')
         group by v.model, v.symbol, v.regime, m.training
         having max(v.as_of)
             < clock_timestamp() - coalesce((m.training ->> 'every')::interval, interval '1 day')

@@ -50,7 +50,8 @@ as $$
 $$;
 
 create or replace function ml._training_rows(
-    model text, symbols text [], start bigint, stop bigint, as_of bigint
+    model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer []
 )
 returns table (
     symbol text, at bigint, label_end bigint,
@@ -59,32 +60,34 @@ returns table (
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.training import dataset
-    return dataset.training_rows(plpy, GD, model, symbols, start, stop, as_of)
+    return dataset.training_rows(plpy, GD, model, symbols, start, stop, as_of, states)
 $python$;
 
 create or replace function ml._training_matrix(
     model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer [],
     out n bigint, out ts bytea, out label_end bytea, out target bytea, out columns bytea [],
     out sha256 bytea, out symbols bytea
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.training import dataset
-    return dataset.training_matrix(plpy, GD, model, symbols, start, stop, as_of)
+    return dataset.training_matrix(plpy, GD, model, symbols, start, stop, as_of, states)
 $python$;
 
 create or replace function ml._training_block(
-    model text, symbols text [], start bigint, stop bigint, as_of bigint
+    model text, symbols text [], start bigint, stop bigint, as_of bigint,
+    states integer []
 ) returns bytea
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.training import dataset
-    return dataset.training_block(plpy, GD, model, symbols, start, stop, as_of)
+    return dataset.training_block(plpy, GD, model, symbols, start, stop, as_of, states)
 $python$;
 
 create or replace function ml.training_set(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
-    "to" timestamptz default null
+    "to" timestamptz default null, regime text default null
 )
 returns table (
     symbol text, ts timestamptz, label_end timestamptz, features double precision [],
@@ -97,15 +100,17 @@ as $$
     from ml._training_symbols($2) as y (symbols)
     cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
     cross join lateral ml._training_rows(
-        $1, y.symbols, p.start, p.stop, ops._micros($3)
+        $1, y.symbols, p.start, p.stop, ops._micros($3), regime._positions($6)
     ) r
 $$;
-comment on function ml.training_set(text, text, timestamptz, timestamptz, timestamptz) is
-'The training set of a model for a symbol (null: all symbols, pooled) as of a time: one row per grid time in [from, to) (default: all there is) whose label had ended and was known by as_of; features as known at ts in the order of the feature set, NaN where not knowable. Rows that become known after as_of never change it. Errors: AP101 unknown symbol, AP302 unknown model.';
+comment on function ml.training_set(
+    text, text, timestamptz, timestamptz, timestamptz, text
+) is
+'The training set of a model for a symbol (null: all symbols, pooled) as of a time: one row per grid time in [from, to) (default: all there is) whose label had ended and was known by as_of; features as known at ts in the order of the feature set, NaN where not knowable. Rows that become known after as_of never change it. regime: only rows whose hourly regime, by the verdict that was known by as_of, is of that name (regime.resolve; null: all). Errors: AP101 unknown symbol, AP302 unknown model, AP601 unknown regime.';
 
 create or replace function ml.training_matrix(
     model text, symbol text, as_of timestamptz, "from" timestamptz default null,
-    "to" timestamptz default null
+    "to" timestamptz default null, regime text default null
 )
 returns table (
     n bigint, ts bytea, label_end bytea, target bytea, columns bytea [], sha256 bytea,
@@ -117,14 +122,16 @@ as $$
     from ml._training_symbols($2) as y (symbols)
     cross join lateral ml._training_span($1, y.symbols, $4, $5, $3) p
     cross join lateral ml._training_matrix(
-        $1, y.symbols, p.start, p.stop, ops._micros($3)
+        $1, y.symbols, p.start, p.stop, ops._micros($3), regime._positions($6)
     ) m
 $$;
-comment on function ml.training_matrix(text, text, timestamptz, timestamptz, timestamptz) is
+comment on function ml.training_matrix(
+    text, text, timestamptz, timestamptz, timestamptz, text
+) is
 'ml.training_set by columns, for numpy.frombuffer: n rows by time; ts and label_end big-endian int8 microseconds since 1970, target and each of columns big-endian float8; symbols: big-endian int4, the number of each row''s symbol among those of the set by name. sha256 is of ts, label_end, target and the features row by row, all little-endian; ml.model_versions.training_sha256 is this of the set that the version was trained on.';
 
 create or replace function ml._training_bytes(
-    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz, regime text
 )
 returns bytea
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
@@ -136,11 +143,13 @@ begin
     select p.start, p.stop into v_span from ml._training_span($1, v_symbols, $4, $5, $3) p;
     -- An SQL function would write the value to a file and read it again.
     return ml._training_block(
-        $1, v_symbols, v_span.start, v_span.stop, ops._micros($3)
+        $1, v_symbols, v_span.start, v_span.stop, ops._micros($3), regime._positions($6)
     );
 end
 $$;
-comment on function ml._training_bytes(text, text, timestamptz, timestamptz, timestamptz) is
+comment on function ml._training_bytes(
+    text, text, timestamptz, timestamptz, timestamptz, text
+) is
 'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row; where the model asks for noise filtering, last int8 counts (6) of the rows it dropped: hampel, bad_tick, volume, spread, gap, any.';
 
 create or replace function ml._folds(times bytea, ends bytea, folds integer)

@@ -88,6 +88,14 @@ $$;
 
 create or replace trigger guard_version before update or delete on ml.model_versions
 for each row execute function ml._guard_version();
+create or replace trigger mark_performance after insert or update of outcome on ml.predictions
+for each row execute function ml._mark_performance();
+create or replace trigger mark_performance_inserted after insert on ml.shadow_predictions
+referencing new table as changed_rows
+for each statement execute function ml._mark_shadow_performance();
+create or replace trigger mark_performance_updated after update on ml.shadow_predictions
+referencing new table as changed_rows
+for each statement execute function ml._mark_shadow_performance();
 create or replace trigger append_only before update or delete or truncate on ml.alias_history
 for each statement execute function ml._append_only();
 create or replace trigger append_only before update or delete or truncate on ml.gate_results

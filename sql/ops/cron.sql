@@ -108,3 +108,32 @@ $$;
 comment on function ops.cron_interval(text) is
 'The longest time between two of the last 200 minutes at which a five-field cron expression was due;
 null where it is due less than twice in a year. Errors: AP703 no such expression.';
+
+create or replace function ops.cron_next_due(cron text, after timestamptz)
+returns timestamptz
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_due timestamptz;
+    v_before timestamptz;
+    v_step interval;
+begin
+    foreach v_step in array array[interval '1 hour', '1 day', '8 days', '32 days', '366 days'] loop
+        v_due := ops.cron_last_due(cron, after + v_step);
+        exit when v_due > after;
+    end loop;
+    if v_due is null or v_due <= after then
+        return null;
+    end if;
+    loop
+        v_before := ops.cron_last_due(cron, v_due - interval '1 minute');
+        exit when v_before is null or v_before <= after;
+        v_due := v_before;
+    end loop;
+    return v_due;
+end
+$$;
+comment on function ops.cron_next_due(text, timestamptz) is
+'The first minute after a time (UTC) at which a five-field cron expression is due; null where there is
+none within a year. Errors: AP703 no such expression.';

@@ -218,10 +218,10 @@ as $$
         case when c.finished_at is null or c.finished_at <= at then 'yellow' else 'green' end,
         'model',
         concat_ws(' ', a.model, a.symbol, a.regime),
-        format('version %s, data up to %s, expires %s', v.version, v.train_to, v.as_of + v.expires_after)
+        format('version %s, data up to %s, expires %s', v.version, v.train_to, least(v.as_of, v.train_to + v.horizon) + v.expires_after)
     from ml.aliases a
     join ml.model_versions v on v.version_id = a.version_id
-    cross join lateral (select v.as_of + v.expires_after as finished_at) c
+    cross join lateral (select least(v.as_of, v.train_to + v.horizon) + v.expires_after as finished_at) c
     where a.alias = 'champion'
 $$;
 comment on function ops._system_health(timestamptz) is

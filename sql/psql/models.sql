@@ -10,7 +10,7 @@ select a.model, a.symbol, a.regime, a.version_id, v.version, v.algorithm,
     round((v.metrics #>> '{baseline,log_loss}')::numeric, 4) as base_rate_log_loss,
     round((v.metrics ->> 'rmse')::numeric, 4) as rmse,
     round((v.metrics #>> '{baseline,rmse}')::numeric, 4) as mean_rmse,
-    v.train_to, v.as_of + v.expires_after as expires, a.updated_at as since
+    v.train_to, least(v.as_of, v.train_to + v.horizon) + v.expires_after as expires, a.updated_at as since
 from ml.aliases a
 join ml.model_versions v on v.version_id = a.version_id
 where a.alias = 'champion' and (a.model = :'model' or :'model' = '')

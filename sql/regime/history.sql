@@ -10,6 +10,19 @@ $python$;
 comment on function regime._copy_blocks(integer) is
 'Copies blocks from this backend''s memory into regime.blocks. Errors: AP612 it is no such memory.';
 
+create or replace function regime._forget(
+    symbols text [], version text, width bigint, since bigint
+)
+returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    delete from regime.blocks b
+    where b.symbol = any ($1) and b.version = $2
+        and b.timeframe = $3 * interval '1 microsecond' and b.block_start >= regime._at($4)
+$$;
+comment on function regime._forget(text [], text, bigint, bigint) is
+'Deletes the blocks of symbols and a version from a time on, which are then stored anew.';
+
 create or replace function regime._store(
     symbols text [], width bigint, versions text [], spec jsonb, thresholds jsonb, first bigint,
     stop bigint

@@ -85,6 +85,24 @@ comment on function regime.canonical(text) is
 'How a regime''s name is written in the registry: Bull trending is bull_trending. Errors: those of
 regime.resolve.';
 
+create or replace function regime._positions(regime text)
+returns integer []
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if regime is null then
+        return null;
+    end if;
+    return array(
+        select s.position - 1 from regime.states s
+        where s.state = any (regime.resolve(_positions.regime)) order by 1
+    );
+end
+$$;
+comment on function regime._positions(text) is
+'The places, from 0, of the states that a regime''s name stands for; null: null. Errors: those of
+regime.resolve.';
+
 create or replace function regime.names_of(state text)
 returns text []
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp

@@ -132,7 +132,8 @@ begin
         select from ml.models m
         join ml.labels l on l.label = m.label
         where m.model = "use".model and l.task = 'regime'
-            and (l.params ->> 'timeframe')::interval = "use".timeframe
+            and (l.params ->> 'bar_seconds')::double precision
+            = date_part('epoch', "use".timeframe)
     ) then
         raise exception 'no regime model of bars of %: %', timeframe, coalesce(quote_literal(model), 'null')
         using errcode = 'AP606', hint = 'select m.model from ml.models m join ml.labels l using (label) where l.task = ''regime''';

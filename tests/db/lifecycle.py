@@ -49,7 +49,7 @@ create function ml.training_set(
     order by r.symbol, r.ts
 $$;
 create function ml._training_bytes(
-    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz, regime text
 ) returns bytea language plpython3u stable as $$
     import numpy as np
     plan = plpy.prepare(

@@ -77,6 +77,7 @@ WRITTEN = {
     "market.simulation_truth": BOTH,
     "market.contract_rules": BOTH,
     "market.trade_spans": BOTH,
+    "market.corporate_actions": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
     "feature.watermarks": OPERATOR,

@@ -328,7 +328,8 @@ def test_unknown_things_have_their_own_sqlstate(world: Connection) -> None:
     for options in ("[1]", '"folds"', '{"every": "1 day"}'):
         assert sqlstate(world, f"call ml.retrain('toy', 'AAA', options => '{options}')") == "AP304"
     assert sqlstate(world, "call ml.retrain('toy', 'AAA', as_of => '-infinity')") == "AP303"
-    assert sqlstate(world, "call ml.retrain('toy', 'AAA', 'calm')") == "AP305"
+    assert sqlstate(world, "call ml.retrain('toy', 'AAA', 'calm')") == "AP601"
+    assert sqlstate(world, "call ml.retrain('toy', null, 'trending')") == "AP305"
     assert sqlstate(world, "select ml.cancel_job(-1)") == "AP306"
 
 

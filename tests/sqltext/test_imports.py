@@ -12,10 +12,10 @@ SHARED = ("alphaplus.pgbinary",)
 LAYERS = (
     ("types", "interrupts"),
     ("codec", "database"),
-    ("market",),
+    ("market", "regime"),
     ("features",),
     ("sets", "store"),
-    ("training", "regime", "drift", "sentiment", "backtest"),
+    ("training", "drift", "sentiment", "backtest"),
     ("serving",),
 )
 

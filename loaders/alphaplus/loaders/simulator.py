@@ -34,20 +34,25 @@ MINUTE = 60_000_000
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 DEFAULT_END = dt.datetime(2024, 6, 30, tzinfo=dt.UTC)
 REGIMES = ("bull", "bear", "sideways", "high_volatility", "low_volatility", "crash")
-#                        bull  bear  side  high  low   crash
-_STAY = np.array([0.9985, 0.9985, 0.999, 0.998, 0.9985, 0.990])
+# Mean minutes in a regime: two days, a day of high volatility, eight hours of a crash.
+#                   bull  bear  side  high  low   crash
+_DWELL = np.array([2880, 2880, 2880, 1440, 2880, 480])
+_STAY = 1.0 - 1.0 / _DWELL
 _NEXT = np.array(
     [
-        [0, 1, 4, 3, 2, 0.3],
-        [1, 0, 4, 3, 1, 1.2],
-        [3, 3, 0, 2, 3, 0.2],
-        [2, 2, 3, 0, 1, 1.5],
-        [2, 2, 4, 1, 0, 0.1],
-        [1, 3, 1, 5, 0, 0],
+        [0, 1, 4, 3, 2, 1.6],
+        [2.4, 0, 4, 3, 1, 2],
+        [3.6, 2, 0, 2, 3, 1],
+        [3, 1.6, 3, 0, 1, 2.2],
+        [2.8, 1.6, 4, 1, 0, 0.6],
+        [2.5, 1.5, 1, 5, 0, 0],
     ]
 )
-_DRIFT = np.array([0.8, -0.8, 0, 0, 0, -6.0]) * 1e-5
 _LOG_VOL = np.array([0.0, 0.1, -0.1, 0.7, -0.6, 1.2])
+# Drift over the mean dwell in units of the volatility over it: below 1.5 a trend is noise. Over all
+# regimes prices go nowhere.
+_TREND = np.array([2.8, -2.7, 0.0, 0.0, 0.0, -1.6])
+_DRIFT = _TREND * 6e-4 * np.exp(_LOG_VOL) / np.sqrt(_DWELL)
 _THIN = np.array([-0.1, 0.2, 0.0, 0.5, -0.3, 1.2])
 HORIZONS = {"hazard_5m": 5, "hazard_15m": 15, "hazard_30m": 30, "hazard_60m": 60}
 
@@ -132,6 +137,32 @@ def _move(state: _State, rng: np.random.Generator) -> None:
     state.leverage += -0.002 * state.leverage + 0.03 * normal[3]
 
 
+def _posterior(config: Config, path: dict[str, Floats], hidden: Floats, mids: Floats) -> Floats:
+    """(minutes, 6) probabilities of the regimes by the forward filter that is given the hidden
+    volatility and thinness, the returns, and all true parameters: nothing can recognise them
+    better.
+    """
+    leave = _NEXT / _NEXT.sum(axis=1, keepdims=True) / _DWELL[:, None]
+    onward = leave + np.diag(_STAY)
+    volatility = hidden[:, None]
+    before = np.concatenate([[0.0], hidden[:-1]])[:, None]
+    thin = path["thin"][:, None]
+    thin_before = np.concatenate([[0.0], path["thin"][:-1]])[:, None]
+    scale = config.volatility * np.exp(path["log_vol"])[:, None]
+    change = np.diff(np.log(mids))[:, None]
+    log = -0.5 * ((volatility - 0.97 * before - 0.03 * _LOG_VOL) / 0.04) ** 2
+    log -= 0.5 * ((thin - 0.97 * thin_before - 0.03 * _THIN) / 0.09) ** 2
+    log -= 0.5 * ((change - _DRIFT) / scale) ** 2
+    likelihood = np.exp(log - log.max(axis=1, keepdims=True))
+    out = np.empty((len(hidden), len(REGIMES)))
+    p = np.eye(len(REGIMES))[2]
+    for minute in range(len(hidden)):
+        p = (p @ onward) * likelihood[minute]
+        p /= p.sum()
+        out[minute] = p
+    return out
+
+
 def _base(config: Config, state: _State) -> Floats:
     """Liquidations a minute that the state brings about, without those set off by others."""
     if not config.signal:
@@ -173,6 +204,7 @@ def simulate(
         path["rate"][m], path["count"][m] = rate, count
         _excite(config, state, np.asarray(count, dtype=np.float64))
     shift = np.arange(minutes) >= config.drift_at * minutes
+    hidden = path["log_vol"]
     path["log_vol"] = path["log_vol"] + np.where(shift, np.log(config.drift_volatility), 0.0)
     path["flow"] = path["flow"] + np.where(shift, config.drift_flow, 0.0)
 
@@ -183,6 +215,7 @@ def simulate(
         "regime": path["regime"].astype(np.int64),
         "volatility": config.volatility * np.exp(path["log_vol"]),
         "intensity": path["rate"],
+        "posterior": _posterior(config, path, hidden, mids),
     }
     if hazards:
         truth |= _hazards(np.random.default_rng([seed, 3]), config, path)
@@ -465,13 +498,13 @@ def _write_truth(conn: psycopg.Connection[Any], symbol: str, market: Market) -> 
             if not keep.any():
                 continue
             columns: dict[str, Any] = {
-                name: truth[name][keep] for name in ("ts", "volatility", "intensity")
+                name: truth[name][keep] for name in ("ts", "volatility", "intensity", "posterior")
             }
             columns |= {"symbol": Text(symbol), "regime": Text(regime)}
             if known:
                 columns |= {name: truth[name][keep] for name in HORIZONS}
             batches.append((columns, int(keep.sum())))
-    names = ("symbol", "ts", "regime", "volatility", "intensity", *HORIZONS)
+    names = ("symbol", "ts", "regime", "volatility", "intensity", "posterior", *HORIZONS)
     pgcopy.copy(conn, "market.simulation_truth", names, batches)
 
 

@@ -13,7 +13,12 @@ from alphaplus.trainer.models.base import Estimator
 
 def library_versions(algorithm: type[Estimator]) -> dict[str, str]:
     """Versions of what a trained model rests on."""
-    found = {"python": platform.python_version(), **algorithm.library_versions()}
+    return base_versions() | algorithm.library_versions()
+
+
+def base_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that all training rests on."""
+    found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", "scikit-learn", "alphaplus"):
         try:
             found[name] = version(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer import baselines, calibrate, metrics, provenance, search, spec
+from alphaplus.trainer import baselines, calibrate, metrics, provenance, regimes, search, spec
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.compare import MIN_EVENTS, compare
 from alphaplus.trainer.data import Array, Fold, Matrix, moment
@@ -218,6 +218,8 @@ def train(
             to the model.
     """
     task = job["task"]
+    if task == "regime":
+        return Trained(*regimes.train(job, matrix, folds, champion, progress))
     training: dict[str, Any] = job["training"] or {}
     recipe = Recipe.of(job, threads)
     folds = embargoed(folds, training.get("embargo"))

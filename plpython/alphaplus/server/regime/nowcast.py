@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -191,3 +191,70 @@ def carried_on(carry: Floats, bars: b.Bars, as_of: int, classifier: Classifier) 
     if as_of - close > b.MAX_AGE * bars.width:
         return None
     return Answer(shown, p, since, close)
+
+
+# Gives, of lanes of bars (n, CHANNELS), what is asked of each of their bars: (n, columns) each.
+Compute = Callable[[Sequence[Floats]], Sequence[Floats]]
+
+
+def at_times(bars: b.Bars, times: Times, columns: int, compute: Compute) -> Floats:
+    """What ``compute`` gives of the newest bar known at each ascending time, every bar as it was
+    known then: (n, columns), NaN where no bar is known or the newest is too old."""
+    out = np.full((len(times), columns), np.nan)
+    if not len(bars.bucket) or not len(times):
+        return out
+    order = np.argsort(bars.moment, kind="stable")
+    latest = np.maximum.accumulate(order)
+    at = np.searchsorted(bars.moment[order], times, "right") - 1
+    newest = np.where(at >= 0, latest[np.maximum(at, 0)], -1)
+    closes = bars.bucket + bars.width
+    fresh = (newest >= 0) & (times - closes[newest] <= b.MAX_AGE * bars.width)
+    starts = bars.bucket // (b.BLOCK * bars.width) * b.BLOCK * bars.width
+    lanes: list[Floats] = []
+    plain: list[tuple[Times, Times]] = []  # rows of out, and of the lane
+    odd: list[int] = []
+    odd_lanes: list[Floats] = []
+    for start in np.unique(starts[newest[fresh]]).tolist():
+        rows = np.flatnonzero(fresh & (starts[newest] == start))
+        low, high = np.searchsorted(
+            bars.bucket, [start - b.WARMUP * bars.width, start + b.BLOCK * bars.width]
+        ).tolist()
+        places, values = bars.final(low, high)
+        settled = np.maximum.accumulate(bars.settled[low:high])
+        clean = settled[newest[rows] - low] <= times[rows]
+        clean &= np.isfinite(bars.values[newest[rows], 2])
+        chosen = rows[clean]
+        plain.append((chosen, np.searchsorted(places, newest[chosen])))
+        lanes.append(values)
+        for row in rows[~clean].tolist():
+            there, known = bars.at(low, int(newest[row]) + 1, int(times[row]))
+            if len(there) and times[row] - closes[there[-1]] <= b.MAX_AGE * bars.width:
+                odd.append(row)
+                odd_lanes.append(known)
+    for (rows, at_bar), found in zip(plain, compute(lanes), strict=True):
+        out[rows] = found[at_bar]
+    for row, found in zip(odd, compute(odd_lanes), strict=True):
+        out[row] = found[-1]
+    return out
+
+
+def observations_of(lanes: Sequence[Floats]) -> list[Floats]:
+    """A :data:`Compute`: the observations."""
+    out: list[Floats] = []
+    for at in range(0, len(lanes), LANES):
+        part = lanes[at : at + LANES]
+        found = observe.observe(b.stacked(part), observe.Carry.start(len(part)))
+        out += [found[: len(lane), i] for i, lane in enumerate(part)]
+    return out
+
+
+def regimes_of(classifier: Classifier) -> Compute:
+    """A :data:`Compute`: the probabilities, the regime shown (from 0; -1: too few bars) and for how
+    many bars it has been shown."""
+
+    def compute(lanes: Sequence[Floats]) -> list[Floats]:
+        return [
+            np.column_stack([run.p, run.shown, run.held]) for run in run_lanes(lanes, classifier)
+        ]
+
+    return compute

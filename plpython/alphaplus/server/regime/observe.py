@@ -15,6 +15,8 @@ whether it is computed alone, beside others, or bar by bar from a :class:`Carry`
 ``drawdown``       ln(close / highest close of 72 bars), in units of the slow volatility over a day
 ``fall``           mean return of six bars in units of the slow volatility
 ``volume_z``       ln volume against its slow mean
+``level``          ln of the range volatility as it is; ``log_volume`` likewise, and the means of
+                   both before the bar, from which a trained model takes what is new in it
 =================  ==========================================================================
 """
 
@@ -38,11 +40,20 @@ NAMES = (
     "drawdown",
     "fall",
     "volume_z",
+    "level",
+    "log_volume",
+    "return_local",
+    "level_before_1",
+    "level_before_3",
+    "level_before_10",
+    "volume_before_2",
+    "volume_before_8",
 )
 COUNT = len(NAMES)
 (
     LOG_RANGE, RETURN, RANGE_FAST, VOLATILITY, VOLATILITY_SLOW, TREND_FAST, TREND, TREND_SLOW,
-    DRAWDOWN, FALL, VOLUME,
+    DRAWDOWN, FALL, VOLUME, LEVEL, LOG_VOLUME, RETURN_LOCAL, LEVEL_BEFORE_1, LEVEL_BEFORE_3,
+    LEVEL_BEFORE_10, VOLUME_BEFORE_2, VOLUME_BEFORE_8,
 ) = range(COUNT)  # fmt: skip
 
 HIGHEST = 72  # bars over which the highest close is taken
@@ -54,12 +65,13 @@ _LV, _LV2, _R, _ABS, _LW = range(5)
 _MEANS = (
     (_LV, 2), (_LV, 6), (_LV, 24), (_LV, 336), (_LV2, 336),
     (_R, 6), (_R, 24), (_R, 72), (_ABS, 24), (_ABS, 72), (_LW, 6), (_LW, 168), (_ABS, 6),
+    (_LV, 1), (_LV, 3), (_LV, 10), (_LW, 2), (_LW, 8),
 )  # fmt: skip
 _CHANNEL = np.array([channel for channel, _ in _MEANS])
 _ALPHA = np.array([1.0 - 0.5 ** (1.0 / half) for _, half in _MEANS])
 (
     _LV_2, _LV_6, _LV_24, _LV_336, _LV2_336, _R_6, _R_24, _R_72, _ABS_24, _ABS_72, _LW_6, _LW_168,
-    _ABS_6,
+    _ABS_6, _LV_1, _LV_3, _LV_10, _LW_2, _LW_8,
 ) = range(len(_MEANS))  # fmt: skip
 CARRY = len(_MEANS) + 2 + HIGHEST  # numbers that a lane's state has
 
@@ -115,11 +127,12 @@ def observe(bars: dict[str, Floats], carry: Carry) -> Floats:
     log_range = 0.5 * np.log(np.maximum(squared, SMALLEST))
     volume = np.log(np.maximum(np.where(np.isfinite(bars["volume"]), bars["volume"], 0.0), 1e-12))
     means = np.empty((length, lanes, len(_MEANS)))
+    before = np.empty((length, lanes, len(_MEANS)))
     returns = np.empty((length, lanes))
     seen = np.empty((length, lanes))
     row = np.empty((lanes, 5))
     for i in range(length):
-        here = there[i]
+        here, before[i] = there[i], carry.means
         back = np.where(np.isnan(carry.close), 0.0, close[i] - carry.close)
         row[:, _LV], row[:, _LV2] = log_range[i], log_range[i] ** 2
         row[:, _R], row[:, _ABS], row[:, _LW] = back, np.abs(back), volume[i]
@@ -136,7 +149,7 @@ def observe(bars: dict[str, Floats], carry: Carry) -> Floats:
             carry.close = np.where(here, close[i], carry.close)
         means[i], returns[i], seen[i] = carry.means, back, carry.seen
     highest = _highest(close, there, carry)
-    return _of(means, returns, seen, close, log_range, highest, there)
+    return _of((means, before), returns, seen, close, (log_range, volume), highest, there)
 
 
 def _highest(close: Floats, there: np.typing.NDArray[np.bool_], carry: Carry) -> Floats:
@@ -159,14 +172,15 @@ def _highest(close: Floats, there: np.typing.NDArray[np.bool_], carry: Carry) ->
 
 
 def _of(
-    means: Floats,
+    both: tuple[Floats, Floats],
     returns: Floats,
     seen: Floats,
     close: Floats,
-    log_range: Floats,
+    logs: tuple[Floats, Floats],
     highest: Floats,
     there: np.typing.NDArray[np.bool_],
 ) -> Floats:
+    (means, before), (log_range, volume) = both, logs
     out = np.empty((*close.shape, COUNT))
     slow = means[..., _LV_336]
     spread = np.sqrt(np.maximum(means[..., _LV2_336] - slow**2, 1e-4))
@@ -183,5 +197,13 @@ def _of(
     out[..., DRAWDOWN] = (close - highest) / (unit * np.sqrt(24.0))
     out[..., FALL] = means[..., _R_6] / unit * np.sqrt(6.0)
     out[..., VOLUME] = means[..., _LW_6] - means[..., _LW_168]
+    out[..., LEVEL] = log_range
+    out[..., LOG_VOLUME] = volume
+    out[..., RETURN_LOCAL] = returns / np.exp(before[..., _LV_6])
+    out[..., LEVEL_BEFORE_1] = before[..., _LV_1]
+    out[..., LEVEL_BEFORE_3] = before[..., _LV_3]
+    out[..., LEVEL_BEFORE_10] = before[..., _LV_10]
+    out[..., VOLUME_BEFORE_2] = before[..., _LW_2]
+    out[..., VOLUME_BEFORE_8] = before[..., _LW_8]
     out[~there | (seen < READY)] = np.nan
     return out

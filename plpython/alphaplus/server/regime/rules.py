@@ -15,6 +15,40 @@ from alphaplus.server.regime import observe as o
 from alphaplus.server.regime.filtering import Dynamics
 from alphaplus.server.regime.states import BEAR, BULL, COUNT, CRASH, HIGH, LOW, SIDEWAYS, Floats
 
+# The thresholds as delivered (regime.threshold_names has the same), for the features of a regime,
+# whose definition must not move with an operator's thresholds.
+DELIVERED = {
+    "softness": 0.1,
+    "high_volatility_percentile": 0.71,
+    "low_volatility_percentile": 0.28,
+    "slow_trend_share": 1.0,
+    "bull_trend": 0.06,
+    "bear_trend": 0.06,
+    "crash_drawdown": 3.4,
+    "crash_fall": 0.46,
+    "crash_volume": 0.3,
+    "evidence": 0.5,
+    "floor": 0.005,
+    "dwell": 46.0,
+    "crash_dwell": 35.0,
+    "margin": 0.27,
+    "verdict_penalty": 7.6,
+    "verdict_limit": 336.0,
+    "min_dwell": 6.0,
+}
+
+
+class Rules:
+    """The classifier of thresholds."""
+
+    def __init__(self, thresholds: Mapping[str, float]) -> None:
+        self.thresholds = thresholds
+        self.dynamics: Dynamics = dynamics(thresholds)
+
+    def evidence(self, observations: Floats) -> Floats:
+        """See :class:`alphaplus.server.regime.nowcast.Classifier`."""
+        return evidence(observations, self.thresholds)
+
 
 def _logistic(x: Floats) -> Floats:
     out: Floats = 1.0 / (1.0 + np.exp(-np.clip(x, -40.0, 40.0)))

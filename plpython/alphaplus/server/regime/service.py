@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from alphaplus.server.regime import bars as b
-from alphaplus.server.regime import hindsight, nowcast, rules, storage
+from alphaplus.server.regime import hindsight, learned, nowcast, observe, rules, storage
+from alphaplus.server.regime import horizon as forecast
 from alphaplus.server.regime.filtering import Dynamics
-from alphaplus.server.regime.states import Floats
-
-
-class Rules:
-    """The classifier of thresholds."""
-
-    def __init__(self, thresholds: Mapping[str, float]) -> None:
-        self.thresholds = thresholds
-        self.dynamics: Dynamics = rules.dynamics(thresholds)
-
-    def evidence(self, observations: Floats) -> Floats:
-        """See :class:`alphaplus.server.regime.nowcast.Classifier`."""
-        return rules.evidence(observations, self.thresholds)
 
 
 def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifier:
@@ -31,11 +19,43 @@ def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifie
     found = kept.get(spec)
     if found is None:
         given = json.loads(spec)
-        found = Rules(given["thresholds"])
+        if "thresholds" in given:
+            found = rules.Rules(given["thresholds"])
+        else:
+            found = _learned(plpy, given["version_id"])
         if len(kept) >= 64:
             kept.clear()
         kept[spec] = found
     return found
+
+
+def _learned(plpy: Any, version_id: int) -> learned.Learned:
+    plan = plpy.prepare("select * from regime._artifact($1)", ["int8"])
+    rows = plpy.execute(plan, [version_id])
+    try:
+        if not len(rows) or not rows[0]["sound"]:
+            raise learned.ArtifactError("it is not the one registered")
+        return learned.Learned(rows[0]["artifact"])
+    except learned.ArtifactError as error:
+        plpy.error(
+            f"the regime classifier of version {version_id} cannot be read: {error}",
+            sqlstate="AP607",
+            hint="Go back to another: call ml.rollback(model, symbol), or regime.use('rules').",
+        )
+        raise
+
+
+def check_artifact(plpy: Any, artifact: bytes) -> None:
+    """Refuses (AP411) what is no artifact of :mod:`alphaplus.server.regime.learned`."""
+    try:
+        found = learned.Learned(artifact)
+        found.evidence(np.zeros((3, observe.COUNT)))
+    except learned.ArtifactError as error:
+        plpy.error(
+            f"the artifact is no regime classifier: {error}",
+            sqlstate="AP411",
+            hint="Train one with call ml.retrain on a model of regime.create_model.",
+        )
 
 
 def moment(
@@ -100,11 +120,7 @@ def store(
     pairs = [(found[symbol], start) for symbol, start in asked]
     made = nowcast.blocks(pairs, by)
     judged = hindsight.blocks(pairs, json.loads(thresholds))
-    plan = plpy.prepare(
-        "delete from regime.blocks where symbol = any ($1) and version = $2"
-        " and timeframe = $3 * interval '1 microsecond' and block_start >= regime._at($4)",
-        ["text[]", "text", "int8", "int8"],
-    )
+    plan = plpy.prepare("select regime._forget($1, $2, $3, $4)", ["text[]", "text", "int8", "int8"])
     plpy.execute(plan, [symbols, versions[0], width, begin])
     rows = [
         (symbol, now, then)
@@ -154,3 +170,85 @@ def replay(
                 verdict, at = verdicts.get(t, (0, b.NEVER))
                 out.append((t, known, state, since, p, verdict, None if at == b.NEVER else at))
     return out
+
+
+_LOOKBACK = 3500  # bars from which a forecast learns
+_MOST_AHEAD = 720
+
+
+def _bars_ahead(plpy: Any, horizon: int, width: int) -> int:
+    count = -(-horizon // width)
+    if not 0 < count <= _MOST_AHEAD:
+        plpy.error(
+            f"a horizon of {count} bars cannot be forecast",
+            sqlstate="AP609",
+            hint=f"From 1 to {_MOST_AHEAD} bars of the timeframe.",
+        )
+    return count
+
+
+def _known(plpy: Any, symbol: str, width: int, as_of: int) -> b.Bars:
+    start = b.block_of(as_of - _LOOKBACK * width, width)
+    return b.read(plpy, [symbol], width, start, as_of - width + 1)[symbol].as_known(as_of)
+
+
+def level(
+    plpy: Any, symbol: str, width: int, horizon: int, as_of: int, what: str
+) -> list[tuple[float, float | None, float | None, list[float], float | None, int, int]]:
+    """(forecast, lower, upper, weights, past coverage, bars, last bar) of volatility or volume over
+    the next ``horizon``; none where there are too few bars or the last is too old."""
+    count = _bars_ahead(plpy, horizon, width)
+    bars = _known(plpy, symbol, width, as_of)
+    places, values = bars.final(0, len(bars.bucket))
+    if len(places) <= forecast.FIRST + count:
+        return []
+    close = int(bars.bucket[places[-1]]) + width
+    if as_of - close > b.MAX_AGE * width:
+        return []
+    if what == "volume":
+        series = np.maximum(values[:, 3], 1e-12)
+    else:
+        series = np.log(values[:, 0] / values[:, 1]) ** 2 / (4.0 * np.log(2.0))
+        series = np.maximum(series, observe.SMALLEST)
+    found = forecast.forecasts(series, count)
+    if not np.isfinite(found.level[-1]):
+        return []
+    judged = np.arange(len(series) - count)
+    judged = judged[np.isfinite(found.lower[judged])][-500:]
+    total = np.concatenate([[0.0], np.cumsum(series)])
+    after = (total[judged + count + 1] - total[judged + 1]) / count
+    inside = (found.lower[judged] <= after) & (after <= found.upper[judged])
+
+    def scaled(x: float) -> float | None:
+        if not np.isfinite(x):
+            return None
+        return float(x * count if what == "volume" else np.sqrt(x * count))
+
+    answer = scaled(found.level[-1])
+    assert answer is not None
+    return [
+        (
+            answer, scaled(found.lower[-1]), scaled(found.upper[-1]), found.weights[-1].tolist(),
+            float(inside.mean()) if len(judged) else None, len(series), close,
+        )
+    ]  # fmt: skip
+
+
+def state_ahead(
+    plpy: Any, cache: dict[str, Any], symbol: str, width: int, horizon: int, as_of: int, spec: str
+) -> list[tuple[list[float], int]]:
+    """(probabilities, last bar) of the regimes after ``horizon``; none where none is known."""
+    count = _bars_ahead(plpy, horizon, width)
+    by = classifier(plpy, cache, spec)
+    bars = _known(plpy, symbol, width, as_of)
+    answer = nowcast.moment(bars, as_of, by)
+    if answer is None or answer.shown < 0:
+        return []
+    starts = _starts(bars, int(bars.bucket[0]) if len(bars.bucket) else 0)
+    made = nowcast.blocks([(bars, start) for start in starts], by)
+    shown = np.concatenate([block.shown for block in made if block is not None])
+    hazard, onward = forecast.hazards(shown[shown >= 0])
+    age = np.zeros(len(answer.p))
+    age[answer.shown] = max((answer.bar - answer.since) // width, 0)
+    moves = Dynamics(hazard, onward, answer.p, 0.0)
+    return [(forecast.ahead(answer.p, age, moves, count).tolist(), answer.bar)]

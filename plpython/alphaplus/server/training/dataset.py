@@ -139,11 +139,40 @@ def _spec(db: Database, model: str) -> Any:
 
 
 def _all(
-    db: Database, model: str, symbols: list[str], start: int, end: int, as_of: int
+    db: Database,
+    model: str,
+    symbols: list[str],
+    start: int,
+    end: int,
+    as_of: int,
+    states: list[int] | None = None,
 ) -> Iterator[tuple[str, Times, Times, Floats, Floats, Times | None]]:
     ends = moments(db.plpy, start, end, as_of) if symbols else ()
     spec = _spec(db, model)
-    return ((symbol, *assemble(db, spec, symbol, *ends)) for symbol in symbols)
+    return (
+        (symbol, *_of_regime(db, symbol, assemble(db, spec, symbol, *ends), states, ends[2]))
+        for symbol in symbols
+    )
+
+
+def _of_regime(
+    db: Database,
+    symbol: str,
+    found: tuple[Times, Times, Floats, Floats, Times | None],
+    states: list[int] | None,
+    as_of: int,
+) -> tuple[Times, Times, Floats, Floats, Times | None]:
+    """The rows whose regime, by the hourly verdict that was known by as_of, is one of some states
+    (from 0; None: all): a row whose verdict was not known is not trained on."""
+    if states is None:
+        return found
+    from alphaplus.server.regime import truth
+
+    grid, ends, target, features, dropped = found
+    chosen = np.isin(
+        truth.verdicts(db.plpy, symbol, truth.HOUR, grid + truth.EPOCH, as_of + truth.EPOCH), states
+    )
+    return grid[chosen], ends[chosen], target[chosen], features[chosen], dropped
 
 
 def training_rows(
@@ -154,10 +183,13 @@ def training_rows(
     start: int,
     end: int,
     as_of: int,
+    states: list[int] | None = None,
 ) -> Iterator[tuple[str, int, int, list[float], float]]:
     """``(symbol, time, label end, features, target)`` by symbol and time."""
     db = Database.of(plpy, cache)
-    for symbol, grid, ends, target, features, _ in _all(db, model, symbols, start, end, as_of):
+    for symbol, grid, ends, target, features, _ in _all(
+        db, model, symbols, start, end, as_of, states
+    ):
         columns = micros(*grid.tolist()), micros(*ends.tolist())
         for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
             yield symbol, *row
@@ -191,10 +223,16 @@ class Table(NamedTuple):
 
 
 def training_table(
-    db: Database, model: str, symbols: list[str], start: int, end: int, as_of: int
+    db: Database,
+    model: str,
+    symbols: list[str],
+    start: int,
+    end: int,
+    as_of: int,
+    states: list[int] | None = None,
 ) -> Table:
     """The training set of some symbols (none: no rows)."""
-    found = list(_all(db, model, symbols, start, end, as_of))
+    found = list(_all(db, model, symbols, start, end, as_of, states))
     parts = [part[1:5] for part in found]
     counts = [part[5] for part in found if part[5] is not None]
     dropped = np.sum(counts, axis=0) if counts else np.zeros(0, dtype=np.int64)

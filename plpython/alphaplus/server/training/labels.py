@@ -342,6 +342,21 @@ class Mid(_Book):
         return out
 
 
+class Regime(Label):
+    """The market's regime, 0 to 5 in the order of regime.states: see :mod:`..regime.truth`."""
+
+    kind = "regime"
+    PARAMS: ClassVar[Mapping[str, Param]] = {
+        "bar_seconds": Param(3600.0, 60.0, 86400.0, "the length of the bars in seconds"),
+    }
+
+    def known(self, reader: MarketReader, grid: Times, step: int, as_of: int) -> Floats:
+        """See :meth:`Label.known`."""
+        from alphaplus.server.regime import truth
+
+        return truth.values(reader.db.plpy, reader.symbol, grid, step, as_of)
+
+
 def _kinds(of: type[Label]) -> dict[str, type[Label]]:
     found = {of.kind: of} if hasattr(of, "kind") else {}
     for kind in of.__subclasses__():

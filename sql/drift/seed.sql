@@ -22,3 +22,8 @@ values
 ('nulls', 'medium', 0.10, 'A tenth more or fewer rows in which it is not known.'),
 ('nulls', 'critical', 0.50, 'Half of the rows more or fewer in which it is not known.')
 on conflict on constraint thresholds_model_feature_statistic_severity_key do nothing;
+
+-- The clock trains, and only ml.compare promotes, until an operator says otherwise.
+insert into ml.retraining_policies (model, policy, promotion, reason)
+values (null, 'clock', 'compare', 'As delivered: the clock, where drift has not been shown to win.')
+on conflict on constraint retraining_policies_key do nothing;

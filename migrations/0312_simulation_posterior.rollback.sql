@@ -1,0 +1,1 @@
+alter table market.simulation_truth drop column posterior;

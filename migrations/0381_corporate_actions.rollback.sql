@@ -1,0 +1,2 @@
+drop table market.corporate_actions;
+drop table market.corporate_actions_history;
