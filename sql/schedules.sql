@@ -81,6 +81,8 @@ from (
     (
         'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+    ),
+    (
         'drift refresh', '*/5 * * * *', 'call drift.refresh()', '5 minutes', false,
         'Takes references, records shadow predictions, counts distributions, watches outcomes.'
     ),
