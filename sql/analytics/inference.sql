@@ -148,8 +148,8 @@ begin
             c.model, nullif(c.version_id, 0), c.cell + 1, c.cell / 10.0::double precision,
             (c.cell + 1) / 10.0::double precision, c.n::bigint, c.said / c.n, c.events / c.n,
             -- Wilson (1927), 95 %.
-            greatest(0, (c.events / c.n + 1.920729 / c.n - w.half) / (1 + 3.841459 / c.n)),
-            least(1, (c.events / c.n + 1.920729 / c.n + w.half) / (1 + 3.841459 / c.n)),
+            least(c.events / c.n, greatest(0, (c.events / c.n + 1.920729410347062 / c.n - w.half) / (1 + 3.841458820694124 / c.n))),
+            greatest(c.events / c.n, least(1, (c.events / c.n + 1.920729410347062 / c.n + w.half) / (1 + 3.841458820694124 / c.n))),
             (c.said - c.events) / c.n,
             sum(abs(c.said - c.events)) over (partition by c.model, c.version_id)
             / sum(c.n) over (partition by c.model, c.version_id)
@@ -166,8 +166,8 @@ begin
             having sum(x.n) > 0
         ) c
         cross join lateral (
-            select 1.959964 * sqrt(
-                c.events / c.n * (1 - c.events / c.n) / c.n + 0.960365 / c.n ^ 2
+            select 1.959963984540054 * sqrt(
+                c.events / c.n * (1 - c.events / c.n) / c.n + 0.960364705173531 / c.n ^ 2
             ) as half
         ) w
         order by c.model, c.version_id, c.cell;

@@ -31,11 +31,18 @@ begin
     where t.symbol = $1 and t.ts <= $2 and t.known_at <= $2
     order by t.ts desc
     limit 1;
-    if found and (ts is null or v_bar.ts > ts + timeframe) then
-        timeframe := interval '1 minute';
-        ts := public.time_bucket(interval '1 minute', v_bar.ts) - interval '1 minute';
-        close := v_bar.close;
-        known_at := v_bar.known_at;
+    if found and (ts is null or v_bar.ts >= ts + timeframe) then
+        v_bar.ts := public.time_bucket(interval '1 minute', v_bar.ts)
+        - case
+            when market.usable_at(interval '1 minute', v_bar.ts, v_bar.known_at) <= $2 then interval '0'
+            else interval '1 minute'
+        end;
+        if ts is null or v_bar.ts >= ts + timeframe then
+            timeframe := interval '1 minute';
+            ts := v_bar.ts;
+            close := v_bar.close;
+            known_at := v_bar.known_at;
+        end if;
     end if;
 end
 $$;
