@@ -51,6 +51,9 @@ test: up migrate ## all tests but the long ones, against the real server (under 
 test-long: up migrate ## the tests that take longer: statistics, whole loops, kill tests (under 40 minutes)
 	@$(ENV) $(BIN)/python -m pytest -q --durations=15 -m long $(TESTS)
 
+fuzz: up ## mutated files at the loader's door: no traceback, no row that is not there (SECONDS=…)
+	@$(ENV) $(BIN)/python -m tests.bench._fuzz $(SECONDS)
+
 bench: up ## measure, beside what one would do instead; writes bench.json
 	@$(ENV) $(BIN)/python -m tests.bench $(BENCH)
 
@@ -70,4 +73,4 @@ destroy: ## stop the embedded server and delete this checkout's data
 	@docker/server destroy
 	@rm -f .env
 
-.PHONY: help venv up down migrate psql demo test test-long bench lint docs clean destroy
+.PHONY: help venv up down migrate psql demo test test-long fuzz bench lint docs clean destroy

@@ -38,7 +38,7 @@ declare
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
         'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch',
-        'ops._note_that_it_commits'
+        'ops._note_that_it_commits', 'sentiment._score_batch'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
@@ -50,7 +50,8 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument'
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument',
+        'market.forget_simulation'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
     -- executed: market.aggregates, feature.sets and feature.definitions are the code's.
@@ -59,13 +60,15 @@ declare
         'market.liquidation_events', 'market.funding_rates', 'market.open_interest',
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
         'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
-        'market.trade_spans', 'market.corporate_actions'
+        'sentiment.texts', 'sentiment.labelled_texts', 'sentiment.asset_names',
+        'market.trade_spans', 'market.corporate_actions',
+        'market.streams', 'market.gaps'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
-        'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions'
     ];
     v_schema text;
@@ -147,7 +150,7 @@ begin
         execute format('grant select on all tables in schema %I to %s', v_schema, v_readers);
     end loop;
     -- (a right on the table covers all its columns, so it goes before the columns are given)
-    execute format('revoke select on ml.model_versions, ml.training_checkpoints from %s', v_readers);
+    execute format('revoke select on ml.model_versions, ml.training_checkpoints, sentiment.author_keys from %s', v_readers);
     select string_agg(format('%I', a.attname), ', ' order by a.attnum)
     into v_columns
     from pg_catalog.pg_attribute a

@@ -63,6 +63,14 @@ from (
         'Stores the regimes of new bars, and anew those that late rows changed.'
     ),
     (
+        'score texts', '* * * * *', 'call sentiment.score_pending()', '1 minute', true,
+        'Scores the texts that arrived.'
+    ),
+    (
+        'refresh sentiment', '* * * * *', 'call sentiment.refresh()', '1 minute', false,
+        'Brings the hours of scores up to date.'
+    ),
+    (
         'pack features', '40 0 * * *', 'call feature.pack()', '1 day', true,
         'Keeps the vectors that models are trained on as blocks, which are read many times as fast.'
     ),
@@ -81,6 +89,14 @@ from (
     (
         'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+    ),
+    (
+        'refresh ensembles', '*/5 * * * *', 'call ml.refresh_ensembles()', '5 minutes', false,
+        'Keeps what ensembles have learned, so that their answers begin there.'
+    ),
+    (
+        'keep base rates', '1,31 * * * *', 'call ml.keep_base_rates()', '30 minutes', false,
+        'Keeps the base rates that answer where no version serves.'
     ),
     (
         'drift refresh', '*/5 * * * *', 'call drift.refresh()', '5 minutes', false,

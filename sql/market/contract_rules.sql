@@ -82,6 +82,7 @@ values
 ('hyperliquid', '*', 'perpetual', 'linear', 1, 'base', 'USDC', 'https://hyperliquid.gitbook.io/hyperliquid-docs/for-developers/api', '2026-11-27', true),
 ('dydx', '*', 'perpetual', 'linear', 1, 'base', 'USDC', 'https://docs.dydx.exchange/', '2026-11-27', true),
 ('lighter', '*', 'perpetual', 'linear', 1, 'base', 'USDC', 'https://apidocs.lighter.xyz/', '2026-11-27', true),
+('ftx', '*-PERP', 'perpetual', 'linear', 1, 'base', 'USD', 'https://help.ftx.com/hc/en-us/articles/360024780511', '2026-11-27', true),
 ('coinbase', '*-PERP*', 'perpetual', 'linear', 1, 'base', 'USDC', 'https://docs.cdp.coinbase.com/intx/docs/welcome', '2026-11-27', true)
 on conflict (exchange, pattern) do update set
 kind = excluded.kind, margin = excluded.margin, contract_size = excluded.contract_size,

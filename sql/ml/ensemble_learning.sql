@@ -227,21 +227,15 @@ begin
 end
 $$;
 
--- Out-of-fold predictions of the version that serves a symbol, where they are stored.
+-- Out-of-fold predictions of the version that serves a symbol.
 create or replace function ml._held_out_of(model text, symbol text)
 returns table (ts timestamptz, prediction double precision)
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_stored regproc := to_regproc('ml.out_of_fold');
-begin
-    if v_stored is null then
-        return;
-    end if;
-    return query execute format(
-        'select o.ts, o.prediction::float8 from %s($1) o where o.symbol::text = $2', v_stored
-    ) using ml.champion(model, symbol), symbol;
-end
+    select o.ts, o.prediction
+    from (select ml.champion($1, $2) as version_id) c
+    cross join lateral ml.out_of_fold(c.version_id) o
+    where c.version_id is not null and o.symbol = $2
 $$;
 
 create or replace procedure ml.fill_ensemble(
@@ -323,10 +317,15 @@ begin
         group by e.label, r.symbol
         order by e.label, r.symbol
     loop
-        perform ml._note_outcomes(
-            v_work.label, v_work.symbol, v_work.first_ts - interval '1 day',
-            v_work.last_ts + interval '1 day', v_now, false
-        );
+        begin
+            perform ml._note_outcomes(
+                v_work.label, v_work.symbol, v_work.first_ts - interval '1 day',
+                v_work.last_ts + interval '1 day', v_now, false
+            );
+        exception when others then
+            -- One label's fault does not hold up the others.
+            raise warning 'outcomes of % for %: %', v_work.label, v_work.symbol, ml._plain(sqlerrm);
+        end;
     end loop;
 end
 $$;

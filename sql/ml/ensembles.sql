@@ -41,6 +41,9 @@ declare
     v_rows jsonb;
     v_params jsonb;
 begin
+    if v.setup is not null then
+        return v.setup;
+    end if;
     select jsonb_agg(coalesce(
         (
             -- The state's own row, else that of a name that stands for it.
@@ -193,6 +196,9 @@ begin
         v_e.settings, _new_ensemble_version.stacking, _new_ensemble_version.metrics,
         _new_ensemble_version.row_count, _new_ensemble_version.as_of
     returning ensemble_version_id into v_id;
+    update ml.ensemble_versions v
+    set setup = ml._ensemble_setup(v)
+    where v.ensemble_version_id = v_id;
     return v_id;
 end
 $$;
@@ -376,7 +382,10 @@ create or replace function ml._guard_ensemble_version() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if to_jsonb(new) - 'archived_at' is distinct from to_jsonb(old) - 'archived_at' then
+    -- The setup is written once, after the row it is made of.
+    if to_jsonb(new) - array['archived_at', 'setup']
+        is distinct from to_jsonb(old) - array['archived_at', 'setup']
+        or old.setup is not null and new.setup is distinct from old.setup then
         raise exception 'ensemble version % cannot be changed', old.ensemble_version_id
         using errcode = 'AP526', hint = 'Make a new one: ml.create_ensemble or ml.fit_ensemble.';
     end if;

@@ -1,18 +1,17 @@
 -- Predicting reads and never writes: choose the versions in SQL, score them in one call.
--- The symbol's regime, where the regime room is there and can tell.
+-- The symbol's regime: where it is kept (regime.refresh), or a champion of its own regime may have to
+-- answer; computing it for everybody would take longer than predicting.
 create or replace function ml._regime(symbol text, as_of timestamptz) returns text
 language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_classify regproc := to_regproc('regime.classify');
-    v_regime text;
 begin
-    if v_classify is null then
+    if not exists (select from regime.watermarks w where w.symbol = $1)
+        and not exists (
+            select from ml.aliases a where a.symbol = $1 and a.regime is not null
+        ) then
         return null;
     end if;
-    execute format('select c.regime from %s($1, $2) c', v_classify)
-    into v_regime using symbol, as_of;
-    return v_regime;
+    return (select c.regime from regime.classify(symbol, as_of) c);
 exception when others then
     if sqlstate like 'AP%' then
         return null;
@@ -40,53 +39,56 @@ declare
     v_from timestamptz;
 begin
     foreach v_from in array array[ts - within, timestamptz '-infinity'] loop
-        select max(u.closed) into v_candles
-        from (
-            (
-                select c.ts + c.timeframe as closed
-                from market.candles c
-                where c.symbol = _data_until.symbol and c.timeframe = grid
-                    and c.known_at <= _data_until.ts and c.ts <= v_closed
-                    and c.ts > case when v_from = '-infinity' then v_from else v_from - grid end
-                order by c.ts desc limit 1
-            )
-            union all
-            (
-                select h.ts + h.timeframe
-                from market.candles_history h
-                where h.symbol = _data_until.symbol and h.timeframe = grid
-                    and h.known_at <= _data_until.ts and h.superseded_at > _data_until.ts
-                    and h.ts <= v_closed
-                    and h.ts > case when v_from = '-infinity' then v_from else v_from - grid end
-                order by h.ts desc limit 1
-            )
-        ) u;
+        select c.ts + c.timeframe into v_candles
+        from market.candles c
+        where c.symbol = _data_until.symbol and c.timeframe = grid
+            and c.known_at <= _data_until.ts and c.ts <= v_closed
+            and c.ts > case when v_from = '-infinity' then v_from else v_from - grid end
+        order by c.ts desc limit 1;
         -- No trade before ts is newer than a bar that closed at ts.
         exit when v_candles = ts;
-        select max(u.ts) into v_trades
-        from (
-            (
-                select t.ts
-                from market.trades t
-                where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
-                    and t.ts < _data_until.ts and t.ts > v_from
-                order by t.ts desc limit 1
-            )
-            union all
-            (
-                select h.ts
-                from market.trades_history h
-                where h.symbol = _data_until.symbol and h.known_at <= _data_until.ts
-                    and h.superseded_at > _data_until.ts
-                    and h.ts < _data_until.ts and h.ts > v_from
-                order by h.ts desc limit 1
-            )
-        ) u;
+        select t.ts into v_trades
+        from market.trades t
+        where t.symbol = _data_until.symbol and t.known_at <= _data_until.ts
+            and t.ts < _data_until.ts and t.ts > v_from
+        order by t.ts desc limit 1;
+        v_trades := greatest(v_trades, ml._superseded_until(symbol, grid, ts, v_from));
         exit when coalesce(v_trades, v_candles) is not null;
         v_trades := ml._other_data_until(symbol, grid, ts, v_from);
         exit when v_trades is not null;
     end loop;
     return greatest(v_trades, v_candles);
+end
+$$;
+
+-- The same of rows that were corrected or deleted since.
+create or replace function ml._superseded_until(
+    symbol text, grid interval, ts timestamptz, after timestamptz
+)
+returns timestamptz
+language plpgsql stable parallel safe
+-- One plan for all values, by index: these are plain tables, most often empty.
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set timezone = 'UTC'
+as $$
+begin
+    return greatest(
+        (
+            select h.ts + h.timeframe
+            from market.candles_history h
+            where h.symbol = $1 and h.timeframe = $2 and h.known_at <= $3 and h.superseded_at > $3
+                and h.ts <= $3 - $2
+                and h.ts > case when $4 = '-infinity' then $4 else $4 - $2 end
+            order by h.ts desc limit 1
+        ),
+        (
+            select h.ts
+            from market.trades_history h
+            where h.symbol = $1 and h.known_at <= $3 and h.superseded_at > $3
+                and h.ts < $3 and h.ts > $4
+            order by h.ts desc limit 1
+        )
+    );
 end
 $$;
 

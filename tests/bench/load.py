@@ -90,6 +90,6 @@ def run(conninfo: str) -> list[dict[str, Any]]:
             "rows/s",
             peer="bare COPY of the same rows",
             peer_value=max(bare),
-            goal="ratio >= 0.5",
+            goal="ratio >= 0.7",
         )
     ]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
+
 from tests.db import serving
 
 Conn = psycopg.Connection[Any]
@@ -40,11 +41,12 @@ def fill(db: Conn, seed: int, count: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     as_of = [START + dt.timedelta(seconds=float(s)) for s in rng.uniform(0, 4 * 86400, count)]
     created = [
-        a + dt.timedelta(seconds=float(s)) for a, s in zip(as_of, rng.exponential(20000, count))
+        a + dt.timedelta(seconds=float(s))
+        for a, s in zip(as_of, rng.exponential(20000, count), strict=False)
     ]
     known = [
         c + dt.timedelta(seconds=float(s)) if rng.random() < 0.8 else None
-        for c, s in zip(created, rng.exponential(30000, count))
+        for c, s in zip(created, rng.exponential(30000, count), strict=False)
     ]
     is_class = rng.random(count) < 0.7
     said = np.where(is_class, rng.random(count), rng.normal(size=count))
@@ -56,7 +58,7 @@ def fill(db: Conn, seed: int, count: int) -> pd.DataFrame:
             "symbol": np.where(rng.random(count) < 0.5, "AAA", "BBB"),
             "version_id": rng.integers(1, 3, count), "prediction": said,
             "probability": np.where(is_class, said, np.nan),
-            "outcome": [float(c) if k is not None else np.nan for c, k in zip(came, known)],
+            "outcome": [float(c) if k is not None else np.nan for c, k in zip(came, known, strict=False)],
             "is_fallback": rng.random(count) < 0.1, "latency": rng.lognormal(1, 1, count),
         }
     )  # fmt: skip
@@ -269,7 +271,7 @@ def test_volume_equals_pandas_and_late_bars_change_nothing(world: Conn) -> None:
     assert profile.price[profile.is_control].item() == pytest.approx(
         (edges[right.argmax()] + edges[right.argmax() + 1]) / 2
     )
-    assert 0.7 <= profile.share[profile.in_value_area].sum()
+    assert profile.share[profile.in_value_area].sum() >= 0.7
 
 
 def test_every_column_is_described(db: Conn) -> None:

@@ -384,6 +384,73 @@ def test_dropped_rows_are_still_known_by_what_was_made_of_them(db: Conn) -> None
     assert staleness(db, "AAAUSDT", 700) == before
 
 
+def test_after_a_late_row_each_reader_answers_as_if_computed_now(db: Conn) -> None:
+    """Before any refresh: what the vectors would be now, or nothing."""
+    market.fill(db, "AAAUSDT", 240, per_minute=3.0)
+    db.execute("call market.refresh_aggregates()")
+    names = one(
+        db,
+        "select features from feature.sets where name = 'liquidation' order by version desc limit 1",
+    )
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(800, len(names)))
+    booster = w.train(x, (x.sum(axis=1) > 0).astype(float), 60)
+    w.register(
+        db, booster, "liquidation_15m", features=names, promote=True,
+        as_of=market.at(60).isoformat(), train_to=market.at(50).isoformat(),
+    )  # fmt: skip
+    span = (market.at(100), market.at(200))
+    db.execute("call feature.materialise('liquidation', 'AAAUSDT', %s, %s)", span)
+    for seed in range(3):
+        minute = float(rng.uniform(90, 180))
+        db.execute(
+            "insert into market.trades (symbol, ts, trade_id, known_at, price, size, side)"
+            " values ('AAAUSDT', %s, %s, %s, %s, 50, 'buy')",
+            (market.at(minute), f"late-{seed}", market.at(minute), float(rng.uniform(90, 110))),
+        )
+        db.execute(
+            "insert into market.liquidation_events (symbol, ts, event_id, known_at, side, price,"
+            " size, notional) values ('AAAUSDT', %s, %s, %s, 'sell', 100, 9, 900)",
+            (market.at(minute + 3), f"late-{seed}", market.at(minute + 3)),
+        )
+        db.execute("update market.trades set size = size * 2 where ts between %s and %s",
+                   (market.at(minute - 20), market.at(minute - 19)))  # fmt: skip
+        truth = {}
+        with db.transaction(force_rollback=True):
+            db.execute("delete from feature.pending")
+            db.execute("delete from feature.vectors")
+            for m in range(100, 200, 3):
+                truth[market.at(m)] = one(
+                    db, "select ml.predict_features('liquidation_15m', feature.vector('liquidation',"
+                    " 'AAAUSDT', %s))", market.at(m),
+                )  # fmt: skip
+        live = dict(db.execute(
+            "select t, p.prediction from unnest(%s::timestamptz[]) t cross join lateral"
+            " ml.predict('liquidation_15m', 'AAAUSDT', t) p", (list(truth),),
+        ).fetchall())  # fmt: skip
+        assert live == truth
+        valid = 0
+        for query in (
+            "select t, p.prediction from unnest(%s::timestamptz[]) t cross join lateral"
+            " ml.predict_stored('liquidation_15m', 'AAAUSDT', t) p",
+            "select ts, prediction from ml.predict_history('liquidation_15m', 'AAAUSDT',"
+            " (%s::timestamptz[])[1], 'infinity')",
+            "select ts, prediction from ml.predict_many('liquidation_15m', 'select v.symbol, v.ts"
+            " from feature.vectors v') where ts = any (%s)",
+        ):
+            for ts, prediction in db.execute(query, (list(truth),)):
+                if ts in truth:
+                    assert prediction == truth[ts], (query, ts)
+                    valid += 1
+        some = market.at(100 + 3 * int(rng.integers(30)))
+        explained = db.execute(
+            "select sum(contribution) from ml.explain('liquidation_15m', 'AAAUSDT', %s)", (some,)
+        ).fetchone()
+        assert explained is not None
+        assert 1 / (1 + math.exp(-explained[0])) == pytest.approx(truth[some], rel=1e-9)
+    assert valid < 3 * 34  # some were void
+
+
 def test_base_rates_are_kept_and_late_rows_take_them_away(db: Conn) -> None:
     db.execute(
         "update ml.labels set params = params || '{\"lookback_days\": 0.1}' where kind = 'liquidation'"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 from alphaplus.server.serving import ensemble as numeric
 
+from tests.db import market_data as market
 from tests.db import serving as w
 from tests.db.serving import at, named, one
 
@@ -225,11 +228,15 @@ def test_performance_is_what_the_predictions_say(world: Conn) -> None:
 
 
 def test_filling_fitting_and_the_lines_of_an_ensemble(world: Conn) -> None:
+    world.execute("update ml.labels set kind = 'direction' where label = 'fixed'")
     world.execute("call ml.fill_ensemble('three', 'AAA', %s, %s, '1 minute')", (at(0), at(500)))
     assert one(world, "select count(*) from ml.ensemble_rounds") == 500
+    # The toy's prices stand still: nothing to learn from one class.
+    assert world.execute("select distinct outcome from ml.ensemble_outcomes").fetchall() == [(0.0,)]
     with pytest.raises(psycopg.Error) as caught:
         world.execute("select ml.fit_ensemble('three', 'AAA', %s)", (at(500),))
-    assert caught.value.sqlstate == "AP528"  # the toy's label has no outcomes of its own
+    assert caught.value.sqlstate == "AP528"
+    world.execute("delete from ml.ensemble_outcomes")
     world.execute(
         "insert into ml.ensemble_outcomes select 'fixed', 'AAA', r.ts, r.ts + interval '5 min',"
         " (%s::float8[])[1 + (extract(epoch from r.ts - %s) / 60)::int] from ml.ensemble_rounds r",
@@ -296,3 +303,45 @@ def test_clear_noes(world: Conn, connect_as: Connect) -> None:
         "ml.ensemble_methods",
     ):
         reader.execute(f"select * from {view}")  # type: ignore[arg-type]
+
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "ensembles.md"
+
+
+def test_every_block_of_the_page_runs(db: Conn) -> None:
+    db.execute(
+        "update ml.labels set params = params || '{\"lookback_days\": 0.05}' where kind = 'liquidation'"
+    )
+    market.fill(db, "ETHUSDT", 300, per_minute=2.0)
+    db.execute("call market.refresh_aggregates()")
+    names = one(
+        db,
+        "select features from feature.sets where name = 'liquidation' order by version desc limit 1",
+    )
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(600, len(names)))
+    for i, model in enumerate(
+        ("liquidation_15m", "liquidation_15m_linear", "liquidation_15m_small")
+    ):
+        db.execute(
+            "insert into ml.models (model, label, feature_set, feature_version)"
+            " select %s, label, feature_set, feature_version from ml.models"
+            " where model = 'liquidation_15m' on conflict do nothing", (model,),
+        )  # fmt: skip
+        w.register(
+            db, w.train(x, (x[:, i] > 0).astype(float), 5), model, features=names, promote=True,
+            as_of=market.at(60).isoformat(), train_to=market.at(50).isoformat(),
+        )  # fmt: skip
+    db.execute(
+        "call feature.materialise('liquidation', 'ETHUSDT', %s, %s)",
+        (market.at(100), market.at(290)),
+    )
+    blocks = re.findall(r"```sql\n(.*?)```", DOC.read_text(), re.S)
+    assert len(blocks) >= 14
+    for block in blocks:
+        found = db.execute(block)
+        if "regret" in block:
+            assert found.fetchall()
+    # What the page says of the rounds: some, with outcomes.
+    assert one(db, "select count(*) from ml.ensemble_rounds") > 100
+    assert one(db, "select count(*) from ml.ensemble_outcomes") > 50

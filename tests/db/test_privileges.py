@@ -24,7 +24,7 @@ ROLES = ["loader", "trainer", "app", "reader", "operator"]
 DENIED = errors.InsufficientPrivilege
 
 # Models, and what will be one: nobody but the owner reads their bytes.
-COLUMNS_HIDDEN = {"ml.training_checkpoints"}
+COLUMNS_HIDDEN = {"ml.training_checkpoints", "sentiment.author_keys"}
 
 # The trainer's doors; adding one is a decision.
 TRAINER = {
@@ -75,8 +75,14 @@ WRITTEN = {
     "market.sequence_gaps": BOTH,
     "market.simulation_runs": BOTH,
     "market.simulation_truth": BOTH,
+    "sentiment.texts": BOTH,
+    "sentiment.labelled_texts": BOTH,
+    "sentiment.asset_names": BOTH,
+    "sentiment.blend_weights": OPERATOR,
     "market.contract_rules": BOTH,
     "market.trade_spans": BOTH,
+    "market.streams": BOTH,
+    "market.gaps": BOTH,
     "market.corporate_actions": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,
@@ -235,9 +241,9 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
                 "market.set_instrument",
+                "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
-                "sentiment.score_pending",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
             stores = (
@@ -248,6 +254,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._note_that_it_commits",
                 "ops._lock",
                 "ops._try_lock",
+                "sentiment._score_batch",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:

@@ -54,7 +54,7 @@ def test_what_only_looks(server: Any, dbname: str, script: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("script", ["promote", "rollback", "retrain"])
+@pytest.mark.parametrize("script", ["promote", "rollback", "retrain", "regimes"])
 def test_missing_variables_are_named(server: Any, dbname: str, script: str) -> None:
     done = psql(server, dbname, script)
     assert done.returncode == 3
@@ -63,7 +63,16 @@ def test_missing_variables_are_named(server: Any, dbname: str, script: str) -> N
 
 def test_every_script_is_tested() -> None:
     names = {path.stem for path in SCRIPTS.glob("*.sql")}
-    assert names == {"status", "jobs", "models", "promote", "rollback", "retrain", "schedule"}
+    assert names == {
+        "status",
+        "jobs",
+        "models",
+        "promote",
+        "rollback",
+        "retrain",
+        "schedule",
+        "regimes",
+    }
 
 
 def test_retrain(server: Any, dbname: str) -> None:

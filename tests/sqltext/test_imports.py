@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"server": "plpython", "loaders": "loaders", "cli": "loaders", "trainer": "trainer"}
-# What several rooms may import, and which themselves import nothing of ours.
-SHARED = ("alphaplus.pgbinary",)
+# What several rooms may import, and which themselves import nothing else of ours.
+SHARED = ("alphaplus.pgbinary", "alphaplus.texts")
 # The server's layers: a module imports its own layer and those before it.
 LAYERS = (
     ("types", "interrupts"),
@@ -83,7 +83,7 @@ def test_no_room_imports_another() -> None:
             here, there = (n.split(".")[1] if "." in n else n for n in (name, other))
             # The command line drives the loaders and the migrations; nothing else crosses.
             crosses = here != there and not (here == "cli" and there in ("loaders", "migrations"))
-            if crosses and other not in SHARED:
+            if crosses and not other.startswith(SHARED):
                 bad.append(f"{name} imports {other}")
     assert sorted(bad) == []
 

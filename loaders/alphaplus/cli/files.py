@@ -73,7 +73,7 @@ def load(
         str,
         typer.Argument(
             help="auto, candles, trades, order_book, book_feed, liquidations, funding,"
-            " open_interest"
+            " open_interest, texts"
         ),
     ],
     files: Annotated[
@@ -115,12 +115,28 @@ def load(
         float, typer.Option(min=0.05, help="seconds between snapshots made of feeds")
     ] = 1.0,
     again: Annotated[bool, typer.Option(help="read a file that was loaded before")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="of texts, where they do not say: twitter, reddit, news, telegram, other"
+        ),
+    ] = None,
     refresh: Annotated[bool, typer.Option(help="refresh the aggregates at the end")] = True,
 ) -> None:
     """Load market files: identified or refused, streamed, checked, idempotent, resumable."""
     from alphaplus.cli import load as runner
     from alphaplus.cli.connect import role_conninfo
 
+    if kind == "texts":
+        from alphaplus.cli import texts
+
+        raise typer.Exit(
+            texts.run(
+                role_conninfo("alphaplus_loader"), files, source=source, tz=tz,
+                symbols=(symbol,) if symbol else (), live=live, lag=lag, max_bad=max_bad,
+                again=again,
+            )
+        )  # fmt: skip
     options = _options(
         kind=kind, exchange=exchange, symbol=symbol, instrument_kind=instrument_kind,
         contract_size=contract_size, margin=margin, quote=quote, timeframe=timeframe, unit=unit,

@@ -14,7 +14,7 @@ import psycopg
 from alphaplus.loaders.description import BadDescription, Missing
 from alphaplus.loaders.files import BeyondLimit, DamagedFile
 from alphaplus.loaders.formats import UnknownFormat
-from alphaplus.loaders.instruments import OtherContract
+from alphaplus.loaders.instruments import BadName, OtherContract
 from alphaplus.loaders.load import (
     KINDS,
     Loader,
@@ -119,9 +119,14 @@ def one_file(
         status = UNKNOWN
     except (
         UnknownFormat, LoadRunning, DamagedFile, BeyondLimit, OtherContract, BadDescription,
-        BadZone, OSError,
+        BadName, BadZone, OSError,
     ) as error:  # fmt: skip
         complain(said_in(path.name, error))
+        status = FAILED
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # nobody foresaw it: the other files load all the same
+        complain(f"{path.name} cannot be read: {type(error).__name__}: {error}")
         status = FAILED
     for words in failures:
         complain(words)

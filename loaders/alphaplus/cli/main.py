@@ -1,4 +1,4 @@
-"""The command line: ``alphaplus migrate | load | simulate | demo | …``.
+"""The command line: ``alphaplus migrate | load | stream | simulate | demo | …``.
 
 Commands import what they need when they run, so that ``alphaplus --help`` is quick.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, model
+from alphaplus.cli import files, live, model, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -19,6 +19,8 @@ app.add_typer(model.app, name="model")
 
 
 files.register(app)
+live.register(app)
+texts.register(app)
 
 
 @app.callback()

@@ -251,6 +251,8 @@ def _zip_members(path: Path, limits: Limits) -> list[Source | Exception]:
             " whole"
         ) from None
     names = [i.filename for i in infos]
+    if "[Content_Types].xml" in names:
+        raise BeyondLimit(f"{path.name} is a workbook of a spreadsheet: export it as CSV first")
     _check_members(path, names, sum(i.file_size for i in infos), limits)
     if not names:
         raise DamagedFile(f"{path} is damaged (no file in the archive); 0 rows are loaded")
@@ -349,7 +351,7 @@ def blocks_of_lines(stream: IO[bytes], size: int, limits: Limits) -> Iterator[li
             end = b"\r" if b"\n" not in chunk and b"\r" in chunk else b"\n"
         lines = (rest + chunk).split(end)
         rest = lines.pop()
-        if len(rest) > limits.line or any(len(line) > limits.line for line in lines):
+        if len(rest) > limits.line or max(map(len, lines), default=0) > limits.line:
             raise BeyondLimit(
                 f"a line of more than {limits.line:,} bytes: setting market.load_line allows more"
             )

@@ -450,9 +450,14 @@ def stamped(frame: pd.DataFrame, m: Mapped) -> Any:
         return frame[m.time[0]]
     day, clock = (frame[c] for c in m.time)
     hours = clock.astype(str).str.strip()
+    if hours.str.fullmatch(r"0+(?::00)*(?:\.0+)?").all():
+        return day  # bars of whole days, with a time of zero
+    digits = hours.str.fullmatch(r"\d{1,6}")
+    if digits.all():
+        # hhmm where no cell has more than four digits, hhmmss otherwise
+        short = hours.str.len().max() <= 4 and pd.to_numeric(hours).max() >= 100
+        hours = hours.str.zfill(4) + "00" if short else hours.str.zfill(6)
     if number(day).size and np.isfinite(number(day)).all():
-        digits = hours.str.fullmatch(r"\d{1,6}")
-        hours = hours.where(~digits, hours.str.zfill(6))
         return pd.Series(day.astype("int64").astype(str) + " " + hours)
     return day.astype(str).str.strip() + " " + hours
 
@@ -485,6 +490,11 @@ _BELIEVED = 5e9  # no market turns over more US dollars a minute
 
 
 def _plain_candles(frame: pd.DataFrame, d: Description) -> Columns:
+    if re.search(r"funding_?rate", d.path.name, re.IGNORECASE):
+        raise UnknownFormat(
+            f"{d.shown} holds funding rates in the form of candles: give them as a table of"
+            " funding_time and funding_rate"
+        )
     m = mapped(list(frame.columns), d)
     times = stamped(frame, m)
     ts = moment(times, _plain_clock(d, times))

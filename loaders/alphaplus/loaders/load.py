@@ -25,6 +25,7 @@ import pandas as pd
 import psycopg
 from alphaplus.loaders import feeds, files, pgcopy, rows, tables
 from alphaplus.loaders.description import (
+    BadDescription,
     Description,
     Missing,
     Said,
@@ -42,9 +43,10 @@ from alphaplus.loaders.formats import (
     tardis_funding,
     text,
 )
-from alphaplus.loaders.instruments import OtherContract, Register
+from alphaplus.loaders.instruments import BadName, OtherContract, Register
 from alphaplus.loaders.known_files import published
 from alphaplus.loaders.rows import Block, Dialect
+from alphaplus.loaders.stamps import BadZone
 from alphaplus.loaders.survey import Survey
 from alphaplus.loaders.tables import HELD, TABLES, Table, instant
 from psycopg import sql
@@ -63,7 +65,16 @@ KINDS = (
     "open_interest",
 )
 # What can be wrong with a file, said in one line; other files go on.
-FAULTS = (UnknownFormat, Missing, DamagedFile, BeyondLimit, OtherContract, ValueError)
+FAULTS = (
+    UnknownFormat,
+    Missing,
+    DamagedFile,
+    BeyondLimit,
+    OtherContract,
+    BadDescription,
+    BadZone,
+    BadName,
+)
 
 
 class TooManyBad(Exception):
@@ -867,7 +878,13 @@ class Loader:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
-            bad = books.take(block.frame, block.lines)
+            try:
+                bad = books.take(block.frame, block.lines)
+            except KeyError as error:
+                raise UnknownFormat(
+                    f"{books.context.shown} looks like {report.format}, but has no column {error};"
+                    f" its columns: {', '.join(map(str, block.frame.columns))}"
+                ) from None
             refused += [(int(block.lines[i]), block.raw(i), why, "") for i, why in bad.items()]
         self._quarantine(refused, "order_book", load_id, report)
         where = {int(line): i for i, line in enumerate(block.lines)}

@@ -410,18 +410,7 @@ def write(conn: psycopg.Connection[Any], base: str, seed: int, market: Market) -
     )
     first, last = market.start, market.start + MINUTE * market.minutes
     span = [EPOCH + dt.timedelta(microseconds=t) for t in (first, last)]
-    for table in (
-        "trades",
-        "order_book_snapshots",
-        "liquidation_events",
-        "funding_rates",
-        "open_interest",
-        "simulation_truth",
-    ):
-        # A simulation made anew is not a correction of the old one: no history is kept of it.
-        conn.execute(f"delete from market.{table} where symbol = %s", (symbol,))
-        if table != "simulation_truth":
-            conn.execute(f"delete from market.{table}_history where symbol = %s", (symbol,))
+    conn.execute("call market.forget_simulation(%s)", (symbol,))
     late = round(market.config.latency * 1e6)
 
     def text_ids(n: int) -> npt.NDArray[np.bytes_]:

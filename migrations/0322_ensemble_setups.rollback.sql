@@ -1,0 +1,1 @@
+alter table ml.ensemble_versions drop column setup;
