@@ -1,3 +1,4 @@
+-- Predictions mark when what was known of them changed, see analytics.refresh.
 create or replace function analytics._note_outcome() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
