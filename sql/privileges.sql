@@ -61,14 +61,16 @@ declare
         'market.instruments', 'market.loads', 'market.quarantine', 'market.sequence_gaps',
         'market.simulation_runs', 'market.simulation_truth', 'market.contract_rules',
         'sentiment.texts', 'sentiment.labelled_texts', 'sentiment.asset_names',
-        'market.trade_spans', 'market.corporate_actions'
+        'market.trade_spans', 'market.corporate_actions',
+        'market.streams', 'market.gaps'
     ];
     -- … and the operator alone: what the procedures of the clock store, and configuration.
     v_configured constant text [] := array[
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
-        'ml.predictions'
+        'ml.predictions', 'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
+        'ops.retention', 'ops.training_schedules'
     ];
     v_schema text;
     v_item record;

@@ -81,6 +81,8 @@ WRITTEN = {
     "sentiment.blend_weights": OPERATOR,
     "market.contract_rules": BOTH,
     "market.trade_spans": BOTH,
+    "market.streams": BOTH,
+    "market.gaps": BOTH,
     "market.corporate_actions": BOTH,
     "feature.vectors": OPERATOR,
     "feature.vector_blocks": OPERATOR,

@@ -1,4 +1,4 @@
-"""The command line: ``alphaplus migrate | load | simulate | demo | …``.
+"""The command line: ``alphaplus migrate | load | stream | simulate | demo | …``.
 
 Commands import what they need when they run, so that ``alphaplus --help`` is quick.
 """
@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, model, texts
+from alphaplus.cli import files, live, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
 )
 
 app.add_typer(model.app, name="model")
+app.add_typer(operate.scheduler, name="scheduler")
+app.add_typer(operate.drift, name="drift")
 
 
 files.register(app)
+live.register(app)
 texts.register(app)
 
 

@@ -204,6 +204,10 @@ class Feed:
             return f"unparsable: {error.msg}"
         except UnicodeDecodeError:
             return "unparsable: no UTF-8"
+        return self.message(message, received)
+
+    def message(self, message: Any, received: float | None) -> str:
+        """One parsed message and its receive time; returns why it is refused, or ''."""
         if not isinstance(message, dict):
             return "unparsable: no message"
         data = message.get("data", message)

@@ -1,0 +1,150 @@
+"""``alphaplus stream`` and ``replay``: from an exchange's socket to committed rows.
+
+Exit status of stream: 0 stopped · 1 it failed · 2 wrong use · 3 another process reads the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+FAILED, USAGE, RUNNING = 1, 2, 3
+
+
+def spool_folder(name: str) -> Path:
+    """Where what is not stored yet is kept: ALPHAPLUS_SPOOL, else the user's state folder."""
+    base = os.environ.get("ALPHAPLUS_SPOOL")
+    if base:
+        return Path(base) / name
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "alphaplus" / "spool" / name
+
+
+def register(app: typer.Typer) -> None:
+    """The commands."""
+    app.command()(stream)
+    app.command()(replay)
+
+
+def stream(
+    exchange: Annotated[str, typer.Argument(help="binance, binance-usdm, binance-coinm, …")],
+    symbols: Annotated[list[str], typer.Argument(help="as the exchange writes them: BTCUSDT")],
+    channels: Annotated[
+        str, typer.Option(help="some of trades,book,liquidations,funding,open_interest,candles")
+    ] = "trades,book",
+    name: Annotated[
+        str | None, typer.Option(help="name in market.streams (one process each)")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="keep the raw frames in this file, too (.gz: packed)")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="websocket in place of the exchange's (alphaplus replay)")
+    ] = None,
+    rest: Annotated[str | None, typer.Option(help="REST in place of the exchange's")] = None,
+    recorded_times: Annotated[
+        bool, typer.Option(help="take a replay's receive times, not those of now")
+    ] = False,
+    repair: Annotated[bool, typer.Option(help="fetch by REST what was missed")] = True,
+    rows: Annotated[int, typer.Option(min=1, help="messages after which a batch is stored")] = 5000,
+    linger: Annotated[
+        float, typer.Option(min=0.001, help="seconds after which a batch is stored")
+    ] = 0.1,
+    levels: Annotated[int, typer.Option(min=1, max=1000, help="of a book, a side")] = 20,
+    every: Annotated[float, typer.Option(min=0.001, help="seconds between two books")] = 1.0,
+    silence: Annotated[
+        float | None, typer.Option(min=0.1, help="seconds without a message before reconnecting")
+    ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(help="folder for what is not stored yet (or ALPHAPLUS_SPOOL)")
+    ] = None,
+    spool_mb: Annotated[int, typer.Option(min=1, help="most MB of it")] = 1024,
+    fsync: Annotated[
+        bool, typer.Option(help="acknowledge what survives a power cut, not only a kill")
+    ] = False,
+) -> None:
+    """Read an exchange's streams into the database, until it is stopped."""
+    from alphaplus.cli.connect import role_conninfo
+    from alphaplus.loaders.streams import markets
+    from alphaplus.loaders.streams.stream import AlreadyRunning, Options, Stream
+    from alphaplus.loaders.streams.venue import BadSubscription
+
+    def say(words: str) -> None:
+        typer.echo(f"{name or exchange}: {words}", err=True)
+
+    try:
+        venue = markets.market(exchange)
+        made = Stream(
+            venue,
+            tuple(symbols),
+            tuple(dict.fromkeys(c.strip() for c in channels.split(",") if c.strip())),
+            role_conninfo("alphaplus_loader"),
+            spool or spool_folder(name or venue.name),
+            Options(
+                rows=rows,
+                linger=linger,
+                levels=levels,
+                every=every,
+                base=url,
+                rest=rest,
+                repair=repair,
+                record=record,
+                recorded=recorded_times,
+                silence=silence,
+                spool_limit=spool_mb << 20,
+                sync=fsync,
+            ),
+            name=name,
+            say=say,
+        )
+    except BadSubscription as error:
+        say(str(error))
+        raise typer.Exit(USAGE) from None
+    try:
+        asyncio.run(_until_stopped(made))
+    except AlreadyRunning as error:
+        say(str(error))
+        raise typer.Exit(RUNNING) from None
+    typer.echo(f"{made.name}: {made.stored:,} rows stored in {made.batches:,} batches")
+
+
+async def _until_stopped(made: Any) -> None:
+    """Run; SIGTERM and SIGINT end it after what came in is stored."""
+    task = asyncio.create_task(made.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="of alphaplus stream --record, or as such")],
+    speed: Annotated[
+        float, typer.Option(min=0, help="1: as recorded; 60: an hour a minute; 0: at once")
+    ] = 1.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 0,
+) -> None:
+    """Serve recorded frames by websocket on loopback, to each who connects, until it is stopped."""
+    from alphaplus.loaders.streams.recording import Replay
+
+    if not recording.is_file():
+        typer.echo(f"alphaplus replay: no such file: {recording}", err=True)
+        raise typer.Exit(USAGE)
+
+    async def serve() -> None:
+        async with Replay(recording, speed, port=port) as server:
+            typer.echo(server.url)
+            done = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, done.set)
+            await done.wait()
+
+    asyncio.run(serve())

@@ -1,0 +1,2 @@
+drop table market.gaps;
+drop table market.streams;
