@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from alphaplus.trainer.data import Fold
@@ -112,7 +114,7 @@ def test_a_fold_is_calibrated_by_the_earlier_folds_alone(monkeypatch: pytest.Mon
     edges = [1200, 1800, 2400, 3000]
     folds = [
         Fold(k + 1, 0, int(ts[a]) - 1, int(ts[a]), int(ts[b - 1]) + 1)
-        for k, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
+        for k, (a, b) in enumerate(pairwise(edges))
     ]
     seen: list[int] = []
     whole = calibrate.calibration
