@@ -40,15 +40,22 @@ comment on function drift._shap(bigint, double precision []) is
 'Mean absolute contribution of each feature to a version''s raw score over some vectors; no row for
 one that has no explanation of single vectors.';
 
-create or replace function drift._held_out(version_id bigint)
-returns table (symbol text, ts timestamptz, prediction double precision)
+create or replace function drift._held_out_packed(version_id bigint)
+returns table (symbol text, p bytea, y bytea)
 language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-    select o.symbol, o.ts, o.prediction from ml.out_of_fold($1) o
+    select
+        o.symbol, array_send(array_agg(o.prediction order by o.ts)),
+        array_send(array_agg(o.target order by o.ts))
+    from ml.out_of_fold($1) o
+    where o.prediction is not null and o.target is not null
+    group by o.symbol
+    order by o.symbol
 $$;
-comment on function drift._held_out(bigint) is
-'A version''s predictions on held-out rows; no row where none were handed in.';
+comment on function drift._held_out_packed(bigint) is
+'A version''s predictions on held-out rows by symbol and time, and what happened, as bytes; no row where
+none were handed in.';
 
 create or replace function drift._reference_taken(
     version_id bigint, binning_id integer, symbols text [], row_count bigint, first_ts bigint,
