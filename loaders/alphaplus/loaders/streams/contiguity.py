@@ -31,7 +31,8 @@ class Hole:
 
     def state(self) -> list[Any]:
         """As :meth:`of` takes it."""
-        return [self.from_id, self.to_id, self.from_ts, self.to_ts, self.how, self.missing, self.rows, self.ended, self.repaired, self.wait]  # fmt: skip
+        out = [self.from_id, self.to_id, self.from_ts, self.to_ts, self.how, self.missing]
+        return [*out, self.rows, self.ended, self.repaired, self.wait]
 
     @classmethod
     def of(cls, state: list[Any]) -> Hole:
