@@ -117,7 +117,7 @@ as $$
 declare
     v_row jsonb;
     v_key text;
-    v_keys text [] := '{}';
+    v_keys text [] := array[]::text [];
     v_message text;
     v_column text;
     v_severity text;
