@@ -32,11 +32,14 @@ def register(app: typer.Typer) -> None:
     app.command()(replay)
     app.command()(alerts)
     app.command()(events)
+    app.command()(live)
 
 
 def stream(
     exchange: Annotated[str, typer.Argument(help="binance, binance-usdm, binance-coinm, …")],
-    symbols: Annotated[list[str], typer.Argument(help="as the exchange writes them: BTCUSDT")],
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="as the exchange writes them: BTCUSDT")
+    ] = None,
     channels: Annotated[
         str, typer.Option(help="some of trades,book,liquidations,funding,open_interest,candles")
     ] = "trades,book",
@@ -70,6 +73,9 @@ def stream(
     fsync: Annotated[
         bool, typer.Option(help="acknowledge what survives a power cut, not only a kill")
     ] = False,
+    speed: Annotated[float, typer.Option(min=0.01, help="of the simulator's clock")] = 1.0,
+    seed: Annotated[int, typer.Option(help="of the simulator")] = 7,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="stop after so long")] = None,
 ) -> None:
     """Read an exchange's streams into the database, until it is stopped."""
     from alphaplus.cli.connect import role_conninfo
@@ -80,11 +86,13 @@ def stream(
     def say(words: str) -> None:
         typer.echo(f"{name or exchange}: {words}", err=True)
 
+    if exchange == "simulator" and not symbols:
+        symbols = ["BTCUSDT", "ETHUSDT"]
     try:
         venue = markets.market(exchange)
         made = Stream(
             venue,
-            tuple(symbols),
+            tuple(symbols or ()),
             tuple(dict.fromkeys(c.strip() for c in channels.split(",") if c.strip())),
             role_conninfo("alphaplus_loader"),
             spool or spool_folder(name or venue.name),
@@ -109,21 +117,34 @@ def stream(
         say(str(error))
         raise typer.Exit(USAGE) from None
     try:
-        asyncio.run(_until_stopped(made))
+        own = (seed, speed) if exchange == "simulator" and url is None else None
+        asyncio.run(_until_stopped(made, seconds, own))
     except AlreadyRunning as error:
         say(str(error))
         raise typer.Exit(RUNNING) from None
     typer.echo(f"{made.name}: {made.stored:,} rows stored in {made.batches:,} batches")
 
 
-async def _until_stopped(made: Any) -> None:
+async def _until_stopped(
+    made: Any, seconds: float | None, simulated: tuple[int, float] | None
+) -> None:
     """Run; SIGTERM and SIGINT end it after what came in is stored."""
-    task = asyncio.create_task(made.run())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    from dataclasses import replace
+
+    from alphaplus.loaders.streams.simulated import SimulatedExchange
+
+    async with contextlib.AsyncExitStack() as stack:
+        if simulated is not None:
+            server = await stack.enter_async_context(SimulatedExchange(made.symbols, *simulated))
+            made.options = replace(made.options, base=server.url, repair=False)
+        task = asyncio.create_task(made.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        if seconds is not None:
+            loop.call_later(seconds, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def replay(
@@ -253,3 +274,15 @@ def events(
     )
     if report.refused:
         raise typer.Exit(RUNNING)
+
+
+def live(
+    seconds: Annotated[float, typer.Option(min=5, help="how long the feed runs")] = 90.0,
+    days: Annotated[float, typer.Option(min=0.5, help="of history before it")] = 3.0,
+    speed: Annotated[float, typer.Option(min=0.1, help="of the simulated feed")] = 10.0,
+    train: Annotated[bool, typer.Option(help="train a model first (minutes)")] = True,
+) -> None:
+    """A simulated exchange, a stream, a trainer and the clock; ends with what is known now."""
+    from alphaplus.cli import live_demo
+
+    live_demo.run(seconds, days, speed, train)

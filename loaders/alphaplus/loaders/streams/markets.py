@@ -9,13 +9,14 @@ from alphaplus.loaders.streams.coinbase import Coinbase
 from alphaplus.loaders.streams.deribit import Deribit
 from alphaplus.loaders.streams.kraken import Kraken
 from alphaplus.loaders.streams.okx import Okx
+from alphaplus.loaders.streams.simulated import Simulated
 from alphaplus.loaders.streams.venue import BadSubscription, Venue
 
 MARKETS: dict[str, type[Venue]] = {
     venue.name: venue
     for venue in (
         Binance, BinanceUsdm, BinanceCoinm, BybitLinear, BybitInverse, BybitSpot, Okx, Kraken,
-        Coinbase, Deribit, Bitmex,
+        Coinbase, Deribit, Bitmex, Simulated,
     )
 }  # fmt: skip
 
