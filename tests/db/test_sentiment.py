@@ -559,3 +559,140 @@ def test_the_seeds_view_has_their_columns(db: Conn) -> None:
         "id", "timestamp", "symbol", "source", "sentiment_score", "sentiment_label", "confidence_score",
         "text_content", "source_url", "author", "engagement_metrics", "keywords", "language", "created_at",
     ]  # fmt: skip
+
+
+# --- text models ---------------------------------------------------------------------------------
+
+
+def labelled(conn: Conn, shared_data: Path, name: str) -> pd.DataFrame:
+    rows = pd.read_csv(shared_data / "sentiment" / "stock_tweets.csv")
+    rows["y"] = np.where(rows["sentiment"].str.lower() == "positive", 1.0, -1.0)
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into sentiment.labelled_texts (label_set, text, language, label) values (%s, %s, 'en', %s)",
+            [(name, text, y) for text, y in zip(rows["text"].astype(str), rows["y"], strict=True)],
+        )
+    return rows
+
+
+def test_a_text_model_goes_the_way_of_every_model(
+    db: Conn, shared_data: Path, server: Any, connect_as: Callable[[str, str], Conn]
+) -> None:
+    rows = labelled(db, shared_data, "stock")
+    db.execute("select sentiment.create_model('stock_terms', 'stock', 'en')")
+    db.execute("select sentiment.create_model('stock_terms', 'stock', 'en')")
+    none = analyze(db, "buy it", method="stock_terms")
+    assert (none.score, none.reason) == (None, "no version of stock_terms is in use yet")
+    db.execute("call sentiment.train('stock_terms')")
+    drain(server, db)
+    status, error = one(db, "select status, error from ml.jobs order by job_id desc limit 1")
+    assert (status, error) == ("succeeded", None)
+    version, metrics, spec = one(
+        db, "select version_id, metrics, spec from ml.model_versions where model = 'stock_terms'"
+    )
+    assert spec["language"] == "en"
+    assert metrics["auc"] > 0.8
+    assert metrics["macro_f1"] > max(v["macro_f1"] for v in metrics["beside"].values())
+    gates = dict(db.execute("select gate, passed from ml.gate_report(%s)", (version,)).fetchall())
+    assert gates == dict.fromkeys(
+        ("text_auc", "text_champion", "text_log_loss", "text_macro_f1"), True
+    )
+    before = one(db, "select clock_timestamp()")
+    db.execute("call ml.promote(%s)", (version,))
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    with reader.cursor(row_factory=psycopg.rows.namedtuple_row) as cursor:
+        for text in rows["text"].astype(str)[:25]:
+            got = cursor.execute(
+                "select * from sentiment.analyze(%s, null, 'stock_terms', 'en')", (text,)
+            ).fetchone()
+            assert got is not None
+            assert got.version == str(version)
+            assert sum(w["contribution"] for w in got.per_word) == pytest.approx(
+                got.score, abs=1e-9
+            )
+            # The same by a join over rows: log odds, and their tanh.
+            raw = cursor.execute(
+                "select sum(w.weight) / sqrt((select count(distinct o.n) from unnest(%s::text[]) with ordinality o (w, n)))"
+                " + (select weight from sentiment.terms where version_id = %s and term = '(intercept)')"
+                " from sentiment.term_weights(%s, 'stock_terms') w",
+                (words_of(text), version, text),
+            ).fetchone()
+            assert got.score == pytest.approx(float(np.tanh(raw[0] / 2)), abs=1e-9)
+    assert one(db, "select sentiment.score('good news for the shares', 'stock_terms')") is not None
+    # As of before its promotion it was nobody's.
+    past = one(
+        db, "select reason from sentiment.analyze('buy', null, 'stock_terms', 'en', %s)", before
+    )
+    assert past == "no version of stock_terms is in use yet"
+    # A score by it is not known before it was in use.
+    db.execute("select ops.set_setting('sentiment.methods', '[\"blend\", \"stock_terms\"]')")
+    clear(db)
+    db.execute(
+        "insert into sentiment.texts (text_id, ts, known_at, source, source_id, symbols, text, language)"
+        " values (1, %s, %s, 'news', 'x', '{BTC}', 'BTC is a great buy, what a good day', 'en')",
+        (at(0), at(0)),
+    )
+    db.execute("call sentiment.score_pending()")
+    known = dict(
+        db.execute("select method, min(known_at) from sentiment.scores group by 1").fetchall()
+    )
+    assert known["blend"] == at(0)
+    assert known["stock_terms"] >= before
+    assert (
+        one(db, "select text_count from sentiment.summary('BTC', 24, %s, 'stock_terms')", at(12))
+        == 0
+    )
+    db.execute('select ops.set_setting(\'sentiment.methods\', \'["vader", "textblob", "blend"]\')')
+
+
+def words_of(text: str) -> list[str]:
+    from alphaplus.texts import terms
+
+    return terms.words_of(text)
+
+
+def drain(server: Any, conn: Conn) -> None:
+    from alphaplus.trainer.worker import Worker
+
+    Worker(server.conninfo(conn.info.dbname, "alphaplus_trainer"), mode="drain", threads=1).run()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("'Bad Name', 'stock', 'en'", "AP677"),
+        ("'vader', 'stock', 'en'", "AP677"),
+        ("'m', 'stock', 'english'", "AP678"),
+        ("'m', 'nothing', 'en'", "AP679"),
+        ("null, 'stock', 'en'", "AP677"),
+    ],
+)
+def test_bad_text_models_are_refused(db: Conn, arguments: str, code: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        db.execute(f"select sentiment.create_model({arguments})")
+    assert error.value.sqlstate == code
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\x04", "no JSON"),
+        (b"[]", "format"),
+        (b'{"format": "alphaplus.terms.1", "classes": ["a"]}', "classes"),
+        (b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en", "terms": {}}', "no terms"),
+        (
+            b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en",'
+            b' "terms": {"w:a": [0, NaN]}, "intercept": [0, 0]}',
+            "not 2 numbers",
+        ),
+        (
+            b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en",'
+            b' "terms": {"x": [0, 1]}, "intercept": [0, 0]}',
+            "no term",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_terms_is_refused(db: Conn, content: bytes, words: str) -> None:
+    with pytest.raises(psycopg.Error, match=words) as error:
+        db.execute("select sentiment._check_artifact(%s)", (content,))
+    assert error.value.sqlstate == "AP671"
