@@ -70,7 +70,8 @@ declare
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
-        'ml.predictions'
+        'ml.predictions', 'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
+        'ops.retention', 'ops.training_schedules'
     ];
     v_schema text;
     v_item record;

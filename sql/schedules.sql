@@ -87,6 +87,10 @@ from (
         'Writes what came about beside recorded predictions.'
     ),
     (
+        'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
+        'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+    ),
+    (
         'refresh ensembles', '*/5 * * * *', 'call ml.refresh_ensembles()', '5 minutes', false,
         'Keeps what ensembles have learned, so that their answers begin there.'
     ),

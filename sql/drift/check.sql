@@ -61,7 +61,10 @@ begin
     if version_id is null then
         perform ml._no_champion(model, v_symbol);
     end if;
-    perform ml._version(version_id);
+    if not exists (select from ml.model_versions v where v.version_id = _checked_version.version_id) then
+        raise exception 'unknown model version %', version_id
+        using errcode = 'AP404', hint = 'select version_id, model, symbol from ml.registry';
+    end if;
     select * into v_reference
     from drift.version_references r
     where r.version_id = _checked_version.version_id;

@@ -51,12 +51,13 @@ as $$
         case when v.task = 'classification' then 'brier' else 'squared_error' end,
         case
             when v.task = 'classification'
-                then greatest((v.metrics ->> 'brier_high')::float8, (v.metrics ->> 'brier')::float8)
-            else greatest((v.metrics ->> 'rmse_high')::float8, (v.metrics ->> 'rmse')::float8) ^ 2 / c.ceiling
+                then greatest((m.found ->> 'brier_high')::float8, (m.found ->> 'brier')::float8)
+            else greatest((m.found ->> 'rmse_high')::float8, (m.found ->> 'rmse')::float8) ^ 2 / c.ceiling
         end,
         c.ceiling
     from ml.model_versions v
     cross join lateral (select ml._loss_ceiling(v.version_id) as ceiling) c
+    cross join lateral (select ml._validation(v.version_id) as found) m
     where v.version_id = $1
 $$;
 comment on function drift._baseline(bigint) is
@@ -192,7 +193,7 @@ as $$
             least(greatest(s.prediction, 1e-15), 1 - 1e-15) as c,
             coalesce(
                 drift._expected_square(v.version_id, s.symbol, s.prediction),
-                (v.metrics ->> 'rmse')::float8 ^ 2
+                (ml._validation(v.version_id) ->> 'rmse')::float8 ^ 2
             ) as square
         from ml.shadow_predictions s
         join ml.model_versions v on v.version_id = s.version_id
@@ -254,15 +255,12 @@ returns double precision
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select (v.spec #> '{drift,square}' ->> width_bucket(
-        $3, array(select x::float8 from jsonb_array_elements_text(v.spec #> '{drift,edges}') as x)
-    ))::float8
-    from ml.model_versions v
-    where v.version_id = $1 and v.spec #> '{drift,edges}' is not null
+    select r.squares[1 + width_bucket($3, r.edges)]
+    from drift.reference_features r
+    where r.version_id = $1 and r.symbol = $2 and r.kind = 'score' and r.squares is not null
 $$;
 comment on function drift._expected_square(bigint, text, double precision) is
-'Mean squared error of held-out predictions of about this size, where the version''s spec has it
-(drift: edges and square); else null.';
+'Mean squared error of held-out predictions of about this size; null where none are stored.';
 
 create or replace procedure drift.update_estimates(as_of timestamptz default null)
 language plpgsql security definer

@@ -40,15 +40,22 @@ comment on function drift._shap(bigint, double precision []) is
 'Mean absolute contribution of each feature to a version''s raw score over some vectors; no row for
 one that has no explanation of single vectors.';
 
-create or replace function drift._held_out(version_id bigint)
-returns table (symbol text, ts timestamptz, prediction double precision)
+create or replace function drift._held_out_packed(version_id bigint)
+returns table (symbol text, p bytea, y bytea)
 language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
-    select o.symbol, o.ts, o.prediction from ml.out_of_fold($1) o
+    select
+        o.symbol, array_send(array_agg(o.prediction order by o.ts)),
+        array_send(array_agg(o.target order by o.ts))
+    from ml.out_of_fold($1) o
+    where o.prediction is not null and o.target is not null
+    group by o.symbol
+    order by o.symbol
 $$;
-comment on function drift._held_out(bigint) is
-'A version''s predictions on held-out rows; no row where none were handed in.';
+comment on function drift._held_out_packed(bigint) is
+'A version''s predictions on held-out rows by symbol and time, and what happened, as bytes; no row where
+none were handed in.';
 
 create or replace function drift._reference_taken(
     version_id bigint, binning_id integer, symbols text [], row_count bigint, first_ts bigint,
@@ -105,7 +112,10 @@ begin
     );
     v_rows := drift._take_reference(
         version_id,
-        ml._training_bytes(v_version.model, v_version.symbol, v_version.as_of, v_from, null), v_bins
+        ml._training_bytes(
+            v_version.model, v_version.symbol, v_version.as_of, v_from, null, v_version.regime
+        ),
+        v_bins
     );
     return v_rows;
 end
@@ -135,7 +145,9 @@ begin
     delete from drift.version_references r where r.version_id = adopt_reference.version_id;
     return drift._take_reference(
         version_id,
-        ml._training_bytes(v_version.model, v_version.symbol, coalesce("to", v_version.as_of), "from", "to"),
+        ml._training_bytes(
+            v_version.model, v_version.symbol, "to", "from", "to", v_version.regime
+        ),
         drift._bins((ops.setting('drift.bins', '50') #>> '{}')::integer)
     );
 end

@@ -1,5 +1,24 @@
 -- Champion against challenger: a betting e-process on paired losses, valid whenever one looks.
 
+create or replace function ml._validation(version_id bigint)
+returns jsonb
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when v.metrics ? 'brier' or v.metrics ? 'rmse' then v.metrics
+        else (
+            select e.metrics from ml.evaluations e
+            where e.version_id = v.version_id and not e.in_sample
+            order by e.evaluation_id desc limit 1
+        )
+    end
+    from ml.model_versions v
+    where v.version_id = $1
+$$;
+comment on function ml._validation(bigint) is
+'What the database measured of a version: out of fold, else its newest evaluation on unseen rows.';
+
 create or replace function ml._loss_ceiling(version_id bigint)
 returns double precision
 language sql stable parallel safe
@@ -7,9 +26,10 @@ set search_path = pg_catalog, pg_temp
 as $$
     select case
         when v.task = 'classification' then 1.0
-        else 16 * greatest((v.metrics ->> 'rmse')::float8 ^ 2, 1e-300)
+        else 16 * greatest((m.found ->> 'rmse')::float8 ^ 2, 1e-300)
     end
     from ml.model_versions v
+    cross join lateral (select ml._validation(v.version_id) as found) m
     where v.version_id = $1
 $$;
 comment on function ml._loss_ceiling(bigint) is
@@ -72,13 +92,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    v_challenger ml.model_versions := ml._version(challenger);
+    v_challenger record;
     v_champion bigint := against;
     v_symbol text := case when symbol is not null then market.resolve(symbol) end;
-    v_policy ml.retraining_policies := ml._policy(v_challenger.model);
-    v_alpha double precision := coalesce(alpha, v_policy.alpha, 0.025);
+    v_alpha double precision;
     v_found record;
 begin
+    -- (who compares need not be able to read artifacts)
+    select v.version_id, v.model, v.symbol, v.regime, v.label into v_challenger
+    from ml.model_versions v where v.version_id = challenger;
+    if not found or against is not null
+        and not exists (select from ml.model_versions v where v.version_id = against) then
+        raise exception 'unknown model version %', coalesce(
+            case when v_challenger.version_id is null then challenger else against end::text, 'null'
+        )
+        using errcode = 'AP404', hint = 'select version_id, model, symbol from ml.registry';
+    end if;
+    v_alpha := coalesce(alpha, (ml._policy(v_challenger.model)).alpha, 0.025);
     if not (v_alpha > 0 and v_alpha < 1) then
         raise exception 'alpha is %, it must be between 0 and 1', v_alpha
         using errcode = 'AP640', hint = 'For instance 0.025.';
@@ -93,7 +123,6 @@ begin
         raise exception 'there is no champion to compare version % with', challenger
         using errcode = 'AP641', hint = 'Name one: ml.compare(challenger, against => version)';
     end if;
-    perform ml._version(v_champion);
     if (select v.label from ml.model_versions v where v.version_id = v_champion)
         <> v_challenger.label then
         raise exception 'versions % and % predict different labels', challenger, v_champion

@@ -99,10 +99,11 @@ begin
         select * into v_compared
         from ml.compare(v_work.version_id, against => v_work.champion_id, alpha => v_policy.alpha) x;
         continue when v_compared.pairs < v_policy.min_pairs or v_compared.verdict = 'undecided';
-        -- What it is against the champion live rows have shown; the other gates still hold.
+        -- What it is against the champion live rows have shown; the other gates still hold, as far
+        -- as there are figures for them (a version from elsewhere may have none).
         select string_agg(g.detail, '; ' order by g.gate) into v_failed
         from ml._gate_verdicts(v_work.version_id) g
-        where not g.passed and g.against <> 'champion';
+        where not g.passed and g.against <> 'champion' and g.value is not null;
         if v_compared.verdict = 'better' and v_failed is null then
             perform ml._set_alias(v_work.version_id, 'champion', 'promote', v_compared.reason, 'ml.decide');
             perform ml._decided(

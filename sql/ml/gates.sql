@@ -1,4 +1,14 @@
 -- Gates: what a version must reach before it may serve.
+create or replace function ml._interval_coverage(
+    spec jsonb, prediction double precision [], target double precision []
+)
+returns double precision
+language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.serving import intervals
+    return intervals.coverage(spec, prediction or [], target or [])
+$python$;
+
 
 create or replace function ml._gate_verdicts(version_id bigint)
 returns table (
@@ -52,6 +62,8 @@ as $$
         join ml.gates g on (g.task is null or g.task = v.task)
             and (g.model is null or g.model = v.model)
         where g.enabled
+            -- Where nothing was handed in to measure intervals by, nobody says that they hold.
+            and (g.metric <> 'interval_coverage' or v.metrics ? 'interval_coverage')
             -- A model's own gate takes the place of the general one.
             and not (
                 g.model is null and exists (

@@ -363,6 +363,11 @@ begin
         v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
             version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
             v_measured.metrics
+            || jsonb_strip_nulls(jsonb_build_object(
+                'interval_coverage', ml._interval_coverage(
+                    version -> 'spec', v_measured.prediction, v_measured.target
+                )
+            ))
             -- What the trainer alone knows and no gate reads.
             || jsonb_strip_nulls(jsonb_build_object(
                 'search', version #> '{metrics,search}', 'noise', version #> '{metrics,noise}'

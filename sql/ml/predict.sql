@@ -348,7 +348,12 @@ begin
             end if;
             if v_features is null then
                 v_all[i].problem := case
-                    when v_retired[i] then 'its feature set is no longer computed'
+                    when v_retired[i] then (
+                        select format(
+                            'version %s of feature set %s is no longer computed', s.version, s.name
+                        )
+                        from feature.sets s where s.set_id = (v_all[i]).set_id
+                    )
                     when v_lengths[i] is not null
                         then format('a gap in the last %s vectors', v_lengths[i])
                     else 'its vector is not known'
@@ -566,7 +571,10 @@ begin
             v_a.feature_as_of := v_score.feature_as_of;
             v_a.out_of_support := null;
             if v_score.problem is not null then
-                v_why := format('version %s: %s', v_chain[c], v_score.problem);
+                v_why := case
+                    when v_score.features is null then v_score.problem
+                    else format('version %s: %s', v_chain[c], v_score.problem)
+                end;
                 v_policy := 'fallback';
             else
                 v_a.expired := coalesce(v_ask > v_score.expires_at, false);

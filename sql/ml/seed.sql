@@ -69,6 +69,8 @@ values
 ('auc_significant', 'classification', 'auc_low', '>', 0.5, 'absolute', true, 'Chance is outside the 95 % interval of the AUC (block bootstrap).'),
 ('log_loss_baseline', 'classification', 'log_loss', '<', 0, 'baseline', true, 'Its probabilities say more than the base rate.'),
 ('calibration', 'classification', 'ece_beyond_chance', '<=', 0.05, 'absolute', true, 'Expected calibration error, 0 where the chance of overlapping labels explains it (a test of 5 %).'),
+('interval_coverage', 'classification', 'interval_coverage', '>=', 0.6, 'absolute', true, 'Share of held-out rows whose interval holds their own probability and the frequency of the event at it.'),
+('interval_coverage_value', 'regression', 'interval_coverage', '>=', 0.6, 'absolute', true, 'Share of held-out rows whose interval of 90 % holds the outcome.'),
 ('auc_champion', 'classification', 'auc', '>=', -0.005, 'champion', true, 'Not worse than the champion on the same rows.'),
 ('log_loss_champion', 'classification', 'log_loss', '<=', 0.002, 'champion', true, 'Not worse than the champion on the same rows.'),
 ('f1', 'classification', 'f1', '>=', 0.60, 'absolute', false, 'F1 at the operating point.'),

@@ -70,7 +70,7 @@ create function ml._training_targets(
 ) returns bytea language plpython3u stable as $$
     import numpy as np
     plan = plpy.prepare(
-        "select ml._training_bytes($1, $2, $3, $4, null) as b",
+        "select ml._training_bytes($1, $2, $3, $4, null, null) as b",
         ["text", "text", "timestamptz", "timestamptz"],
     )
     block = plpy.execute(plan, [model, symbol, as_of, args[3]])[0]["b"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from alphaplus.loaders.load import Loader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -164,3 +166,20 @@ def test_what_becomes_known_later_changes_no_earlier_answer(
     assert got == pytest.approx(want)
     shares.execute("delete from market.corporate_actions")
     assert adjusted(shares, "AAPL@local", as_of) == got
+
+
+def test_a_split_nobody_told_of_is_flagged(shares: Conn, tmp_path: Path) -> None:
+    path = tmp_path / "AAPL-1d.csv"
+    path.write_text(
+        "date,open,high,low,close,volume\n2014-06-05,646,647,642,647,1\n"
+        "2014-06-06,649,651,644,645.57,1\n2014-06-09,92.7,93.88,91.75,93.7,1\n"
+        "2014-06-10,94.7,95.05,93.57,94.25,1\n"
+    )
+    report = Loader(shares, dry=True).load(path)
+    (words,) = report.summary[0]["possible_splits"]
+    assert "2014-06-09" in words and "7:1" in words
+    crash = tmp_path / "BTC-USD-1d.csv"
+    crash.write_text(
+        "date,open,high,low,close,volume\n2020-03-12,7900,7950,4800,4900,1\n2020-03-13,4900,5900,3900,5600,1\n"
+    )
+    assert "possible_splits" not in Loader(shares, dry=True).load(crash).summary[0]

@@ -149,7 +149,7 @@ class World:
         self.version = world.register(
             db, world.booster(x[: 7 * 1440], y[: 7 * 1440]), "AAA", world.START, self.split
         )
-        db.execute("call ml.promote(%s)", (self.version,))
+        db.execute("call ml.promote(%s, 'a toy', true)", (self.version,))
         x[13 * 1440 :, 1] += 1.2
         self.end = world.store(db, self.set_id, "AAA", self.split, x[7 * 1440 :], y[7 * 1440 :])
         db.execute("call drift.take_references()")

@@ -291,8 +291,9 @@ def test_a_version_that_is_no_longer_computed(db: Conn) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1000, len(names)))
     version = serving.register(
-        db, serving.train(x, (x[:, 0] > 0).astype(float), 5), "old", features=names, promote=True
-    )
+        db, serving.train(x, (x[:, 0] > 0).astype(float), 5), "old", features=names, promote=True,
+        as_of=now.isoformat(), train_to=now.isoformat(),
+    )  # fmt: skip
     db.execute("select feature._sync()")
     assert one(db, "select feature_version from ml.models where model = 'old'") == 2
     ask = "select * from ml.predict('old', %s, %s)"

@@ -532,11 +532,13 @@ def test_a_model_is_trained_and_served_on_it(market: Conn, server: Server) -> No
     assert again[0] == again[1], "the set that it was trained on can be made again"
     market.execute("call ml.promote(%s, 'test', true)", (job.version_id,))
     answer = market.execute(
-        "select version_id, is_fallback from ml.predict('flow_5m', %s, %s)", (SYMBOL, at(650))
+        "select version_id, is_fallback from ml.predict('flow_5m', %s, %s, %s)",
+        (SYMBOL, at(650), job.version_id),
     ).fetchone()
     assert answer == (job.version_id, False)
     names = market.execute(
-        "select feature from ml.explain('flow_5m', %s, %s)", (SYMBOL, at(650))
+        "select feature from ml.explain('flow_5m', %s, %s, %s)",
+        (SYMBOL, at(650), job.version_id),
     ).fetchall()
     assert {name for (name,) in names} == {*NAMES, "base"}
     with pytest.raises(psycopg.Error) as used:

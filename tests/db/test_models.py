@@ -123,8 +123,8 @@ def test_the_database_predicts_what_the_trainer_does(
         scale = spec["output"].get("scale", 1.0)
         got = db.execute(
             "select prediction, version_id, is_fallback, partition_used, confidence"
-            " from ml.predict(%s, %s, %s)",
-            (target, SYMBOL, moments[i]),
+            " from ml.predict(%s, %s, %s, %s)",
+            (target, SYMBOL, moments[i], version_id),
         ).fetchone()
         assert got is not None
         assert got[1:4] == (version_id, False, "symbol")
@@ -132,8 +132,8 @@ def test_the_database_predicts_what_the_trainer_does(
         assert 0 <= got[4] <= 1
         # What it says is explained, and adds up.
         parts = db.execute(
-            "select feature, contribution from ml.explain(%s, %s, %s)",
-            (target, SYMBOL, moments[i]),
+            "select feature, contribution from ml.explain(%s, %s, %s, %s)",
+            (target, SYMBOL, moments[i], version_id),
         ).fetchall()
         assert len(parts) == x.shape[1] + 1
         whole = raw[0]
@@ -165,7 +165,10 @@ def test_deep_predictions_are_recorded_with_their_attention(
     db.execute("delete from ml.predictions")
     for name in ("transformer", "gru"):
         db.execute("call ml.promote(%s, 'test', true)", (world["event_5m", name],))
-        db.execute("select * from ml.record_prediction('event_5m', %s, %s)", (SYMBOL, at))
+        db.execute(
+            "select * from ml.record_prediction('event_5m', %s, %s, %s)",
+            (SYMBOL, at, world["event_5m", name]),
+        )
     seen = dict(
         db.execute(
             "select model_type, (attention_weights, input_sequence_length, feature_contributions,"
@@ -241,7 +244,7 @@ def test_the_expected_volume_is_the_volume_models_whatever_both_read(
     db_module: Conn, world: dict[tuple[str, str], int], chance: str, volume: str
 ) -> None:
     db = db_module
-    at = market.at(MINUTES - 30)
+    at = market.at(MINUTES)  # as of which they were trained: before it they do not answer
     with db.transaction(force_rollback=True):
         # The delivered models would come first.
         db.execute("delete from ml.models where model ~ '^liquidation'")

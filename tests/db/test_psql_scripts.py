@@ -65,6 +65,7 @@ def test_every_script_is_tested() -> None:
     names = {path.stem for path in SCRIPTS.glob("*.sql")}
     assert names == {
         "status",
+        "loads",
         "jobs",
         "models",
         "promote",
@@ -105,3 +106,10 @@ def test_schedule(server: Any, dbname: str, db_module: psycopg.Connection[Any]) 
     done = psql(server, dbname, "schedule", model="liquidation_5m", symbol="BTCUSDT")
     assert "retrain:liquidation_5m:BTCUSDT" in done.stdout
     assert psql(server, dbname, "schedule", name="nap", run="true").returncode == 3
+
+
+def test_loads(server: Any, dbname: str) -> None:
+    done = psql(server, dbname, "loads")
+    assert done.returncode == 0, done.stderr
+    assert "== instruments whose contract is not known" in done.stdout
+    assert "BTCUSDT" in done.stdout  # made without a contract

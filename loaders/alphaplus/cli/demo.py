@@ -153,6 +153,8 @@ def simulated(demo: Demo) -> int:
         [
             f"select * from ml.explain('liquidation_15m', 'BTC/USDT', '{end:%Y-%m-%d %H:%M}+00');",
             f"select * from feature.liquidation('ETH/USDT', '{end:%Y-%m-%d %H:%M}+00');",
+            "select * from drift.check('liquidation_15m', 'BTC/USDT', '1 day',"
+            f" '{end:%Y-%m-%d %H:%M}+00');",
             "select check_name, status, detail from ops.health;",
         ],
     )
@@ -401,6 +403,7 @@ def from_files(demo: Demo, folder: Path) -> int:
             f"select * from ml.explain('{first.model}', '{first.symbol}', '{as_of}');",
             f"select ts, close from market.candles_1d where symbol = '{first.symbol}' order by ts;",
             "select model, symbol, metrics ->> 'auc' as auc from ml.model_versions;",
+            "select symbol, kind, margin, contract_size from market.instruments;",
         ],
     )
     return 0

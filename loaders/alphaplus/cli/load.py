@@ -209,6 +209,8 @@ def series(reports: list[Report]) -> Iterable[str]:
                 if "off_grid" in said:
                     line += f", {said['off_grid']:,} bars off the grid of {said['timeframe']}"
             yield line
+            for words in one.splits():
+                yield f"    note: {words}"
             yield f"    first: {_cells(one.first_row)}"
             yield f"    last:  {_cells(one.last_row)}"
         if r.held:

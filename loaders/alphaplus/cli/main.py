@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, live, model, texts
+from alphaplus.cli import files, live, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
 )
 
 app.add_typer(model.app, name="model")
+app.add_typer(operate.scheduler, name="scheduler")
+app.add_typer(operate.drift, name="drift")
 
 
 files.register(app)

@@ -26,6 +26,8 @@ class Series:
     first_row: dict[str, Any] = field(default_factory=dict)
     last_row: dict[str, Any] = field(default_factory=dict)
     off_grid: int = 0
+    jumps: list[tuple[int, float]] = field(default_factory=list)  # close to open, like a split
+    _edge: tuple[int, float] | None = None
     times: list[npt.NDArray[np.int64]] = field(default_factory=list)
     contract: str = ""
 
@@ -36,6 +38,32 @@ class Series:
         ts = np.unique(np.concatenate(self.times))
         missing = np.diff(ts) // self.timeframe - 1
         return int((missing > 0).sum()), int(missing.max(initial=0))
+
+    def look_for_splits(self, ts: Any, opens: Any, closes: Any) -> None:
+        """Jumps from a close to the next open that are a whole ratio, as a split's is."""
+        order = np.argsort(ts, kind="stable")
+        ts, opens, closes = ts[order], opens[order], closes[order]
+        before = np.concatenate([[np.nan if self._edge is None else self._edge[1]], closes[:-1]])
+        if self._edge is not None and self._edge[0] > ts[0]:
+            before[0] = np.nan  # a file that runs backwards
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = before / opens
+            whole = np.where(ratio > 1, ratio, 1 / ratio)
+            near = np.abs(whole - np.rint(whole)) < 0.03 * whole
+        hits = np.flatnonzero(near & (whole > 1.9) & np.isfinite(whole))
+        self.jumps += [(int(ts[i]), float(ratio[i])) for i in hits[: 5 - len(self.jumps)]]
+        self._edge = (int(ts[-1]), float(closes[-1]))
+
+    def splits(self) -> list[str]:
+        """What these jumps could be, in words."""
+        words = []
+        for ts, ratio in self.jumps:
+            many = f"{round(ratio)}:1" if ratio > 1 else f"1:{round(1 / ratio)}"
+            words.append(
+                f"{self.symbol} opens at {instant(ts):%Y-%m-%d %H:%M} at a ratio of {many} to the"
+                " close before: if that is a split, say so in market.corporate_actions"
+            )
+        return words
 
     def length(self) -> str:
         """The bar length in words."""
@@ -63,6 +91,8 @@ class Series:
             out |= {"timeframe": self.length(), "gaps": gaps, "longest_gap_bars": longest}
             if self.off_grid:
                 out["off_grid"] = self.off_grid
+            if self.jumps:
+                out["possible_splits"] = self.splits()
         return out
 
 
@@ -107,6 +137,7 @@ class Survey:
         one.rows += len(ts)
         if timeframe is not None:
             one.times.append(ts.copy())
+            one.look_for_splits(ts, rows["open"][where], rows["close"][where])
             if 0 < timeframe <= DAY and DAY % timeframe == 0:
                 one.off_grid += int((ts % timeframe != 0).sum())
 

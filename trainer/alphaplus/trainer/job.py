@@ -291,6 +291,8 @@ def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
         return "error", str(error)
     if isinstance(error, psycopg.Error) and str(error.sqlstate).startswith("AP"):
         return "error", f"{error.sqlstate}: {_line(error)}"
+    if isinstance(error, psycopg.Error):
+        return "retry", f"{error.sqlstate}: {_line(error)}"
     if not isinstance(error, Exception):
         return "released", repr(error)
     return "retry", "".join(traceback.format_exception(error))

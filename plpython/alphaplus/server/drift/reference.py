@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server import codec
 from alphaplus.server.drift import effective, histograms
 from alphaplus.server.drift import statistics as st
 from alphaplus.server.drift.histograms import Bins, Floats, Ints
@@ -189,10 +190,11 @@ def _outcomes(
     kind: str,
     values: Floats,
     most: int,
-) -> None:
-    """The reference of scores or labels: bins of the version's own, one set for all its symbols."""
+) -> Floats:
+    """The reference of scores or labels: bins of the version's own, one set for all its symbols;
+    their inner edges."""
     if not len(values):
-        return
+        return np.empty(0)
     plan = plpy.prepare(
         "select b.binning_id, array_send(b.edges) as edges from drift.binnings b"
         " where b.kind = $1 and b.version_id = $2",
@@ -204,22 +206,38 @@ def _outcomes(
     else:
         table = histograms.padded([st.edges_of(known(values), min(most, 20))])
         number = make(plpy, kind, None, version_id, line, [kind], [table[0]])
-    edges = table[0][: np.searchsorted(table[0], np.inf)]
+    edges: Floats = table[0][: np.searchsorted(table[0], np.inf)]
     bins = Bins(number, [kind], table)
     found_here = describe(values, bins.places(values[:, None])[:, 0], edges, bins.stride)
     _write(plpy, version_id, symbol, kind, kind, 1, number, found_here, few(values, 20), None)
+    return edges
 
 
 def held_out(plpy: Any, version_id: int, line: str | None, symbols: list[str], most: int) -> None:
-    """The reference of scores: predictions on held-out rows, where they are stored."""
-    plan = plpy.prepare(
-        "select h.symbol, array_send(array_agg(h.prediction order by h.ts)) as p"
-        " from drift._held_out($1) h group by h.symbol order by h.symbol",
-        ["int8"],
+    """The reference of scores: predictions on held-out rows, where they are stored, and what those
+    of about one size were wrong by."""
+    plan = plpy.prepare("select * from drift._held_out_packed($1)", ["int8"])
+    keep = plpy.prepare(
+        "update drift.reference_features r set squares = $3"
+        " where r.version_id = $1 and r.symbol = $2 and r.kind = 'score'",
+        ["int8", "text", "float8[]"],
     )
     for row in plpy.execute(plan, [version_id]):
-        if row["symbol"] in symbols:
-            _outcomes(plpy, version_id, row["symbol"], line, "score", st.sample(row["p"]), most)
+        if row["symbol"] not in symbols:
+            continue
+        p, y = (codec.elements(row[name], ">f8").astype(np.float64) for name in ("p", "y"))
+        edges = _outcomes(plpy, version_id, row["symbol"], line, "score", p, most)
+        plpy.execute(keep, [version_id, row["symbol"], squares(p, y, edges)])
+
+
+def squares(p: Floats, y: Floats, edges: Floats) -> list[float]:
+    """Mean squared error of the predictions in each bin; of all where a bin has none."""
+    error = (p - y) ** 2
+    places = np.searchsorted(edges, p, side="left")
+    count = np.bincount(places, minlength=len(edges) + 1)
+    total = np.bincount(places, weights=error, minlength=len(edges) + 1)
+    found: list[float] = np.where(count > 0, total / np.maximum(count, 1), error.mean()).tolist()
+    return found
 
 
 def _shap(plpy: Any, version_id: int, features: Floats, names: list[str]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+alter table drift.reference_features drop column squares;

@@ -1,0 +1,11 @@
+drop table analytics.feature_checks;
+drop table analytics.kept;
+drop table analytics.known_marks;
+drop table analytics.prediction_cells;
+drop table analytics.prediction_sums;
+drop trigger if exists mark_known on ml.predictions;
+drop trigger if exists note_outcome on ml.predictions;
+drop trigger if exists forget_sums on ml.predictions;
+drop index ml.predictions_outcome_known_idx;
+drop index ml.predictions_created_idx;
+alter table ml.predictions drop column outcome_known_at;
