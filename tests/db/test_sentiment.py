@@ -496,6 +496,12 @@ def scored_of(rows: pd.DataFrame, start: Any, end: Any, as_of: Any) -> tuple[int
         ("select sentiment.recent('BTC', 0)", "AP676"),
         ("select sentiment.recent('BTC', null)", "AP676"),
         ("call sentiment.score_pending(0)", "AP672"),
+        ("select sentiment.correlation('BTC', 48, null, null, '{-1}')", "AP682"),
+        ("select sentiment.correlation('BTC', 48, null, null, null)", "AP682"),
+        ("select sentiment.correlation('BTC', 48, null, null, '{1}', 0)", "AP683"),
+        ("select sentiment.influence('BTC', 48, null, 'nobody')", "AP684"),
+        ("select sentiment.influence('BTC', 48, null, 'author', null, 0)", "AP685"),
+        ("call sentiment.train('nothing')", "AP681"),
     ],
 )
 def test_bad_questions_get_a_clear_no(db: Conn, query: str, code: str) -> None:
@@ -510,6 +516,9 @@ QUESTIONS = {
     "trends": "select x::text from sentiment.trends(%(s)s, 12, %(t)s) x",
     "sources": "select x::text from sentiment.sources(%(s)s, 12, %(t)s) x",
     "recent": "select x::text from sentiment.recent(%(s)s, 50, %(t)s) x",
+    "events": "select x::text from sentiment.events(%(s)s, 12, %(t)s) x",
+    "influence": "select x::text from sentiment.influence(%(s)s, 30, %(t)s, 'source') x",
+    "correlation": "select x::text from sentiment.correlation(%(s)s, 30, %(t)s) x",
 }
 
 
@@ -696,3 +705,75 @@ def test_what_is_no_table_of_terms_is_refused(db: Conn, content: bytes, words: s
     with pytest.raises(psycopg.Error, match=words) as error:
         db.execute("select sentiment._check_artifact(%s)", (content,))
     assert error.value.sqlstate == "AP671"
+
+
+# --- beside chance -------------------------------------------------------------------------------
+
+
+def test_a_burst_is_an_event_and_an_alert(db: Conn, tmp_path: Path) -> None:
+    clear(db)
+    now = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [
+        {"time": now - dt.timedelta(hours=h, minutes=7 * i + 1), "id": f"q{h}-{i}",
+         "text": f"BTC is calm, nothing to see at number {h * 10 + i} of them today"}
+        for h in range(1, 60) for i in range(3)
+    ]  # fmt: skip
+    rows += [
+        {"time": now - dt.timedelta(hours=1, seconds=-i), "id": f"b{i}", "author": f"w{i}",
+         "text": f"BTC exchange {i} was hacked and withdrawals halted, terrible loss number {i * 7919}"}
+        for i in range(40)
+    ]  # fmt: skip
+    store(db, tmp_path, rows)
+    db.execute("call sentiment.score_pending()")
+    with db.cursor(row_factory=psycopg.rows.namedtuple_row) as cursor:
+        events = cursor.execute("select * from sentiment.events('BTC', 24, %s)", (now,)).fetchall()
+    assert len(events) == 1
+    assert (events[0].kind, events[0].started_at) == ("volume", now - dt.timedelta(hours=1))
+    assert events[0].p < 1e-5
+    assert {"hacked", "withdrawals"} <= set(events[0].terms)
+    # At its beginning nobody could know of it.
+    early = now - dt.timedelta(minutes=59)
+    assert db.execute("select * from sentiment.events('BTC', 24, %s)", (early,)).fetchall() == []
+    db.execute("call sentiment.raise_events()")
+    db.execute("call sentiment.raise_events()")
+    kinds = db.execute(
+        "select message from ops.alerts where kind = 'sentiment_event' and message like 'BTC%'"
+    ).fetchall()
+    assert len(kinds) == 1
+    assert "hacked" in kinds[0][0]
+
+
+def test_sentiment_that_leads_the_price_is_found_at_its_lag(db: Conn) -> None:
+    clear(db)
+    random = np.random.default_rng(5)
+    hours = 400
+    mood = random.uniform(-0.9, 0.9, hours)
+    close = 100 * np.exp(
+        np.cumsum(np.r_[0, 0, 0, 0.01 * mood[:-1]] + random.normal(0, 0.002, hours + 2))
+    )
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "insert into sentiment.scores (symbol, ts, text_id, method, version, known_at, source, score, label, is_copy)"
+            " values ('BTC', %s, %s, 'blend', 'test', %s, 'news', %s, 'neutral', false)",
+            [(at(h + 0.5), 10**6 + h, at(h + 0.5), float(mood[h])) for h in range(hours)],
+        )
+        cursor.executemany(
+            "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+            " values ('BTCUSDT', '1 hour', %s, %s, %s, %s, %s, %s, 1)",
+            [(at(h), at(h + 1), c, c, c, c) for h, c in enumerate(close.tolist())],
+        )
+    rows = db.execute(
+        "select lag_hours, n, r, naive_p, p, q from sentiment.correlation('BTC', %s, %s)",
+        (hours, at(hours)),
+    ).fetchall()
+    found = {row[0]: row for row in rows}
+    # close[h] is known at h + 1; its return over [h + 1, h + 2) holds the mood of hour h - 1: lag 1.
+    returns = np.log(close[1:] / close[:-1])
+    x, y = mood[: hours - 3], returns[2 : hours - 1]
+    assert found[1][2] == pytest.approx(
+        np.corrcoef(x[: found[1][1]], y[: found[1][1]])[0, 1], abs=0.02
+    )
+    assert found[1][5] <= 0.05
+    assert min(found[lag][5] for lag in found if lag != 1) > 0.05
+    db.execute("delete from sentiment.scores")
+    db.execute("delete from market.candles")
