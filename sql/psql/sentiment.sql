@@ -1,4 +1,5 @@
--- Sentiment of a symbol: psql -v symbol=BTC -v hours=24 -f sql/psql/sentiment.sql
+-- Sentiment of a symbol, all texts where none is named.
+-- Usage: psql -v symbol=BTC -v hours=24 -f sql/psql/sentiment.sql
 \if :{?symbol}
 \else
 \set symbol '*'

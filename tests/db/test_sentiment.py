@@ -767,13 +767,11 @@ def test_sentiment_that_leads_the_price_is_found_at_its_lag(db: Conn) -> None:
         (hours, at(hours)),
     ).fetchall()
     found = {row[0]: row for row in rows}
-    # close[h] is known at h + 1; its return over [h + 1, h + 2) holds the mood of hour h - 1: lag 1.
-    returns = np.log(close[1:] / close[:-1])
-    x, y = mood[: hours - 3], returns[2 : hours - 1]
-    assert found[1][2] == pytest.approx(
-        np.corrcoef(x[: found[1][1]], y[: found[1][1]])[0, 1], abs=0.02
-    )
-    assert found[1][5] <= 0.05
-    assert min(found[lag][5] for lag in found if lag != 1) > 0.05
+    # The bar of hour h + 3 closes 0.01 mood[h] above the one before: two hours after hour h's end.
+    moves = np.log(close[3:hours] / close[2 : hours - 1])
+    assert found[2][1] == hours - 3
+    assert found[2][2] == pytest.approx(np.corrcoef(mood[: hours - 3], moves)[0, 1], abs=1e-9)
+    assert found[2][5] <= 0.05
+    assert min(found[lag][5] for lag in found if lag != 2) > 0.05
     db.execute("delete from sentiment.scores")
     db.execute("delete from market.candles")
