@@ -1,5 +1,6 @@
 -- Sentiment of a symbol, all texts where none is named.
 -- Usage: psql -v symbol=BTC -v hours=24 -f sql/psql/sentiment.sql
+\set ON_ERROR_STOP on
 \if :{?symbol}
 \else
 \set symbol '*'

@@ -130,7 +130,7 @@ def fit(
     n = len(counted)
     scale = np.array([(np.log((1 + n) / (1 + frequency[t])) + 1) * KIND[t[0]] for t in chosen])
     model = LogisticRegression(
-        C=float(params.get("C", 0.3)),
+        C=float(params.get("C", 0.2)),
         class_weight=params.get("class_weight", "balanced"),
         max_iter=300,
     ).fit(matrix(counted, vocabulary, scale), y)
