@@ -1,4 +1,4 @@
--- depends: 0008_simulation
+-- depends: 0311_regime_models
 --
 -- 0340: texts about the market, with two clocks like all that happens, and what was found in them.
 create table sentiment.texts (
@@ -202,7 +202,7 @@ comment on column sentiment.terms.class_weights is 'Log odds of each class: nega
 
 alter table ml.model_versions drop constraint model_versions_format_check;
 alter table ml.model_versions add constraint model_versions_format_check
-check (format in ('lightgbm', 'onnx', 'terms'));
+check (format in ('lightgbm', 'onnx', 'json', 'terms'));
 alter table feature.sets drop constraint sets_kind_check;
 alter table feature.sets add constraint sets_kind_check check (kind in ('builtin', 'select', 'text'));
 comment on column feature.sets.kind is 'builtin: the definition is the name of a feature function; select: the definition is a SELECT checked by feature.create_set; text: a text itself, which models of schema sentiment read.';

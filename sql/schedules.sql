@@ -15,7 +15,7 @@ values
 ('market.load_members', '1000', 'Most files in an archive that the loader reads.'),
 ('market.load_ratio', '250', 'Most bytes that one packed byte may unpack to, from the first 64 MiB on.'),
 ('market.load_unpacked', '274877906944', 'Most bytes of an archive''s members together.'),
-('market.load_document', '268435456', 'Most bytes of a JSON array, which is read whole.'),
+('market.load_document', '134217728', 'Most bytes of a JSON array, which is read whole.'),
 ('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.'),
 ('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;

@@ -177,6 +177,9 @@ def copy_of(admin: psycopg.Connection[Any], template: str) -> str:
                 raise
             seal(admin, template)
     admin.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(name)))
+    admin.execute(
+        sql.SQL("grant create on database {} to alphaplus_owner").format(sql.Identifier(name))
+    )
     for role in ("owner", "loader", "trainer", "app", "reader", "operator"):
         admin.execute(
             sql.SQL("grant connect, temporary on database {} to {}").format(

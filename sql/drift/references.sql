@@ -112,7 +112,10 @@ begin
     );
     v_rows := drift._take_reference(
         version_id,
-        ml._training_bytes(v_version.model, v_version.symbol, v_version.as_of, v_from, null), v_bins
+        ml._training_bytes(
+            v_version.model, v_version.symbol, v_version.as_of, v_from, null, v_version.regime
+        ),
+        v_bins
     );
     return v_rows;
 end
@@ -142,7 +145,9 @@ begin
     delete from drift.version_references r where r.version_id = adopt_reference.version_id;
     return drift._take_reference(
         version_id,
-        ml._training_bytes(v_version.model, v_version.symbol, coalesce("to", v_version.as_of), "from", "to"),
+        ml._training_bytes(
+            v_version.model, v_version.symbol, "to", "from", "to", v_version.regime
+        ),
         drift._bins((ops.setting('drift.bins', '50') #>> '{}')::integer)
     );
 end

@@ -127,19 +127,6 @@ $$;
 comment on procedure ml.keep_base_rates(text, text, timestamptz, timestamptz) is
 'Compute the base rates of a model''s label (null: of all models) for a symbol (null: all with stored vectors) at the full and half hours in [from, to], and keep them in ml.base_rates, so that answers that fall back on them cost a look-up. Without from: the last one before to (default: now), only where no champion serves, and those older than the setting ml.keep_base_rates go; so the clock calls it. Errors: AP101, AP102 symbol, AP211 an infinite time, AP302 unknown model, AP515 too long a stretch.';
 
--- Rows that are noticed to be late for a time take away what was computed as of then or later.
-create or replace function ml._void_base_rates() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-    delete from ml.base_rates b where b.symbol = new.symbol and b.as_of >= new.ts_from;
-    return null;
-end
-$$;
-
-create or replace trigger void_base_rates after insert on feature.pending
-for each row execute function ml._void_base_rates();
-
 insert into ops.settings (name, value, description)
 values
 ('ml.keep_base_rates', '"400 days"', 'How long kept base rates (ml.base_rates) stay.')

@@ -5,11 +5,11 @@ create or replace function ml._ensemble_fold(
     outcomes double precision []
 )
 returns text
-language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.serving import ensemble_calls
     return ensemble_calls.fold(
-        setup, kept, round_ts, round_known, round_x, round_regimes, outcome_ts, outcome_known, outcomes
+        plpy, setup, kept, round_ts, round_known, round_x, round_regimes, outcome_ts, outcome_known, outcomes
     )
 $python$;
 
@@ -144,35 +144,6 @@ begin
     );
 end
 $$;
-
--- Rows that change what was known by a time take the states of then and later away.
-create or replace function ml._void_ensemble_states() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_old jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
-    v_new jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
-    v_row jsonb;
-begin
-    foreach v_row in array array_remove(array[v_old, v_new], null) loop
-        delete from ml.ensemble_states s
-        using ml.ensemble_versions v
-        where v.ensemble_version_id = s.ensemble_version_id and s.symbol = v_row ->> 'symbol'
-            and case tg_table_name
-                when 'ensemble_rounds' then v.ensemble = v_row ->> 'ensemble'
-                    and s.through > (v_row ->> 'known_at')::timestamptz
-                else v.ensemble in (
-                    select e.ensemble from ml.ensembles e where e.label = v_row ->> 'label'
-                ) and s.through >= (v_row ->> 'known_at')::timestamptz
-            end;
-    end loop;
-    return null;
-end
-$$;
-create or replace trigger void_states after insert or update or delete on ml.ensemble_rounds
-for each row execute function ml._void_ensemble_states();
-create or replace trigger void_states after insert or update or delete on ml.ensemble_outcomes
-for each row execute function ml._void_ensemble_states();
 
 -- The regimes' probabilities as known at a time, and the likeliest; null where none can be told.
 create or replace function ml._regimes_at(

@@ -377,20 +377,3 @@ begin
     return null;
 end
 $$;
-
-create or replace function ml._guard_ensemble_version() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- The setup is written once, after the row it is made of.
-    if to_jsonb(new) - array['archived_at', 'setup']
-        is distinct from to_jsonb(old) - array['archived_at', 'setup']
-        or old.setup is not null and new.setup is distinct from old.setup then
-        raise exception 'ensemble version % cannot be changed', old.ensemble_version_id
-        using errcode = 'AP526', hint = 'Make a new one: ml.create_ensemble or ml.fit_ensemble.';
-    end if;
-    return new;
-end
-$$;
-create or replace trigger guard_version before update on ml.ensemble_versions
-for each row execute function ml._guard_ensemble_version();

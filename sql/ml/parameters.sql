@@ -1,6 +1,5 @@
 -- What may be asked of training: every option and parameter with its type and bounds. Nothing else
 -- reaches a library: parameters of LightGBM and others name files, sockets and machines.
-
 create or replace view ml.training_parameters as
 with declared (
     algorithms, parameter, type, task, minimum, above, maximum, setting, choices, nullable, description
@@ -362,21 +361,3 @@ $$;
 comment on function ml._check_training(text, text, jsonb, jsonb, jsonb) is
 'Refuses a model''s algorithm, params and training, with a job''s options over them, where
 ml.training_parameters does not list them: AP420, AP421.';
-
--- A model is looked at when it is written down.
-create or replace function ml._check_model() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_task text;
-begin
-    if tg_op = 'UPDATE' and (new.algorithm, new.params, new.training, new.label)
-        is not distinct from (old.algorithm, old.params, old.training, old.label) then
-        return new;
-    end if;
-    select l.task into v_task from ml.labels l where l.label = new.label;
-    perform ml._check_training(new.algorithm, v_task, new.params, new.training);
-    return new;
-end
-$$;
-comment on function ml._check_model() is 'Refuses a model that could not be trained as it says.';

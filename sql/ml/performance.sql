@@ -1,32 +1,4 @@
 -- How good predictions were: kept sums per hour, and views that merge them.
-
-create or replace function ml._mark_performance() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    insert into ml.performance_marks (source, symbol, ts)
-    values ('recorded', new.symbol, public.time_bucket(interval '1 hour', new.as_of))
-    on conflict on constraint performance_marks_pkey do nothing;
-    return null;
-end
-$$;
-comment on function ml._mark_performance() is 'Marks the hour of a prediction that came or got its outcome.';
-
-create or replace function ml._mark_shadow_performance() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    insert into ml.performance_marks (source, symbol, ts)
-    select distinct 'shadow', c.symbol, public.time_bucket(interval '1 hour', c.ts)
-    from changed_rows c
-    on conflict on constraint performance_marks_pkey do nothing;
-    return null;
-end
-$$;
-comment on function ml._mark_shadow_performance() is 'Marks the hours of shadow predictions that came or got outcomes.';
-
 create or replace procedure ml.refresh_performance()
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

@@ -86,6 +86,143 @@ begin
 end
 $$;
 
+-- Rows that are noticed to be late for a time take away what was computed as of then or later.
+create or replace function ml._void_base_rates() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from ml.base_rates b where b.symbol = new.symbol and b.as_of >= new.ts_from;
+    return null;
+end
+$$;
+
+-- Rows that change what was known by a time take the states of then and later away.
+create or replace function ml._void_ensemble_states() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_old jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
+    v_new jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
+    v_row jsonb;
+begin
+    foreach v_row in array array_remove(array[v_old, v_new], null) loop
+        delete from ml.ensemble_states s
+        using ml.ensemble_versions v
+        where v.ensemble_version_id = s.ensemble_version_id and s.symbol = v_row ->> 'symbol'
+            and case tg_table_name
+                when 'ensemble_rounds' then v.ensemble = v_row ->> 'ensemble'
+                    and s.through > (v_row ->> 'known_at')::timestamptz
+                else v.ensemble in (
+                    select e.ensemble from ml.ensembles e where e.label = v_row ->> 'label'
+                ) and s.through >= (v_row ->> 'known_at')::timestamptz
+            end;
+    end loop;
+    return null;
+end
+$$;
+
+create or replace function ml._guard_ensemble_version() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- The setup is written once, after the row it is made of.
+    if to_jsonb(new) - array['archived_at', 'setup']
+        is distinct from to_jsonb(old) - array['archived_at', 'setup']
+        or old.setup is not null and new.setup is distinct from old.setup then
+        raise exception 'ensemble version % cannot be changed', old.ensemble_version_id
+        using errcode = 'AP526', hint = 'Make a new one: ml.create_ensemble or ml.fit_ensemble.';
+    end if;
+    return new;
+end
+$$;
+
+-- A model is looked at when it is written down.
+create or replace function ml._check_model() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_task text;
+begin
+    if tg_op = 'UPDATE' and (new.algorithm, new.params, new.training, new.label)
+        is not distinct from (old.algorithm, old.params, old.training, old.label) then
+        return new;
+    end if;
+    select l.task into v_task from ml.labels l where l.label = new.label;
+    perform ml._check_training(new.algorithm, v_task, new.params, new.training);
+    return new;
+end
+$$;
+comment on function ml._check_model() is 'Refuses a model that could not be trained as it says.';
+
+create or replace function ml._mark_performance() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into ml.performance_marks (source, symbol, ts)
+    values ('recorded', new.symbol, public.time_bucket(interval '1 hour', new.as_of))
+    on conflict on constraint performance_marks_pkey do nothing;
+    return null;
+end
+$$;
+comment on function ml._mark_performance() is 'Marks the hour of a prediction that came or got its outcome.';
+
+create or replace function ml._mark_shadow_performance() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into ml.performance_marks (source, symbol, ts)
+    select distinct 'shadow', c.symbol, public.time_bucket(interval '1 hour', c.ts)
+    from changed_rows c
+    on conflict on constraint performance_marks_pkey do nothing;
+    return null;
+end
+$$;
+comment on function ml._mark_shadow_performance() is 'Marks the hours of shadow predictions that came or got outcomes.';
+
+create or replace function ml._keep_scores() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_sign integer;
+    v_row ml.predictions;
+    v_p double precision;
+begin
+    foreach v_sign in array array[-1, 1] loop
+        if v_sign = -1 then
+            continue when tg_op = 'INSERT';
+            v_row := old;
+        else
+            continue when tg_op = 'DELETE';
+            v_row := new;
+        end if;
+        continue when v_row.outcome is null;
+        v_p := least(greatest(v_row.probability, 1e-9), 1 - 1e-9);
+        insert into ml.scores as s (
+            day, model, symbol, regime, method, n, log_loss, brier, hits, events, said
+        )
+        values (
+            timezone('UTC', v_row.as_of)::date, v_row.model, v_row.symbol,
+            coalesce(v_row.regime, ''), coalesce(v_row.details ->> 'method', ''), v_sign,
+            v_sign * case
+                when v_p is null then (v_row.prediction - v_row.outcome) ^ 2
+                when v_row.outcome > 0.5 then -ln(v_p)
+                else -ln(1 - v_p)
+            end,
+            v_sign * (v_row.prediction - v_row.outcome) ^ 2,
+            case when (v_row.prediction > 0.5) = (v_row.outcome > 0.5) then v_sign else 0 end,
+            v_sign * v_row.outcome, v_sign * v_row.prediction
+        )
+        on conflict on constraint scores_pkey do update
+        set n = s.n + excluded.n, log_loss = s.log_loss + excluded.log_loss,
+            brier = s.brier + excluded.brier, hits = s.hits + excluded.hits,
+            events = s.events + excluded.events, said = s.said + excluded.said;
+    end loop;
+    return null;
+end
+$$;
+
 create or replace trigger guard_version before update or delete on ml.model_versions
 for each row execute function ml._guard_version();
 create or replace trigger mark_performance after insert or update of outcome on ml.predictions
@@ -109,3 +246,13 @@ create or replace trigger append_only before update or delete or truncate on ml.
 for each statement execute function ml._append_only();
 create or replace trigger check_model before insert or update on ml.models
 for each row execute function ml._check_model();
+create or replace trigger void_base_rates after insert on feature.pending
+for each row execute function ml._void_base_rates();
+create or replace trigger void_states after insert or update or delete on ml.ensemble_rounds
+for each row execute function ml._void_ensemble_states();
+create or replace trigger void_states after insert or update or delete on ml.ensemble_outcomes
+for each row execute function ml._void_ensemble_states();
+create or replace trigger guard_version before update on ml.ensemble_versions
+for each row execute function ml._guard_ensemble_version();
+create or replace trigger keep_scores after insert or update of outcome or delete on ml.predictions
+for each row execute function ml._keep_scores();

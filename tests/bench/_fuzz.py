@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -136,14 +137,12 @@ def packed(name: str, data: bytes, rng: random.Random) -> tuple[str, bytes]:
 def held(report: Any, data: bytes) -> str:
     """A stored number that the file does not hold, or ''."""
     text = data.decode("utf-8", "replace")
+    numbers = {float(n) for n in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)}
     for series in report.survey.series.values():
         for row in (series.first_row, series.last_row):
             for name in ("price", "open", "close"):
                 value = row.get(name)
-                if isinstance(value, float) and not any(
-                    form in text
-                    for form in (f"{value:g}", repr(value), f"{value:.0f}", f"{value:e}")
-                ):
+                if isinstance(value, float) and value not in numbers and -value not in numbers:
                     return f"{name} {value!r}"
     return ""
 

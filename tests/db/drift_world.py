@@ -25,8 +25,9 @@ MINUTE = timedelta(minutes=1)
 FUNCTIONS = """
 create table public.toy_rows (symbol text, ts timestamptz, target float8, primary key (symbol, ts));
 alter table public.toy_rows owner to alphaplus_owner;
-create or replace function ml._training_bytes(
-    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz
+drop function ml._training_bytes;
+create function ml._training_bytes(
+    model text, symbol text, as_of timestamptz, "from" timestamptz, "to" timestamptz, regime text
 ) returns bytea language plpython3u stable as $$
     import numpy as np
     plan = plpy.prepare(
@@ -49,6 +50,7 @@ create or replace function ml._training_bytes(
         np.array([r["values"] for r in rows], dtype="<f8").tobytes(),
     ])
 $$;
+alter function ml._training_bytes owner to alphaplus_owner;
 create or replace function ml.label_values(
     label text, symbol text, "from" timestamptz, "to" timestamptz, as_of timestamptz default null,
     grid interval default interval '1 minute'

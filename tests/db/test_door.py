@@ -123,6 +123,10 @@ def test_trades_and_aggregated_trades_are_one_stream(market: Conn, tmp_path: Pat
     status, _, (report,) = load(market, plain)
     assert (status, report.loaded, report.duplicate) == (0, 0, 40)
     assert rows(market, "select sum(size) from market.trades") == [(truth,)]
+    # what was deleted stands in nobody's way
+    market.execute("delete from market.trades")
+    load(market, plain, again=True)
+    assert rows(market, "select sum(size) from market.trades") == [(truth,)]
     # a recording of both streams
     market.execute("truncate market.trades, market.trade_spans")
     feed = tmp_path / "both.jsonl"

@@ -115,6 +115,24 @@ def test_parses_and_is_repeatable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_triggers_and_what_they_call_are_where_they_are_left_alone(path: Path) -> None:
+    """Making one anew waits for whoever writes: triggers.sql is only executed when it changed."""
+    for statement in statements(path):
+        node = statement.stmt
+        is_trigger = isinstance(node, nodes.CreateTrigStmt)
+        called = (
+            isinstance(node, nodes.CreateFunctionStmt)
+            and node.returnType is not None
+            and node.returnType.names[-1].sval == "trigger"
+        )
+        if path.name == "triggers.sql":
+            comment = isinstance(node, nodes.CommentStmt)
+            assert is_trigger or called or comment, f"{path}: not of a trigger"
+        else:
+            assert not (is_trigger or called), f"{path}: belongs in its schema's triggers.sql"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_trailing_space_and_a_comment_on_top(path: Path) -> None:
     text = text_of(path)
     assert text.startswith("-- "), f"{path}: the first line says what the file is"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def simulated(demo: Demo) -> int:
     ]
     train(demo, keys)
     metrics(demo, [key for key in keys if key.model.startswith("liquidation_volume") is False])
+    for key in keys:
+        if demo.rows("select ml.champion(%s, %s)", key.model, key.symbol) == [(None,)]:
+            # Its base rate answers: kept, as the clock would, it costs a look-up.
+            demo.operator.execute(
+                "call ml.keep_base_rates(%s, %s, %s, %s)",
+                (key.model, key.symbol, key.as_of - dt.timedelta(hours=1), key.as_of),
+            )
     query = "select * from ml.predict_liquidation(%s, interval %s, as_of => %s)"
     demo.console.print(
         "\n[bold]select * from ml.predict_liquidation('BTC/USDT', '15 min', as_of => …)[/bold],"
@@ -147,11 +155,21 @@ def simulated(demo: Demo) -> int:
             row = dict(zip(names, cursor.fetchone() or (), strict=True))
             table.add_row(*(show(row[name]) for name in shown))
     demo.console.print(table)
+    ensemble(demo, "liquidation_15m", symbols[1])
     end = data_end(demo, symbols[0])
+    # What is explained has to be served: a symbol that missed its gates has a base rate.
+    served = [
+        symbol
+        for symbol in symbols
+        if demo.rows("select ml.champion('liquidation_15m', %s)", symbol) != [(None,)]
+    ]
+    explained = (served or symbols)[0].removesuffix("USDT@sim") + "/USDT"
+    asked = f"{data_end(demo, (served or symbols)[0]):%Y-%m-%d %H:%M}+00"
     next_commands(
         demo,
         [
-            f"select * from ml.explain('liquidation_15m', 'BTC/USDT', '{end:%Y-%m-%d %H:%M}+00');",
+            f"select * from ml.explain('liquidation_15m', '{explained}', '{asked}');",
+            "select kind, name, outcomes, regret, bound from ml.regret;",
             f"select * from feature.liquidation('ETH/USDT', '{end:%Y-%m-%d %H:%M}+00');",
             "select * from drift.check('liquidation_15m', 'BTC/USDT', '1 day',"
             f" '{end:%Y-%m-%d %H:%M}+00');",
@@ -159,6 +177,61 @@ def simulated(demo: Demo) -> int:
         ],
     )
     return 0
+
+
+# What is combined with the LightGBM model of a label; the deep ones where PyTorch is installed.
+OTHERS = ("xgboost", "logistic_regression", "lstm", "transformer")
+
+
+def ensemble(demo: Demo, model: str, symbol: str) -> None:
+    """Other algorithms for one model and symbol, and what they say together."""
+    deep = find_spec("torch") is not None
+    chosen = [name for name in OTHERS if deep or name not in ("lstm", "transformer")]
+    for name in chosen:
+        training = '{"lookback": "7 days", "folds": 3}' if name in ("lstm", "transformer") else "{}"
+        params = '{"epochs": 2}' if name in ("lstm", "transformer") else "{}"
+        demo.operator.execute(
+            "insert into ml.models (model, label, feature_set, feature_version, algorithm, params,"
+            " training, description) select %s, m.label, m.feature_set, m.feature_version, %s, %s,"
+            " %s, %s from ml.models m where m.model = %s on conflict do nothing",
+            (
+                f"{model}_{name}",
+                name,
+                params,
+                training,
+                f"{model} by {name}, for ensembles.",
+                model,
+            ),
+        )
+    as_of = data_end(demo, symbol)
+    train(demo, [Key(f"{model}_{name}", symbol, as_of) for name in chosen])
+    members = [model, *(f"{model}_{name}" for name in chosen)]
+    with demo.step(
+        f"ensemble of {len(members)}: rounds from out-of-fold predictions, what came of them"
+    ):
+        demo.operator.execute(
+            "select ml.create_ensemble(%s, %s, %s)", (f"{model}_ensemble", model, members)
+        )
+        demo.operator.execute(
+            "call ml.fill_ensemble(%s, %s, %s, %s)",
+            (f"{model}_ensemble", symbol, as_of - dt.timedelta(days=DAYS), as_of),
+        )
+        demo.operator.execute("call ml.refresh_ensembles(%s)", (as_of,))
+    ((p, lower, upper, weights, slept, outcomes),) = demo.rows(
+        "select probability, lower, upper, weights, slept, outcomes"
+        " from ml.predict_ensemble(%s, ensemble => %s, as_of => %s)",
+        symbol,
+        f"{model}_ensemble",
+        as_of,
+    )
+    shown = ", ".join(f"{name} {weight:.2f}" for name, weight in (weights or {}).items())
+    demo.console.print(
+        f"   ml.predict_ensemble('{symbol}', '15 min'): {show(p)} [{show(lower)}, {show(upper)}]"
+        f" after {outcomes} outcomes; weights: {shown or 'none'}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    for name, why in (slept or {}).items():
+        demo.console.print(f"   asleep: {name}: {why}", markup=False, highlight=False)
 
 
 def prepare(demo: Demo) -> None:

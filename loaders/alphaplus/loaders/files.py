@@ -51,7 +51,7 @@ class Limits:
     members: int = 1000  # files in an archive
     ratio: int = 250  # bytes unpacked for one packed, from the first 64 MiB on
     unpacked: int = 256 * 2**30  # bytes of all members of an archive together
-    document: int = 256 * 2**20  # bytes of a file that is read whole (a JSON array)
+    document: int = 128 * 2**20  # bytes of a file that is read whole (a JSON array)
 
     @classmethod
     def read(cls, conn: psycopg.Connection[Any]) -> Limits:

@@ -667,8 +667,11 @@ class Loader:
         ts = found["ts"]
         low, high = instant(int(ts.min())), instant(int(ts.max()))
         others = self.conn.execute(
-            "select first_ts, last_ts, dataset from market.trade_spans"
-            " where symbol = %s and dataset <> %s and first_ts <= %s and last_ts >= %s",
+            "select first_ts, last_ts, dataset from market.trade_spans s"
+            " where symbol = %s and dataset <> %s and first_ts <= %s and last_ts >= %s"
+            # a stretch that was deleted since tells nothing
+            " and exists (select from market.trades t where t.symbol = s.symbol"
+            " and t.ts between s.first_ts and s.last_ts)",
             (symbol, columns.told, high, low),
         ).fetchall()
         if others:

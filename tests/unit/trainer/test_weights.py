@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from alphaplus.trainer.data import Fold
@@ -98,3 +100,34 @@ def test_what_weighs_nothing_teaches_nothing(algorithm: str) -> None:
     made = estimator(algorithm)("classification", params)
     made.fit(x, y, weight=weight)
     assert np.corrcoef(made.raw(x), truth)[0, 1] > 0.5
+
+
+def test_a_fold_is_calibrated_by_the_earlier_folds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alphaplus.trainer import calibrate, walk_forward
+
+    rng = np.random.default_rng(3)
+    count = 3000
+    x = rng.normal(size=(count, 3))
+    y = (rng.random(count) < 1 / (1 + np.exp(-x[:, 0]))).astype(float)
+    ts = np.arange(count, dtype=np.int64) * 60 * SECOND
+    rows = Inputs(x, y, ts, ts + 60 * SECOND, np.zeros(count, dtype=np.int64))
+    edges = [1200, 1800, 2400, 3000]
+    folds = [
+        Fold(k + 1, 0, int(ts[a]) - 1, int(ts[a]), int(ts[b - 1]) + 1)
+        for k, (a, b) in enumerate(pairwise(edges))
+    ]
+    seen: list[int] = []
+    whole = calibrate.calibration
+
+    def noted(method: str, raw: np.ndarray, y: np.ndarray, effect: float = 1.0) -> object:
+        seen.append(len(raw))
+        return whole(method, raw, y, effect)
+
+    monkeypatch.setattr(calibrate, "calibration", noted)
+    found = walk_forward.walk_forward(
+        estimator("lightgbm"), {"rounds": 5}, rows, folds, "classification", calibration="platt",
+        progress=lambda part, words: None,
+    )  # fmt: skip
+    # The first by its own later rows; then by one fold, then by two, less what had not ended.
+    assert seen[0] < 200 and 590 <= seen[1] <= 600 and 1190 <= seen[2] <= 1200
+    assert len(found.rows) == 1800

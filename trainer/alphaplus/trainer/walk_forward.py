@@ -124,11 +124,13 @@ def walk_forward(
                 model = probe
         raw = model.raw(test.x)
         if is_class:
-            # What earlier folds and the later rows have shown corrects this fold.
+            # What earlier folds have shown corrects this fold: their scores are of models fitted as
+            # this one was. The probe's are not, and on the rows that stopped it; they serve the
+            # first fold only, which has nothing else.
             ended = _ended(rows, where, fold)
             known_raw = [r[e] for r, e in zip(raws, ended, strict=True)]
             known_y = [rows.y[i][e] for i, e in zip(where, ended, strict=True)]
-            if split is not None:
+            if split is not None and not any(both(y) for y in known_y):
                 known_raw.append(probe.raw(late.x))
                 known_y.append(late.y)
             seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
