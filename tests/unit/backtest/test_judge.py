@@ -49,9 +49,7 @@ def test_size_and_power_of_the_reality_check() -> None:
     runs = 100
 
     def rejected(skill: float, ar: float) -> float:
-        p = [
-            judge.reality_check(strategies(k, skill, ar), k, draws=199)[2] for k in range(runs)
-        ]
+        p = [judge.reality_check(strategies(k, skill, ar), k, draws=199)[2] for k in range(runs)]
         return float(np.mean(np.array(p) <= 0.05))
 
     margin = 3 * np.sqrt(0.05 * 0.95 / runs)

@@ -64,8 +64,8 @@ def reality_check(
 ) -> tuple[int, float, float]:
     """The best of the columns, its statistic and the p-value of "none of them has skill".
 
-    White (2000), Econometrica 68(5), with Hansen's (2005) studentising, circular blocks; returns are
-    bars by strategies, less a benchmark's. Columns that never vary take no part.
+    White (2000), Econometrica 68(5), with Hansen's (2005) studentising, circular blocks; returns
+    are bars by strategies, less a benchmark's. Columns that never vary take no part.
     """
     n = len(returns)
     deviation = returns.std(axis=0, ddof=1)

@@ -45,10 +45,26 @@ def _floats(data: bytes | None) -> Floats:
 def _read(db: Database, spec: dict[str, Any], name: str) -> Symbol:
     start, end, as_of = spec["from"], spec["to"], spec["as_of"]
     times = ["int8", "int8", "int8"]
-    p = db.execute("select * from backtest._predictions_packed($1, $2, $3, $4, $5, $6)", ["text", "text", "text", *times], [spec["model"], name, spec["source"], start, end, as_of])[0]  # noqa: E501
-    r = db.execute("select * from backtest._rows_packed($1, $2, $3, $4, $5)", ["text", "text", *times], [name, spec["fill"], start, end, as_of])[0]  # noqa: E501
-    b = db.execute("select * from backtest._bars_packed($1, $2, $3, $4)", ["text", *times], [name, start, end, as_of])[0]  # noqa: E501
-    f = db.execute("select * from backtest._funding_packed($1, $2, $3, $4)", ["text", *times], [name, start, end, as_of])[0]  # noqa: E501
+    p = db.execute(
+        "select * from backtest._predictions_packed($1, $2, $3, $4, $5, $6)",
+        ["text", "text", "text", *times],
+        [spec["model"], name, spec["source"], start, end, as_of],
+    )[0]
+    r = db.execute(
+        "select * from backtest._rows_packed($1, $2, $3, $4, $5)",
+        ["text", "text", *times],
+        [name, spec["fill"], start, end, as_of],
+    )[0]
+    b = db.execute(
+        "select * from backtest._bars_packed($1, $2, $3, $4)",
+        ["text", *times],
+        [name, start, end, as_of],
+    )[0]
+    f = db.execute(
+        "select * from backtest._funding_packed($1, $2, $3, $4)",
+        ["text", *times],
+        [name, start, end, as_of],
+    )[0]
     usable, close, volume = _ints(b["usable"]), _floats(b["close"]), _floats(b["volume"])
     funding = _ints(f["ts"]), _floats(f["rate"])
     if not spec["funding"]:
@@ -156,15 +172,23 @@ def _metrics(
     scale = math.sqrt(bars)
     days = max((spec["to"] - spec["from"]) / 86_400_000_000, 1e-9)
     held = np.concatenate(
-        [s.rows.ts[t.exit_row] - s.rows.ts[t.entry_row] for s, t in zip(symbols, trades, strict=True)]
+        [
+            s.rows.ts[t.exit_row] - s.rows.ts[t.entry_row]
+            for s, t in zip(symbols, trades, strict=True)
+        ]
     )
     profit = float(line.equity[-1] - rule.capital)
     hold = _hold(symbols, rule, line)
     random, better = _random(symbols, trades, rule, spec["seed"], float(net.sum()))
-    several = [
+    return [
         ("net_profit", profit, nan, nan),
         ("net_return", profit / rule.capital, nan, nan),
-        ("gross_profit", float(sum(_gross(s, t).sum() for s, t in zip(symbols, trades, strict=True))), nan, nan),  # noqa: E501
+        (
+            "gross_profit",
+            float(sum(_gross(s, t).sum() for s, t in zip(symbols, trades, strict=True))),
+            nan,
+            nan,
+        ),
         ("fees", float(sum((t.fees_in + t.fees_out).sum() for t in trades)), nan, nan),
         ("spread", float(sum((t.spread_in + t.spread_out).sum() for t in trades)), nan, nan),
         ("impact", float(sum((t.impact_in + t.impact_out).sum() for t in trades)), nan, nan),
@@ -176,7 +200,12 @@ def _metrics(
         ("exposure", float((line.position > 0).mean()), nan, nan),
         ("mean_position", float(line.position.mean()), nan, nan),
         ("trades", float(len(net)), nan, nan),
-        ("hit_rate", won, max(0.0, won - half) if len(net) else nan, min(1.0, won + half) if len(net) else nan),  # noqa: E501
+        (
+            "hit_rate",
+            won,
+            max(0.0, won - half) if len(net) else nan,
+            min(1.0, won + half) if len(net) else nan,
+        ),
         ("mean_trade", float(net.mean()) if len(net) else nan, nan, nan),
         ("mean_hours_held", float(held.mean()) / 3.6e9 if len(held) else nan, nan, nan),
         ("buy_and_hold_return", hold[0], nan, nan),
@@ -184,7 +213,6 @@ def _metrics(
         ("random_entry_return", random[0], random[1], random[2]),
         ("random_entry_p", better, nan, nan),
     ]
-    return several
 
 
 def _gross(s: Symbol, t: Trades) -> Floats:
@@ -254,9 +282,7 @@ def _random(
     return (float(total.mean()) / rule.capital, float(low), float(high)), p
 
 
-def judge_all(
-    columns: list[bytes], tried: int, seed: int, draws: int
-) -> Iterator[dict[str, Any]]:
+def judge_all(columns: list[bytes], tried: int, seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """The verdict on trials' returns, an array_send of each; tried: how many were tried in all."""
     matrix = np.stack([_floats(c) for c in columns], axis=1)
     best, statistic, p = judge.reality_check(matrix, seed, draws)
@@ -265,7 +291,9 @@ def judge_all(
     ratios = ratios[np.isfinite(ratios)]
     variance = float(ratios.var(ddof=1)) if len(ratios) > 1 else 0.0
     found["deflated"] = (
-        _null(judge.deflated_sharpe(matrix[:, best], variance, max(tried, 1))) if best >= 0 else None
+        _null(judge.deflated_sharpe(matrix[:, best], variance, max(tried, 1)))
+        if best >= 0
+        else None
     )
     found["overfitting"] = _null(judge.overfitting(matrix))
     return iter([found])

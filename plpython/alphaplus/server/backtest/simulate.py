@@ -335,5 +335,7 @@ def _book_funding(symbol: Symbol, t: Trades, ends: Ints, cash: Floats) -> None:
     paid = held * symbol.funding_rate * price_at(symbol.rows, times)
     inside = (times > ends[0] - (ends[1] - ends[0] if len(ends) > 1 else 0)) & (times <= ends[-1])
     np.add.at(
-        cash, np.searchsorted(ends, times[inside], side="left").clip(0, len(ends) - 1), -paid[inside]
+        cash,
+        np.searchsorted(ends, times[inside], side="left").clip(0, len(ends) - 1),
+        -paid[inside],
     )
