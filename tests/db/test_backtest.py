@@ -34,13 +34,13 @@ def seconds(values: Any) -> list[dt.datetime]:
     return [START + dt.timedelta(microseconds=round(v * 1e6)) for v in values]
 
 
-def market(db: Conn, seed: int, symbol: str = "AAA", n: int = 1500) -> pd.DataFrame:
+def market(db: Conn, seed: int, symbol: str = "AAA", n: int = 1500) -> Any:
     """Trades at random times, a tenth of them known late; minute bars come of them; funding."""
     rng = np.random.default_rng(seed)
     at = np.sort(rng.uniform(0, 2 * 86400, n))
     known = at + np.where(rng.random(n) < 0.1, rng.exponential(120, n), rng.exponential(0.2, n))
     price = 100 * np.exp(np.cumsum(rng.normal(0, 0.0005, n)))
-    frame = pd.DataFrame(
+    frame: Any = pd.DataFrame(
         {"ts": seconds(at), "known": seconds(known), "price": price, "size": rng.lognormal(0, 1, n)}
     )
     with db.cursor() as cursor:
@@ -62,7 +62,7 @@ def market(db: Conn, seed: int, symbol: str = "AAA", n: int = 1500) -> pd.DataFr
     return frame
 
 
-def predictions(db: Conn, seed: int, symbol: str = "AAA", n: int = 250) -> pd.DataFrame:
+def predictions(db: Conn, seed: int, symbol: str = "AAA", n: int = 250) -> Any:
     rng = np.random.default_rng(seed + 1000)
     as_of = np.sort(rng.uniform(0, 2 * 86400, n))
     known = as_of + rng.exponential(5, n)
@@ -76,7 +76,7 @@ def predictions(db: Conn, seed: int, symbol: str = "AAA", n: int = 250) -> pd.Da
                 for a, k, v in zip(seconds(as_of), seconds(known), value.tolist(), strict=True)
             ],
         )
-    frame = pd.DataFrame({"known": seconds(known), "value": value})
+    frame: Any = pd.DataFrame({"known": seconds(known), "value": value})
     return frame[frame.known < END].sort_values("known", ignore_index=True)
 
 
@@ -106,12 +106,12 @@ def trades_of(db: Conn, trial: int, columns: str) -> list[tuple[Any, ...]]:
     return db.execute(query.encode(), (trial,)).fetchall()
 
 
-def loop(db: Conn, p: pd.DataFrame, symbol: str, rule: dict[str, Any]) -> pd.DataFrame:
+def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
     """The plain way: step through predictions, look through all rows for each fill."""
     cursor = db.execute(
         "select ts, known_at, price from market.trades where symbol = %s order by ts", (symbol,)
     )
-    rows = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price"])
+    rows: Any = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price"])
     cursor = db.execute("select ts, rate from market.funding_rates where symbol = %s", (symbol,))
     funding = cursor.fetchall()
     latency, wait, hold = rule["latency"], rule["max_wait"], rule["hold"]
@@ -194,7 +194,7 @@ def test_equal_to_a_plain_loop(world: Conn, seed: int) -> None:
             "symbol, side, decided_at, entered_at, exited_at, exit_reason, gross, fees, spread,"
             " funding, impact, net",
         )  # fmt: skip
-        expected = pd.concat(right).sort_values(["decided", "symbol"])
+        expected: Any = pd.concat(right).sort_values(["decided", "symbol"])
         assert len(got) == len(expected) > 10
         for a, b in zip(got, expected.itertuples(index=False), strict=True):
             assert a[:6] == tuple(b)[:6]
@@ -216,7 +216,7 @@ def test_equal_to_a_plain_loop(world: Conn, seed: int) -> None:
             (trial,),
         ).fetchone()
         assert returns is not None and sharpe is not None
-        r = pd.Series(returns[0])
+        r: Any = pd.Series(returns[0])
         assert sharpe[0] == pytest.approx(r.mean() / r.std() * np.sqrt(365.25 * 24), rel=1e-9)
         assert sharpe[1] < sharpe[0] < sharpe[2]
 

@@ -14,9 +14,9 @@ def strategies(
 ) -> NDArray[np.float64]:
     """Correlated strategies, none skilled but the first, as on the page of measured limits."""
     rng = np.random.default_rng(seed)
-    x = np.sqrt(0.3) * rng.standard_normal((bars, 1)) + np.sqrt(0.7) * rng.standard_normal(
-        (bars, count)
-    )
+    x: NDArray[np.float64] = np.sqrt(0.3) * rng.standard_normal((bars, 1)) + np.sqrt(
+        0.7
+    ) * rng.standard_normal((bars, count))
     for t in range(1, bars if ar else 0):
         x[t] = ar * x[t - 1] + np.sqrt(1 - ar * ar) * x[t]
     x *= 0.01

@@ -23,7 +23,7 @@ def sharpe(returns: Floats) -> float:
 
 def block_length(n: int) -> int:
     """Blocks of n^(1/3) bars, at least ten: long enough for what is left of dependence."""
-    return max(1, min(n, max(10, round(n ** (1 / 3)))))
+    return max(1, min(n, max(10, round(float(n) ** (1 / 3)))))
 
 
 def block_means(n: int, block: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -35,7 +35,8 @@ def _block_sums(values: Floats, block: int) -> Floats:
     """Sums of the circular block that begins at each bar; values are bars by columns."""
     wrapped = np.concatenate([values, values[:block]])
     total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(wrapped, axis=0)])
-    return total[block : block + len(values)] - total[: len(values)]
+    sums: Floats = total[block : block + len(values)] - total[: len(values)]
+    return sums
 
 
 def sharpe_interval(

@@ -82,14 +82,23 @@ def _number(value: Any) -> float:
 
 def rule_of(settings: dict[str, Any]) -> Rule:
     """A rule from a strategy's row."""
+    spread = settings["half_spread_bps"] / 1e4 if settings["fill"] != "book" else 0.0
     return Rule(
-        *(_number(settings[k]) for k in ("enter_long", "exit_long", "enter_short", "exit_short")),
-        int(settings["hold_us"] or 0), settings["sizing"], float(settings["size"]),
-        float(settings["target_volatility"]), float(settings["capital"]),
-        int(settings["latency_us"]), int(settings["max_wait_us"]), settings["fee_bps"] / 1e4,
-        settings["half_spread_bps"] / 1e4 if settings["fill"] != "book" else 0.0,
-        float(settings["impact"]),
-    )  # fmt: skip
+        enter_long=_number(settings["enter_long"]),
+        exit_long=_number(settings["exit_long"]),
+        enter_short=_number(settings["enter_short"]),
+        exit_short=_number(settings["exit_short"]),
+        hold=int(settings["hold_us"] or 0),
+        sizing=settings["sizing"],
+        size=float(settings["size"]),
+        target_volatility=float(settings["target_volatility"]),
+        capital=float(settings["capital"]),
+        latency=int(settings["latency_us"]),
+        max_wait=int(settings["max_wait_us"]),
+        fee=settings["fee_bps"] / 1e4,
+        half_spread=spread,
+        impact=float(settings["impact"]),
+    )
 
 
 def run(plpy: Any, cache: dict[str, Any], spec_text: str) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that an order can fill at, by time: what a buyer pays and a seller gets, and the middle."""
+    """Rows that an order can fill at, by time: what a buyer pays and what a seller gets."""
 
     ts: Ints
     known: Ints
@@ -50,6 +50,7 @@ class Rows:
 
     @property
     def mid(self) -> Floats:
+        """The middle of what is paid and got."""
         return (self.buy + self.sell) / 2
 
 
@@ -143,7 +144,7 @@ def _next(flags: NDArray[np.bool_]) -> list[int]:
 
 
 def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
-    """Walk through the predictions of one instrument; whatever is open at the end is closed there."""
+    """Walk through the predictions of one instrument; what is open at the end is closed there."""
     known, value, rows = symbol.known, symbol.value, symbol.rows
     n, last = len(known), len(rows.ts)
     fills = first_fills(rows, known + rule.latency)
@@ -258,14 +259,15 @@ def _priced(
 
 
 def _funding(symbol: Symbol, side: Floats, quantity: Floats, start: Ints, stop: Ints) -> Floats:
-    """What open positions paid: rate times notional at the last price, for times in (start, stop]."""
+    """What positions paid: rate times notional at the last price, at times in (start, stop]."""
     times, rates = symbol.funding_ts, symbol.funding_rate
     if len(times) == 0 or len(symbol.rows.ts) == 0:
         return np.zeros(len(side))
     paid = np.concatenate([[0.0], np.cumsum(rates * price_at(symbol.rows, times))])
     first = np.searchsorted(times, start, side="right")
     after = np.searchsorted(times, stop, side="right")
-    return side * quantity * (paid[after] - paid[first])
+    total: Floats = side * quantity * (paid[after] - paid[first])
+    return total
 
 
 def price_at(rows: Rows, times: Ints) -> Floats:
