@@ -23,7 +23,7 @@ def sharpe(returns: Floats) -> float:
 
 def block_length(n: int) -> int:
     """Blocks of n^(1/3) bars, at least ten: long enough for what is left of dependence."""
-    return max(1, min(n, max(10, round(float(n) ** (1 / 3)))))
+    return max(1, min(n, max(10, round(math.cbrt(n)))))
 
 
 def block_means(n: int, block: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
