@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
@@ -91,6 +90,8 @@ def expected_best(variance: float, trials: int) -> float:
     """Sharpe ratio expected of the best of so many trials without skill."""
     if trials < 2:
         return 0.0
+    from scipy import stats
+
     return math.sqrt(variance) * (
         (1 - EULER) * float(stats.norm.ppf(1 - 1 / trials))
         + EULER * float(stats.norm.ppf(1 - 1 / (trials * math.e)))
@@ -104,6 +105,8 @@ def deflated_sharpe(returns: Floats, variance: float, trials: int) -> float:
     """
     if len(returns) < 4 or not math.isfinite(sharpe(returns)):
         return math.nan
+    from scipy import stats
+
     ratio = float(returns.mean() / returns.std())
     skew = float(stats.skew(returns, bias=False))
     kurtosis = float(stats.kurtosis(returns, bias=False, fisher=False))
@@ -123,6 +126,8 @@ def overfitting(returns: Floats, splits: int = 16) -> float:
     n, k = returns.shape
     if k < 2 or n < 2 * splits:
         return math.nan
+    from scipy import stats
+
     parts = np.array_split(np.arange(n), splits)
     count = np.array([len(p) for p in parts], np.float64)
     total = np.array([returns[p].sum(axis=0) for p in parts])
