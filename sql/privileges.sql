@@ -207,7 +207,8 @@ begin
     end loop;
 
     -- Taking turns, of procedures that commit and so run with the caller's rights.
-    grant execute on function ops._lock, ops._try_lock to alphaplus_operator, alphaplus_loader;
+    grant execute on function ops._lock, ops._try_lock, ops._hold, ops._let_go, ops._holder
+    to alphaplus_operator, alphaplus_loader;
 
     -- Schedules: whoever writes a command is whom it runs as, so nobody changes another's.
     grant delete,
