@@ -3,8 +3,6 @@
 create or replace procedure market.forget_simulation(symbol text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_table text;
 begin
     if not exists (
         select from market.instruments i
@@ -14,12 +12,16 @@ begin
         using errcode = 'AP438',
             hint = 'Rows of real markets are corrected (alphaplus load --correct), or dropped by market.drop_rows.';
     end if;
-    foreach v_table in array array[
-        'trades', 'order_book_snapshots', 'liquidation_events', 'funding_rates', 'open_interest'
-    ] loop
-        execute format('delete from market.%I t where t.symbol = $1', v_table) using symbol;
-        execute format('delete from market.%I t where t.symbol = $1', v_table || '_history') using symbol;
-    end loop;
+    delete from market.trades t where t.symbol = forget_simulation.symbol;
+    delete from market.trades_history t where t.symbol = forget_simulation.symbol;
+    delete from market.order_book_snapshots t where t.symbol = forget_simulation.symbol;
+    delete from market.order_book_snapshots_history t where t.symbol = forget_simulation.symbol;
+    delete from market.liquidation_events t where t.symbol = forget_simulation.symbol;
+    delete from market.liquidation_events_history t where t.symbol = forget_simulation.symbol;
+    delete from market.funding_rates t where t.symbol = forget_simulation.symbol;
+    delete from market.funding_rates_history t where t.symbol = forget_simulation.symbol;
+    delete from market.open_interest t where t.symbol = forget_simulation.symbol;
+    delete from market.open_interest_history t where t.symbol = forget_simulation.symbol;
     delete from market.simulation_truth t where t.symbol = forget_simulation.symbol;
 end
 $$;

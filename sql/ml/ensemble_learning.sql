@@ -5,11 +5,11 @@ create or replace function ml._ensemble_fold(
     outcomes double precision []
 )
 returns text
-language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.serving import ensemble_calls
     return ensemble_calls.fold(
-        setup, kept, round_ts, round_known, round_x, round_regimes, outcome_ts, outcome_known, outcomes
+        plpy, setup, kept, round_ts, round_known, round_x, round_regimes, outcome_ts, outcome_known, outcomes
     )
 $python$;
 

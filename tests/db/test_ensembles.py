@@ -95,6 +95,18 @@ def test_members_are_mixed_and_all_columns_are_told(world: Conn) -> None:
         assert each.method == method and 0 < each.probability < 1
 
 
+def test_an_ensemble_is_explained_by_its_members(world: Conn) -> None:
+    rounds(world, range(0, 60, 5), TRUTH)
+    found = world.execute("select * from ml.explain('three', 'AAA', %s)", (at(70),)).fetchall()
+    said = say(world, 70)
+    assert {row[0] for row in found} == {*MEMBERS, "base"}
+    assert math.isclose(math.fsum(row[2] for row in found), said.probability, rel_tol=1e-12)
+    for member, value, part in found:
+        if member != "base":
+            assert value == said.members[member]["probability"]
+            assert math.isclose(part, value * said.weights[member], rel_tol=1e-12)
+
+
 def test_sleepers_are_left_out_and_said(world: Conn) -> None:
     world.execute("call ml.clear_alias('m_two', null, 'champion')")
     found = say(world, 30)

@@ -451,7 +451,7 @@ def test_applying_again_changes_no_right(db_module: Connection, server: Server) 
     # What the toy world replaced is back, the rest is as it was.
     again = db_module.execute(query, (ALL,)).fetchall()
     kept = {row[1]: row for row in again}
-    toys = ("ml.training_set", "ml._training_bytes")
+    toys = ("ml.training_set", "ml._training_bytes", "ml._training_targets")
     assert [r for r in before if not r[1].startswith(toys) and kept.get(r[1]) != r] == []
     assert db_module.execute("select * from ops.logic order by 1, 2").fetchall() == logic
 

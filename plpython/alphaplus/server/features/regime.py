@@ -64,10 +64,22 @@ FEATURES = (
         for name in observe.NAMES
     ),
     *(
-        Feature(f"p_{state}", f"probability of {state} as known then", "probability", _RULES)
+        Feature(
+            f"p_{state}",
+            f"probability of {state} as known then",
+            "probability",
+            _RULES,
+            bar_inputs("hlcv"),
+        )
         for state in STATES
     ),
-    Feature("bars_in_regime", "bars since the regime began, 1 at its first", "bars", _RULES),
+    Feature(
+        "bars_in_regime",
+        "bars since the regime began, 1 at its first",
+        "bars",
+        _RULES,
+        bar_inputs("hlcv"),
+    ),
 )
 
 

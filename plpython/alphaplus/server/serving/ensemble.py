@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -549,13 +549,16 @@ class Memory:
         self,
         rounds: Sequence[tuple[int, int, Sequence[float], Sequence[float]]],
         outcomes: Sequence[tuple[int, int, float]],
+        pause: Callable[[], Any] | None = None,
     ) -> None:
         """Fold rounds (µs, known at µs, probabilities, regimes') and outcomes (µs of the round,
         known at µs, outcome) that became known since; an outcome that is known when a round is
-        comes before it."""
+        comes before it. ``pause`` is called now and then: a statement may have been cancelled."""
         events = [(known, 0, ts, i) for i, (ts, known, _) in enumerate(outcomes)]
         events += [(known, 1, ts, i) for i, (ts, known, _, _) in enumerate(rounds)]
-        for _, kind, ts, i in sorted(events):
+        for number, (_, kind, ts, i) in enumerate(sorted(events)):
+            if pause is not None and number % 256 == 255:
+                pause()
             if kind:
                 self.round(ts, rounds[i][2], rounds[i][3])
             else:

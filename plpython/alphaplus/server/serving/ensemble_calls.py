@@ -34,6 +34,7 @@ def _table(values: Numbers | None, width: int, height: int) -> list[list[float]]
 
 
 def fold(
+    plpy: Any,
     setup: str,
     kept: str | None,
     round_ts: Sequence[int] | None,
@@ -53,6 +54,7 @@ def fold(
     memory.replay(
         list(zip(times, round_known or (), x, regimes, strict=True)),
         list(zip(outcome_ts or (), outcome_known or (), outcomes or (), strict=True)),
+        pause=lambda: plpy.execute("select"),
     )
     return memory.text()
 
