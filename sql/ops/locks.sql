@@ -113,12 +113,12 @@ create or replace function ops._let_go(name text)
 returns void
 language sql volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $$
     delete from ops.locks k
     using pg_stat_activity me
     where k.name = $1 and me.pid = pg_backend_pid()
-        and k.pid = me.pid and k.backend_start = me.backend_start;
-end;
+        and k.pid = me.pid and k.backend_start = me.backend_start
+$$;
 comment on function ops._let_go(text) is 'Ends the turn that this session holds by ops._hold, if it does.';
 
 create or replace function ops._holder(name text)

@@ -598,19 +598,19 @@ def test_loader_role_may(db: Conn, connect_as: Any, tmp_path: Path) -> None:
 # --- killed -------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, psycopg
+import os, sys, psycopg
 from pathlib import Path
 from alphaplus.loaders.load import Loader, Options
-with psycopg.connect(sys.argv[1], autocommit=True) as conn:
-    Loader(conn, Options(block=int(sys.argv[3]), every=0.1)).load(Path(sys.argv[2]))
+with psycopg.connect(os.environ["CONNINFO"], autocommit=True) as conn:
+    Loader(conn, Options(block=int(sys.argv[2]), every=0.1)).load(Path(sys.argv[1]))
 """
 
 
 def child(conn: Conn, path: Path, block: int) -> subprocess.Popen[str]:
     dsn = psycopg.conninfo.make_conninfo(conn.info.dsn, password=conn.info.password)
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, dsn, str(path), str(block)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "loaders")},
+        [sys.executable, "-c", CHILD, str(path), str(block)],
+        env={**os.environ, "CONNINFO": dsn, "PYTHONPATH": str(ROOT / "loaders")},
         stdout=subprocess.PIPE,
         text=True,
     )
