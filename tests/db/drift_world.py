@@ -150,7 +150,7 @@ def register(
     assert found is not None
     version = {
         "algorithm": "lightgbm", "format": "lightgbm", "features": found[0],
-        "spec": {}, "metrics": {"auc": 0.7, "auc_low": 0.6, "ece": 0.01, "log_loss": 0.5,
+        "spec": {"inputs": {}}, "metrics": {"auc": 0.7, "auc_low": 0.6, "ece": 0.01, "log_loss": 0.5,
         "baseline": {"log_loss": 0.7}, **metrics},
         "train_from": train_from.isoformat(), "train_to": train_to.isoformat(),
         "as_of": (train_to + 4 * MINUTE).isoformat(), "row_count": 1,
