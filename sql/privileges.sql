@@ -31,7 +31,8 @@ declare
     v_trainer constant text [] := array[
         'ml._trainer_start', 'ml._trainer_beat', 'ml._trainer_stop', 'ml._next_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
         'ml._save_checkpoint', 'ml._load_checkpoint', 'ml._job_span',
-        'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
+        'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled',
+        'sentiment._job_texts'
     ];
     -- Writing functions that the app may call.
     v_app constant text [] := array[
@@ -348,7 +349,7 @@ begin
     -- The loader reads settings and says what it did.
     grant select on ops.settings to alphaplus_loader;
 
-    grant usage on schema ml to alphaplus_trainer;
+    grant usage on schema ml, sentiment to alphaplus_trainer;
 
     -- Optuna's tables are the owner's, the rows in them the trainer's.
     revoke all on schema optuna from public, alphaplus_trainer;

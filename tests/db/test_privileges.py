@@ -34,6 +34,7 @@ TRAINER = {
     "ml._next_job",
     "ml._job_progress",
     "ml._job_matrix",
+    "sentiment._job_texts",
     "ml._job_span",
     "ml._load_checkpoint",
     "ml._save_checkpoint",
