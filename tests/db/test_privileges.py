@@ -247,6 +247,9 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
+                "ops._hold",
+                "ops._let_go",
+                "ops._holder",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
             stores = (
@@ -257,6 +260,9 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._note_that_it_commits",
                 "ops._lock",
                 "ops._try_lock",
+                "ops._hold",
+                "ops._let_go",
+                "ops._holder",
                 "sentiment._score_batch",
                 "ml._store_live",
             )
