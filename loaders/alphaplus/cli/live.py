@@ -15,6 +15,11 @@ from typing import Annotated, Any
 import typer
 
 FAILED, USAGE, RUNNING = 1, 2, 3
+# alphaplus.loaders.streams.markets has them; the command line imports it only to run one.
+MARKETS = (
+    "binance", "binance-usdm", "binance-coinm", "bybit", "bybit-inverse", "bybit-spot", "okx",
+    "kraken", "coinbase", "deribit", "bitmex", "simulator",
+)  # fmt: skip
 
 
 def spool_folder(name: str) -> Path:
@@ -28,7 +33,10 @@ def spool_folder(name: str) -> Path:
 
 def register(app: typer.Typer) -> None:
     """The commands."""
-    app.command()(stream)
+    group = typer.Typer(no_args_is_help=True, help="Follow a source, and store what it says.")
+    for market in MARKETS:
+        group.command(market)(stream)
+    app.add_typer(group, name="stream")
     app.command()(replay)
     app.command()(alerts)
     app.command()(events)
@@ -36,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stream(
-    exchange: Annotated[str, typer.Argument(help="binance, binance-usdm, binance-coinm, …")],
+    context: typer.Context,
     symbols: Annotated[
         list[str] | None, typer.Argument(help="as the exchange writes them: BTCUSDT")
     ] = None,
@@ -81,6 +89,8 @@ def stream(
     from alphaplus.cli.connect import role_conninfo
     from alphaplus.loaders.streams import markets
     from alphaplus.loaders.streams.stream import AlreadyRunning, Options, Stream
+
+    exchange = str(context.info_name)
     from alphaplus.loaders.streams.venue import BadSubscription
 
     def say(words: str) -> None:

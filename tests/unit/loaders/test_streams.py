@@ -411,3 +411,9 @@ def test_every_market_subscribes_to_each_channel_in_json(name: str) -> None:
 def test_no_message_is_fatal(name: str, message: Any) -> None:
     read = Reader(name, "BTCUSDT")
     read(orjson.dumps(message), b"\xff\xfe", b"", b"{", b"[]", b"pong")
+
+
+def test_the_command_line_has_every_market() -> None:
+    from alphaplus.cli import live
+
+    assert set(live.MARKETS) == set(MARKETS)
