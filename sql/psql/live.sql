@@ -12,4 +12,5 @@ where found_at > now() - :'hours'::integer * interval '1 hour'
 order by found_at desc limit 20;
 select model, close, symbols, stored, round(close_to_stored_ms) as close_to_stored_ms
 from ml.live_latency order by close desc limit 10;
-select alert_id, severity, kind, symbol, message, occurrences from ops.open_alerts limit 20;
+select alert_id, severity, kind, symbol, message, occurrences from ops.open_alerts
+order by last_ts desc limit 20;
