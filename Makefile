@@ -44,6 +44,9 @@ psql: ## psql as the operator
 demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
 	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
 
+live: up migrate ## a simulated exchange, its stream, trainer and clock, to predictions and alerts of now
+	@$(ENV) $(BIN)/alphaplus live $(LIVE)
+
 TESTS = tests/sqltext tests/unit tests/server tests/db
 test: up migrate ## all tests but the long ones, against the real server (under 15 minutes on 2 cores)
 	@$(ENV) $(BIN)/python -m pytest -q --durations=15 -m "not long" $(TESTS)
@@ -73,4 +76,4 @@ destroy: ## stop the embedded server and delete this checkout's data
 	@docker/server destroy
 	@rm -f .env
 
-.PHONY: help venv up down migrate psql demo test test-long fuzz bench lint docs clean destroy
+.PHONY: help venv up down migrate psql demo live test test-long fuzz bench lint docs clean destroy

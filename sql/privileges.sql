@@ -33,12 +33,12 @@ declare
     ];
     -- Writing functions that the app may call.
     v_app constant text [] := array[
-        'ml.record_prediction', 'ml.warm'
+        'ml.record_prediction', 'ml.warm', 'ml.latest'
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
         'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch',
-        'ops._note_that_it_commits', 'sentiment._score_batch'
+        'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
@@ -50,7 +50,7 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument',
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument', 'market.add_event',
         'market.forget_simulation'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is

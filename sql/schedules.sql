@@ -8,6 +8,7 @@ values
 ('ml.base_rate_window', '"7 days"', 'Over how long the base rate that answers for a missing model is taken.'),
 ('ml.max_staleness', '"1 hour"', 'How old the newest market row may be before predicting is refused.'),
 ('ml.expired_policy', '"flag"', 'What an expired version''s prediction becomes: flag, null or fallback.'),
+('ml.gap_policy', '"flag"', 'What a prediction over a hole of the live record becomes: flag (its reason says so), null or refuse.'),
 ('ml.out_of_support_policy', '"flag"', 'What a prediction far from the training rows becomes: flag, null or fallback.'),
 ('market.plausible_from', '"2000-01-01"', 'The loader refuses rows before this day; alphaplus load --since says another one.'),
 ('market.load_line', '4194304', 'Most bytes of a line that the loader reads.'),
@@ -121,6 +122,18 @@ from (
     (
         'retention', '50 1 * * *', 'call ops.apply_retention()', '1 day', false,
         'Deletes what is older than ops.retention says.'
+    ),
+    (
+        'predict live', '* * * * *', 'call ml.record_live()', '1 minute', true,
+        'Predicts at the close of bars, as ml.live_predictions says.'
+    ),
+    (
+        'check alerts', '* * * * *', 'call ops.check_alerts()', '1 minute', false,
+        'Raises the alerts of ops.alert_rules.'
+    ),
+    (
+        'trade quantiles', '*/15 * * * *', 'call market.refresh_trade_quantiles()', '15 minutes',
+        false, 'Says anew what a whale is at each symbol.'
     ),
     (
         'housekeeping', '20 1 * * *', 'call ops.housekeeping()', '1 day', false,

@@ -687,6 +687,50 @@ begin
 end
 $$;
 
+-- An answer whose vector lies over a hole of the live record: what then happens is set.
+create or replace function ml._over_gaps(served ml.served) returns ml.served
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, MDY'
+as $$
+declare
+    v_a ml.answer := served.answer;
+    v_policy text := ops.setting_text('ml.gap_policy', 'flag');
+    v_why text;
+begin
+    select
+        'incomplete: ' || string_agg(
+            format('%s are missing from %s to %s', g.channel, g.from_ts, coalesce(g.to_ts::text, 'now')),
+            '; ' order by g.from_ts
+        )
+    into v_why
+    from feature.sets s
+    cross join lateral (
+        select x.* from market.gaps_over(
+            v_a.symbol, v_a.feature_as_of - greatest(s.lookback, s.grid), v_a.feature_as_of, v_a.as_of
+        ) x limit 3
+    ) g
+    where s.set_id = served.vector_set;
+    if v_why is null then
+        return served;
+    end if;
+    if v_policy = 'refuse' then
+        raise exception 'the record of % is %', v_a.symbol, v_why
+        using errcode = 'AP930',
+            hint = 'See market.gaps; the setting ml.gap_policy (flag, null, refuse) says what then happens.';
+    end if;
+    v_a.reason := v_why || coalesce('; ' || v_a.reason, '');
+    if v_policy = 'null' then
+        v_a.prediction := null;
+        v_a.probability := null;
+        v_a.confidence := null;
+        v_a.lower := null;
+        v_a.upper := null;
+    end if;
+    served.answer := v_a;
+    return served;
+end
+$$;
+
 -- ml._answers with its errors in plain words, or, on_error null, as a null with a reason.
 create or replace function ml._serve(
     models text [], symbol text, as_of timestamptz, version bigint default null,
@@ -711,7 +755,12 @@ begin
         hint = 'error: raise it. null: a row of nulls whose reason says what is wrong.';
     end if;
     begin
-        return query select a.* from ml._answers(models, symbol, as_of, version) a;
+        if exists (select from market.gaps) then
+            return query
+                select (ml._over_gaps(a)).* from ml._answers(models, symbol, as_of, version) a;
+        else
+            return query select a.* from ml._answers(models, symbol, as_of, version) a;
+        end if;
         return;
     exception when others then
         get stacked diagnostics

@@ -30,13 +30,13 @@ def world(db: Conn) -> Conn:
     return db
 
 
-def rows_of(db: Conn, query: str, *arguments: Any) -> pd.DataFrame:
+def rows_of(db: Conn, query: str, *arguments: Any) -> Any:
     cursor = db.execute(query, arguments)
     names = [column.name for column in cursor.description or ()]
     return pd.DataFrame(cursor.fetchall(), columns=names)
 
 
-def fill(db: Conn, seed: int, count: int) -> pd.DataFrame:
+def fill(db: Conn, seed: int, count: int) -> Any:
     """Predictions of a class and of values, known at once or late, their outcomes later still."""
     rng = np.random.default_rng(seed)
     as_of = [START + dt.timedelta(seconds=float(s)) for s in rng.uniform(0, 4 * 86400, count)]
@@ -51,7 +51,7 @@ def fill(db: Conn, seed: int, count: int) -> pd.DataFrame:
     is_class = rng.random(count) < 0.7
     said = np.where(is_class, rng.random(count), rng.normal(size=count))
     came = np.where(is_class, rng.random(count) < said, said + rng.normal(size=count))
-    frame = pd.DataFrame(
+    frame: Any = pd.DataFrame(
         {
             "as_of": as_of, "created_at": created, "outcome_known_at": known,
             "model": np.where(is_class, "fixed", "fixed_value"),
@@ -81,7 +81,7 @@ def fill(db: Conn, seed: int, count: int) -> pd.DataFrame:
     return frame
 
 
-def inference_of(frame: pd.DataFrame, as_of: dt.datetime) -> pd.DataFrame:
+def inference_of(frame: Any, as_of: dt.datetime) -> Any:
     """The plain computation: rows known by then, and outcomes known by then."""
     known = frame[frame.created_at <= as_of].copy()
     known["ts"] = pd.to_datetime(known.as_of, utc=True).dt.floor("h")
@@ -221,7 +221,7 @@ def test_volume_equals_pandas_and_late_bars_change_nothing(world: Conn) -> None:
     n = 300
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))
     open_ = np.concatenate([[100], close[:-1]])
-    frame = pd.DataFrame(
+    frame: Any = pd.DataFrame(
         {
             "ts": [START + dt.timedelta(minutes=i) for i in range(n)], "open": open_, "close": close,
             "high": np.maximum(open_, close) * 1.001, "low": np.minimum(open_, close) * 0.999,

@@ -47,6 +47,7 @@ APP_WRITES = {
     "ml.record_prediction",
     "ml.record_predictions",
     "ml.warm",
+    "ml.latest",
     "ml.warm_all",
 }
 # Helpers that run with another role's rights and that all readers may call: this one runs users'
@@ -248,6 +249,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.refresh_aggregates",
                 "market.refresh_aggregate",
                 "market.set_instrument",
+                "market.add_event",
                 "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
@@ -262,6 +264,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._lock",
                 "ops._try_lock",
                 "sentiment._score_batch",
+                "ml._store_live",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:

@@ -20,7 +20,7 @@ MINUTE = 60_000_000
 HORIZON = 15
 # A liquidated notional that about a tenth of the intervals pass; without cascades, far less does.
 # It is fixed, so that the expected notional, which the simulator knows, is all there is to know.
-LARGE = {True: 450_000.0, False: 90_000.0}
+LARGE = {True: 180_000.0, False: 90_000.0}
 DEEP = {"epochs": 6, "sequence_length": 16}
 TREES = {
     "num_leaves": 4, "learning_rate": 0.02, "feature_fraction": 0.5, "lambda_l2": 50, "rounds": 300,

@@ -151,6 +151,8 @@ def test_two_sessions_share_the_time_and_wait_where_it_overlaps(
     call = "call feature.materialise('patterns_1m', 'EDGE', %s, %s)"
     row = market.execute("select set_id from feature.sets where name = 'patterns_1m'").fetchone()
     assert row is not None
+    # The first who ever takes a lock makes its row, and has it alone until then.
+    market.execute("select ops._lock(%s, true)", (f"feature.materialise:{row[0]}:EDGE",))
     # What a session holds that stores the first half.
     first, last = (int(t.timestamp()) // (1024 * 60) for t in (start, middle - MINUTE))
     with connect_as("alphaplus_operator", market.info.dbname) as other:
@@ -167,6 +169,9 @@ def test_two_sessions_share_the_time_and_wait_where_it_overlaps(
             with pytest.raises(psycopg.Error, match="another session is at"):
                 market.execute("call feature.pack('patterns_1m')")
             market.execute("reset lock_timeout")
+        # Anew: a stretch that begins later and that the first half does not touch would keep it out
+        # of account where the first half is stored first.
+        market.execute("truncate feature.vectors, feature.watermarks")
         with ThreadPoolExecutor() as pool:
             list(
                 pool.map(

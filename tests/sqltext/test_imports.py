@@ -12,7 +12,7 @@ SHARED = ("alphaplus.pgbinary", "alphaplus.texts")
 LAYERS = (
     ("types", "interrupts"),
     ("codec", "database"),
-    ("market", "regime"),
+    ("market", "regime", "analytics"),
     ("features",),
     ("sets", "store"),
     ("training", "drift", "sentiment", "backtest"),

@@ -1,4 +1,4 @@
-"""``alphaplus stream`` and ``replay``: from an exchange's socket to committed rows.
+"""``alphaplus stream``, ``replay``, ``alerts`` and ``events``: from a socket to an alert.
 
 Exit status of stream: 0 stopped · 1 it failed · 2 wrong use · 3 another process reads the stream.
 """
@@ -15,6 +15,11 @@ from typing import Annotated, Any
 import typer
 
 FAILED, USAGE, RUNNING = 1, 2, 3
+# alphaplus.loaders.streams.markets has them; the command line imports it only to run one.
+MARKETS = (
+    "binance", "binance-usdm", "binance-coinm", "bybit", "bybit-inverse", "bybit-spot", "okx",
+    "kraken", "coinbase", "deribit", "bitmex", "simulator",
+)  # fmt: skip
 
 
 def spool_folder(name: str) -> Path:
@@ -28,13 +33,21 @@ def spool_folder(name: str) -> Path:
 
 def register(app: typer.Typer) -> None:
     """The commands."""
-    app.command()(stream)
+    group = typer.Typer(no_args_is_help=True, help="Follow a source, and store what it says.")
+    for market in MARKETS:
+        group.command(market)(stream)
+    app.add_typer(group, name="stream")
     app.command()(replay)
+    app.command()(alerts)
+    app.command()(events)
+    app.command()(live)
 
 
 def stream(
-    exchange: Annotated[str, typer.Argument(help="binance, binance-usdm, binance-coinm, …")],
-    symbols: Annotated[list[str], typer.Argument(help="as the exchange writes them: BTCUSDT")],
+    context: typer.Context,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="as the exchange writes them: BTCUSDT")
+    ] = None,
     channels: Annotated[
         str, typer.Option(help="some of trades,book,liquidations,funding,open_interest,candles")
     ] = "trades,book",
@@ -68,21 +81,28 @@ def stream(
     fsync: Annotated[
         bool, typer.Option(help="acknowledge what survives a power cut, not only a kill")
     ] = False,
+    speed: Annotated[float, typer.Option(min=0.01, help="of the simulator's clock")] = 1.0,
+    seed: Annotated[int, typer.Option(help="of the simulator")] = 7,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="stop after so long")] = None,
 ) -> None:
     """Read an exchange's streams into the database, until it is stopped."""
     from alphaplus.cli.connect import role_conninfo
     from alphaplus.loaders.streams import markets
     from alphaplus.loaders.streams.stream import AlreadyRunning, Options, Stream
+
+    exchange = str(context.info_name)
     from alphaplus.loaders.streams.venue import BadSubscription
 
     def say(words: str) -> None:
         typer.echo(f"{name or exchange}: {words}", err=True)
 
+    if exchange == "simulator" and not symbols:
+        symbols = ["BTCUSDT", "ETHUSDT"]
     try:
         venue = markets.market(exchange)
         made = Stream(
             venue,
-            tuple(symbols),
+            tuple(symbols or ()),
             tuple(dict.fromkeys(c.strip() for c in channels.split(",") if c.strip())),
             role_conninfo("alphaplus_loader"),
             spool or spool_folder(name or venue.name),
@@ -107,21 +127,34 @@ def stream(
         say(str(error))
         raise typer.Exit(USAGE) from None
     try:
-        asyncio.run(_until_stopped(made))
+        own = (seed, speed) if exchange == "simulator" and url is None else None
+        asyncio.run(_until_stopped(made, seconds, own))
     except AlreadyRunning as error:
         say(str(error))
         raise typer.Exit(RUNNING) from None
     typer.echo(f"{made.name}: {made.stored:,} rows stored in {made.batches:,} batches")
 
 
-async def _until_stopped(made: Any) -> None:
+async def _until_stopped(
+    made: Any, seconds: float | None, simulated: tuple[int, float] | None
+) -> None:
     """Run; SIGTERM and SIGINT end it after what came in is stored."""
-    task = asyncio.create_task(made.run())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    from dataclasses import replace
+
+    from alphaplus.loaders.streams.simulated import SimulatedExchange
+
+    async with contextlib.AsyncExitStack() as stack:
+        if simulated is not None:
+            server = await stack.enter_async_context(SimulatedExchange(made.symbols, *simulated))
+            made.options = replace(made.options, base=server.url, repair=False)
+        task = asyncio.create_task(made.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        if seconds is not None:
+            loop.call_later(seconds, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def replay(
@@ -148,3 +181,118 @@ def replay(
             await done.wait()
 
     asyncio.run(serve())
+
+
+def alerts(
+    webhook: Annotated[
+        list[str] | None, typer.Option(help="POST to this address; may be given several times")
+    ] = None,
+    email: Annotated[list[str] | None, typer.Option(help="mail to this address")] = None,
+    smtp: Annotated[str, typer.Option(help="mail server, host:port")] = "localhost:25",
+    sender: Annotated[str, typer.Option(help="from this address")] = "alphaplus@localhost",
+    starttls: Annotated[bool, typer.Option(help="mail by TLS")] = False,
+    consumer: Annotated[str, typer.Option(help="each consumer gets every alert")] = "alphaplus",
+    channel: Annotated[
+        str | None, typer.Option(help="also alerts of rules that name this channel")
+    ] = None,
+    kinds: Annotated[str | None, typer.Option(help="only these kinds: gap,whale,…")] = None,
+    min_severity: Annotated[str, typer.Option(help="info, low, medium, high or critical")] = "info",
+    every: Annotated[float, typer.Option(min=0.05, help="seconds between two looks")] = 5.0,
+    lease: Annotated[
+        float, typer.Option(min=0.1, help="seconds after which what failed is tried again")
+    ] = 60.0,
+    check: Annotated[bool, typer.Option(help="check the rules and predict at closes, too")] = True,
+    once: Annotated[bool, typer.Option(help="deliver what waits, and end")] = False,
+) -> None:
+    """Deliver alerts by webhook and mail, at least once each, until it is stopped.
+
+    Secrets come from the environment: ALPHAPLUS_WEBHOOK_TOKEN, ALPHAPLUS_SMTP_USER and
+    ALPHAPLUS_SMTP_PASSWORD.
+    """
+    import psycopg
+    from alphaplus.cli.connect import role_conninfo
+    from alphaplus.loaders.dispatch import Dispatcher, Mail, Receiver, Webhook
+
+    host, _, port = smtp.rpartition(":")
+    receivers: list[Receiver] = [
+        Webhook(url, os.environ.get("ALPHAPLUS_WEBHOOK_TOKEN")) for url in webhook or ()
+    ]
+    if email:
+        if not host or not port.isdigit():
+            typer.echo(f"alphaplus alerts: --smtp {smtp!r} is not host:port", err=True)
+            raise typer.Exit(USAGE)
+        receivers.append(
+            Mail(host, int(port), tuple(email), sender, os.environ.get("ALPHAPLUS_SMTP_USER"),
+                 os.environ.get("ALPHAPLUS_SMTP_PASSWORD"), starttls)
+        )  # fmt: skip
+    if not receivers:
+        typer.echo("alphaplus alerts: say where to: --webhook URL or --email ADDRESS", err=True)
+        raise typer.Exit(USAGE)
+    conninfo = role_conninfo("alphaplus_operator")
+    only = [k.strip() for k in kinds.split(",") if k.strip()] if kinds else None
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as conn:
+            conn.execute(
+                "select ops.add_alert_consumer(%s, %s, %s)", (consumer, only, min_severity)
+            )
+    except psycopg.Error as error:
+        typer.echo(f"alphaplus alerts: {str(error).splitlines()[0]}", err=True)
+        raise typer.Exit(FAILED) from None
+    made = Dispatcher(
+        conninfo, consumer, receivers, channel, lease, every, check=check,
+        say=lambda words: typer.echo(f"alphaplus alerts: {words}", err=True),
+    )  # fmt: skip
+
+    def stop(number: int, frame: Any) -> None:
+        made.stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    made.run(once)
+    typer.echo(f"{made.delivered} alerts delivered")
+
+
+def events(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON: kind, ts, known_at, symbol, …")],
+    source: Annotated[
+        str | None, typer.Option(help="who says so (default: the file's name)")
+    ] = None,
+    known_at: Annotated[
+        str | None, typer.Option(help="since when those are known that do not say so; default now")
+    ] = None,
+) -> None:
+    """Load a calendar of events: token unlocks, listings, macro releases, maintenance."""
+    import datetime as dt
+
+    import psycopg
+    from alphaplus.cli.connect import role_conninfo
+    from alphaplus.loaders import calendar
+
+    try:
+        at = dt.datetime.fromisoformat(known_at.replace("Z", "+00:00")) if known_at else None
+        at = at.replace(tzinfo=dt.UTC) if at is not None and at.tzinfo is None else at
+        with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
+            report = calendar.load(conn, file, source or file.stem, at)
+    except (OSError, ValueError) as error:
+        typer.echo(f"alphaplus events: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    for line, why in report.refused:
+        typer.echo(f"alphaplus events: {file.name} line {line}: {why}", err=True)
+    typer.echo(
+        f"{file.name}: {report.loaded} loaded, {report.there} already there,"
+        f" {len(report.refused)} refused"
+    )
+    if report.refused:
+        raise typer.Exit(RUNNING)
+
+
+def live(
+    seconds: Annotated[float, typer.Option(min=5, help="how long the feed runs")] = 90.0,
+    days: Annotated[float, typer.Option(min=0.5, help="of history before it")] = 3.0,
+    speed: Annotated[float, typer.Option(min=0.1, help="of the simulated feed")] = 10.0,
+    train: Annotated[bool, typer.Option(help="train a model first (minutes)")] = True,
+) -> None:
+    """A simulated exchange, a stream, a trainer and the clock; ends with what is known now."""
+    from alphaplus.cli import live_demo
+
+    live_demo.run(seconds, days, speed, train)

@@ -219,7 +219,9 @@ class BinanceUsdm(Binance):
     kind = "derivative"
     address = "wss://fstream.binance.com"
     ccxt = "binanceusdm"
-    channels = ("trades", "book", "liquidations", "funding", "open_interest", "candles")
+    channels: ClassVar[tuple[str, ...]] = (
+        "trades", "book", "liquidations", "funding", "open_interest", "candles",
+    )  # fmt: skip
     unnumbered = frozenset({"liquidations"})
     streams: ClassVar[dict[str, tuple[str, ...]]] = {
         "trades": ("aggTrade",),

@@ -27,11 +27,12 @@ class Hole:
     rows: int = 0
     ended: int | None = None  # microseconds of our clock at which the stream was whole again
     repaired: int | None = None
+    wait: bool = False  # REST is asked for all that has been since
 
     def state(self) -> list[Any]:
         """As :meth:`of` takes it."""
-        return [self.from_id, self.to_id, self.from_ts, self.to_ts, self.how, self.missing,
-                self.rows, self.ended, self.repaired]  # fmt: skip
+        out = [self.from_id, self.to_id, self.from_ts, self.to_ts, self.how, self.missing]
+        return [*out, self.rows, self.ended, self.repaired, self.wait]
 
     @classmethod
     def of(cls, state: list[Any]) -> Hole:
@@ -156,7 +157,7 @@ class Sequence:
                 hole.ended, hole.to_ts = now, max(ts, hole.from_ts)
                 self._changed(hole)
         if not self.consecutive:
-            self.holes.clear()
+            self.holes = [h for h in self.holes if h.wait and h.repaired is None]
 
     def broken(self, how: str, now: int, ts: int | None = None) -> None:
         """It contradicts itself, could not be read or was down: not whole from here."""
@@ -168,7 +169,9 @@ class Sequence:
 
     def settled(self) -> None:
         """Forget holes that are filled."""
-        self.holes = [h for h in self.holes if h.missing or h.ended is None]
+        self.holes = [
+            h for h in self.holes if h.missing or h.ended is None or (h.wait and h.repaired is None)
+        ]
 
     def _in_turn(self) -> list[Any]:
         out: list[Any] = []

@@ -166,6 +166,11 @@ class Parser(Feed):
             for name in data.keys() - known:
                 self._unknown(f"field {name[:40]} of {kind}")
 
+    def _heard(self, channel: str, symbol: str, ts: int) -> None:
+        """The newest time of a channel without numbers: where a hole would begin."""
+        sequence = self.sequences.setdefault((channel, symbol), Sequence(consecutive=False))
+        sequence.last_ts = max(sequence.last_ts, ts)
+
     def _seen(self, ts: int, now: int) -> None:
         """The exchange's time of a message, in microseconds."""
         self.last_ts = max(self.last_ts, ts)
@@ -280,6 +285,7 @@ class Parser(Feed):
         if channel in self.venue.unnumbered and sequence is not None:
             for hole in sequence.holes:
                 if hole.ended is None and channel == "trades":
+                    hole.wait = True
                     self.wanted.append(Wanted("trades", symbol, since=hole.from_ts))
             sequence.whole(now, now)
         if channel == "book" and self.venue.rest_books:
