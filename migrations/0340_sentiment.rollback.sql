@@ -54,8 +54,14 @@ delete from ml.models where (feature_set, feature_version) in (
 delete from feature.sets where kind = 'text';
 alter table feature.sets drop constraint sets_kind_check;
 alter table feature.sets add constraint sets_kind_check check (kind in ('builtin', 'select'));
-alter table ml.model_versions drop constraint model_versions_format_check;
-alter table ml.model_versions add constraint model_versions_format_check check (format in ('lightgbm', 'onnx', 'json'));
+delete from ml.gates where task = 'text';
+delete from ml.labels where task = 'text';
+alter table ml.labels drop constraint labels_task_check,
+add constraint labels_task_check check (task in ('classification', 'regression', 'regime'));
+alter table ml.model_versions drop constraint model_versions_task_check,
+add constraint model_versions_task_check check (task in ('classification', 'regression', 'regime'));
+alter table ml.gates drop constraint gates_task_check,
+add constraint gates_task_check check (task in ('classification', 'regression', 'regime'));
 drop table sentiment.terms, sentiment.labelled_texts, sentiment.author_keys, sentiment.asset_names,
 sentiment.blend_weights, sentiment.hourly_marks, sentiment.hourly_rows, sentiment.unscored cascade;
 drop table sentiment.scores cascade;

@@ -200,9 +200,12 @@ comment on column sentiment.terms.term is 'w:word, b:word and the next, c:part o
 comment on column sentiment.terms.weight is 'What it says for positive against negative, in log odds.';
 comment on column sentiment.terms.class_weights is 'Log odds of each class: negative, positive; or negative, neutral, positive.';
 
-alter table ml.model_versions drop constraint model_versions_format_check;
-alter table ml.model_versions add constraint model_versions_format_check
-check (format in ('lightgbm', 'onnx', 'json', 'terms'));
+alter table ml.labels drop constraint labels_task_check,
+add constraint labels_task_check check (task in ('classification', 'regression', 'regime', 'text'));
+alter table ml.model_versions drop constraint model_versions_task_check,
+add constraint model_versions_task_check check (task in ('classification', 'regression', 'regime', 'text'));
+alter table ml.gates drop constraint gates_task_check,
+add constraint gates_task_check check (task in ('classification', 'regression', 'regime', 'text'));
 alter table feature.sets drop constraint sets_kind_check;
 alter table feature.sets add constraint sets_kind_check check (kind in ('builtin', 'select', 'text'));
 comment on column feature.sets.kind is 'builtin: the definition is the name of a feature function; select: the definition is a SELECT checked by feature.create_set; text: a text itself, which models of schema sentiment read.';

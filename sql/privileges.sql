@@ -3,8 +3,10 @@
 --
 -- * everything belongs to alphaplus_owner, nothing is granted to public;
 -- * reader, app and operator read all tables and views, but no artifact and no half-made one;
--- * functions that read (STABLE, IMMUTABLE) may be called by those who read; helpers (leading
---   underscore) only where they run with the caller's own rights;
+-- * functions that read (STABLE, IMMUTABLE) may be called by those who read. Helpers (leading
+--   underscore) with the owner's rights by nobody; those with the caller's rights by the operator and
+--   the loader, and by reader and app only where a function or view that these may use comes to them:
+--   by its text, or through PL/Python, whose calls are listed below;
 -- * functions that write and procedures belong to the operator, less helpers that run with the
 --   owner's rights;
 -- * nobody inserts, updates or deletes but in the tables listed below, each with the role that
@@ -29,7 +31,8 @@ declare
     v_trainer constant text [] := array[
         'ml._trainer_start', 'ml._trainer_beat', 'ml._trainer_stop', 'ml._next_job', 'ml._job_progress', 'ml._job_matrix', 'ml._job_folds',
         'ml._save_checkpoint', 'ml._load_checkpoint', 'ml._job_span',
-        'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled'
+        'ml._finish_job', 'ml._fail_job', 'ml._requeue_stalled',
+        'sentiment._job_texts'
     ];
     -- Writing functions that the app may call.
     v_app constant text [] := array[
@@ -71,6 +74,25 @@ declare
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.predictions', 'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
         'ops.retention'
+    ];
+    -- Helpers that reading functions call from PL/Python, where the catalogue does not see it (a test
+    -- looks there).
+    v_python constant text [] := array[
+        'feature._bars', 'feature._bars_live', 'feature._bars_of_many', 'feature._blocks', 'feature._blocks_within',
+        'feature._book', 'feature._book_live', 'feature._bytes', 'feature._candles_15m_plain',
+        'feature._candles_1d_plain', 'feature._candles_1h_plain', 'feature._candles_1m_plain',
+        'feature._candles_4h_plain', 'feature._candles_5m_plain', 'feature._covered', 'feature._declared',
+        'feature._first_stored', 'feature._funding', 'feature._funding_live', 'feature._liquidation_cover',
+        'feature._liquidation_cover_live', 'feature._liquidations', 'feature._liquidations_live',
+        'feature._longer_loaded', 'feature._no_trades', 'feature._open_interest',
+        'feature._open_interest_live', 'feature._packed', 'feature._set_calls', 'feature._set_declared',
+        'feature._set_tables', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
+        'feature._top_rows', 'feature._top_rows_live', 'feature._trade_rows', 'feature._trade_rows_live',
+        'feature._valid_rows', 'feature._valid_rows_of_many', 'feature._bits', 'ml._external', 'ml._kept',
+        'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
+        'regime._simulated', 'regime._thresholds_of', 'regime._us', 'regime._width', 'sentiment._assets_state',
+        'sentiment._champion', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
+        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros'
     ];
     v_schema text;
     v_item record;
@@ -170,7 +192,52 @@ begin
         and p.provolatile <> 'v'
         and not (p.prosecdef and p.proname like '\_%');
     if v_list is not null then
-        execute format('grant execute on routine %s to %s, alphaplus_loader', v_list, v_readers);
+        execute format('grant execute on routine %s to alphaplus_operator, alphaplus_loader', v_list);
+    end if;
+    with recursive code as (
+        select
+            p.oid, n.nspname || '.' || p.proname as name,
+            p.proname like '\_%' as helper,
+            p.provolatile <> 'v' and not p.prosecdef as plain,
+            p.provolatile <> 'v' and not (p.prosecdef and p.proname like '\_%') as reads,
+            concat(
+                pg_catalog.pg_get_function_arguments(p.oid),
+                coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+            ) as body
+        from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = any (v_schemas) and p.prokind in ('f', 'a', 'w')
+            and p.prorettype <> 'trigger'::regtype
+    ),
+    calls as (
+        select c.oid, c.helper, c.plain, m.found[1] as called
+        from code c, regexp_matches(c.body, '\m([a-z]+\._[a-z0-9_]+)', 'g') m (found)
+    ),
+    needed as (
+        select w.called as name
+        from (
+            select k.called from calls k where k.plain and not k.helper
+            union all
+            select m.found[1]
+            from pg_catalog.pg_class c
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace,
+                regexp_matches(pg_catalog.pg_get_viewdef(c.oid), '\m([a-z]+\._[a-z0-9_]+)', 'g') m (found)
+            where n.nspname = any (v_schemas) and c.relkind = 'v'
+            union all
+            select unnest(v_python)
+        ) w
+        union
+        select k.called
+        from needed d
+        join code c on c.name = d.name and c.plain
+        join calls k on k.oid = c.oid
+    )
+    select string_agg(c.oid::regprocedure::text, ', ')
+    into v_list
+    from code c
+    where c.reads and (not c.helper or c.name in (select d.name from needed d));
+    if v_list is not null then
+        execute format('grant execute on routine %s to alphaplus_reader, alphaplus_app', v_list);
     end if;
 
     -- … and the operator what changes things: all procedures and writing functions but definer's
@@ -207,7 +274,8 @@ begin
     end loop;
 
     -- Taking turns, of procedures that commit and so run with the caller's rights.
-    grant execute on function ops._lock, ops._try_lock to alphaplus_operator, alphaplus_loader;
+    grant execute on function ops._lock, ops._try_lock, ops._hold, ops._let_go, ops._holder
+    to alphaplus_operator, alphaplus_loader;
 
     -- Schedules: whoever writes a command is whom it runs as, so nobody changes another's.
     grant delete,
@@ -285,7 +353,7 @@ begin
     -- The loader reads settings and says what it did.
     grant select on ops.settings to alphaplus_loader;
 
-    grant usage on schema ml to alphaplus_trainer;
+    grant usage on schema ml, sentiment to alphaplus_trainer;
 
     -- Optuna's tables are the owner's, the rows in them the trainer's.
     revoke all on schema optuna from public, alphaplus_trainer;

@@ -68,6 +68,10 @@ from (
         'Scores the texts that arrived.'
     ),
     (
+        'sentiment events', '2-59/5 * * * *', 'call sentiment.raise_events()', '5 minutes', false,
+        'Raises an alert for each burst of texts and each jump of sentiment.'
+    ),
+    (
         'refresh sentiment', '* * * * *', 'call sentiment.refresh()', '1 minute', false,
         'Brings the hours of scores up to date.'
     ),

@@ -103,6 +103,10 @@ begin
         end if;
         perform ml._check_inputs(spec, v_count);
         perform ml._check_onnx(artifact, v_count);
+    elsif format = 'json' and task = 'text' then
+        -- Terms and numbers, each of them checked.
+        perform sentiment._check_artifact(artifact);
+        return;
     elsif format = 'json' and task = 'regime' then
         -- Numbers, each of them checked: there is nothing to be tried in a process of its own.
         perform regime._check_artifact(artifact);
@@ -111,8 +115,8 @@ begin
         raise exception 'unknown artifact format %', format
         using errcode = 'AP411', hint = 'Formats: lightgbm, onnx; of a regime classifier json.';
     end if;
-    if task = 'regime' then
-        raise exception 'a regime classifier is no % model', format
+    if task in ('regime', 'text') then
+        raise exception 'a % model is no % artifact', task, format
         using errcode = 'AP411', hint = 'Train one with call ml.retrain on a model of regime.create_model.';
     end if;
     -- What serves, or served, was tried.

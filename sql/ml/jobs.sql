@@ -348,9 +348,9 @@ begin
     end if;
     select * into v_model from ml.models m where m.model = v_job.model;
     select * into v_label from ml.labels l where l.label = v_model.label;
-    -- A regime classifier is a filter over rows in their order, with six probabilities a row: it is
+    -- A text model is measured on texts, which no vector holds; a regime classifier is a filter over rows in their order, with six probabilities a row: it is
     -- measured where it runs.
-    if v_label.task = 'regime' then
+    if v_label.task in ('regime', 'text') then
         v_version_id := ml._register(v_job.model, v_job.symbol, v_job.regime, artifact, sha256,
             version || jsonb_build_object('as_of', v_job.as_of), v_job.job_id,
             version -> 'metrics', coalesce(version -> 'fold_metrics', '[]'));

@@ -88,6 +88,9 @@ with declared (
     (array['logistic_regression'], 'C', 'number', null, 0, true, 1e9, null, null, false, 'Inverse of the L2 penalty.'),
     (array['logistic_regression'], 'max_iter', 'integer', null, 1, false, 100000, null, null, false, 'Steps, at most.'),
     (array['logistic_regression'], 'max_rows', 'integer', null, 0, false, 1e9, null, null, false, 'Training rows, thinned evenly in time; 0: all.'),
+    (array['terms'], 'C', 'number', 'text', 0, true, 1e6, null, null, false, 'Inverse of the L2 penalty.'),
+    (array['terms'], 'min_texts', 'integer', 'text', 1, false, 1e6, null, null, false, 'Texts that a term must be in, at least.'),
+    (array['terms'], 'class_weight', 'choice', 'text', null, false, null, null, array['balanced'], true, 'balanced: all classes weigh the same.'),
     -- Deep models.
     (array['lstm', 'gru', 'cnn', 'transformer'], 'sequence_length', 'integer', null, 1, false, 4096, null, null, false, 'Grid times that one prediction reads.'),
     (array['lstm', 'gru', 'cnn', 'transformer'], 'hidden', 'integer', null, 1, false, 4096, null, null, false, 'Width of the hidden layers.'),
@@ -108,7 +111,7 @@ with declared (
     (array['lstm', 'gru', 'cnn', 'transformer'], 'processes', 'integer', null, 0, false, 64, null, null, false, 'Processes that share the fit; 0: one for each GPU.'),
     (array['lstm', 'gru', 'cnn', 'transformer'], 'checkpoint_seconds', 'number', null, 0, false, 86400, null, null, false, 'Seconds between two states that are kept.'),
     -- Options of training itself, whatever the algorithm.
-    (array[null], 'algorithm', 'choice', null, null, false, null, null, array['lightgbm', 'xgboost', 'gradient_boosting', 'random_forest', 'logistic_regression', 'lstm', 'gru', 'cnn', 'transformer', 'regime_filter'], false, 'In place of the model''s own.'),
+    (array[null], 'algorithm', 'choice', null, null, false, null, null, array['lightgbm', 'xgboost', 'gradient_boosting', 'random_forest', 'logistic_regression', 'lstm', 'gru', 'cnn', 'transformer', 'regime_filter', 'terms'], false, 'In place of the model''s own.'),
     (array[null], 'params', 'object', null, null, false, null, null, null, true, 'Parameters of the algorithm, over the model''s own.'),
     (array[null], 'search', 'object', null, null, false, null, null, null, true, 'Search of parameters: trials, minutes, folds, space.'),
     (array[null], 'folds', 'integer', null, 2, false, null, 'training.max_folds', null, false, 'Walk-forward folds.'),

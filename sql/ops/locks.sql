@@ -84,3 +84,55 @@ end
 $$;
 comment on function ops._try_lock(text) is
 'Whether it is this session''s turn at something, held until the transaction ends; waits for nobody.';
+
+create or replace function ops._hold(name text)
+returns boolean
+language plpgsql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not ops._try_lock($1) then
+        return false;
+    end if;
+    update ops.locks k
+    set pid = me.pid, backend_start = me.backend_start
+    from pg_stat_activity me
+    where k.name = $1 and me.pid = pg_backend_pid()
+        and not exists (
+            select from pg_stat_activity a
+            where a.pid = k.pid and a.backend_start = k.backend_start and a.pid <> me.pid
+        );
+    return found;
+end
+$$;
+comment on function ops._hold(text) is
+'Whether it is this session''s turn at something, held until ops._let_go or the end of the session, over
+as many transactions as it takes; waits for nobody.';
+
+create or replace function ops._let_go(name text)
+returns void
+language sql volatile parallel unsafe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    delete from ops.locks k
+    using pg_stat_activity me
+    where k.name = $1 and me.pid = pg_backend_pid()
+        and k.pid = me.pid and k.backend_start = me.backend_start
+$$;
+comment on function ops._let_go(text) is 'Ends the turn that this session holds by ops._hold, if it does.';
+
+create or replace function ops._holder(name text)
+returns text
+language sql volatile parallel restricted security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select format(
+        'held by %s, process %s%s, connected since %s', a.usename, a.pid,
+        coalesce(' (' || nullif(a.application_name, '') || ')', ''), date_trunc('second', a.backend_start)
+    )
+    from ops.locks k
+    join pg_stat_activity a on a.pid = k.pid and a.backend_start = k.backend_start
+    where k.name = $1
+$$;
+comment on function ops._holder(text) is
+'In words, the session that holds something by ops._hold; null: none.';

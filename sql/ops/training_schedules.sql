@@ -17,7 +17,7 @@ declare
     v_error text;
 begin
     -- Two at once would queue the same twice.
-    perform pg_advisory_xact_lock(hashtextextended('ops.run_training_schedules', 0));
+    perform ops._lock('ops:training_schedules');
     if (ops.setting('training.schedules_on', 'false') #>> '{}')::boolean then
         for v_work in
             select s.schedule_id, s.cron, greatest(s.updated_at, r.due_at) as since

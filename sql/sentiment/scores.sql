@@ -180,7 +180,7 @@ declare
     v_mark record;
 begin
     -- One at a time; a second comes when the first is done, and finds nothing left.
-    perform pg_advisory_xact_lock(hashtextextended('sentiment.refresh', 0));
+    perform ops._lock('sentiment:refresh');
     for v_mark in
         with gone as (
             delete from sentiment.hourly_marks m returning m.symbol, m.bucket

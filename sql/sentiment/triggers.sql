@@ -53,6 +53,19 @@ begin
 end
 $$;
 
+create or replace function sentiment._store_terms() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into sentiment.terms (version_id, term, weight, class_weights)
+    select new.version_id, r.term, r.weight, r.class_weights
+    from sentiment._rows_of(new.artifact) r;
+    return null;
+end
+$$;
+
+create or replace trigger store_terms after insert on ml.model_versions
+for each row when (new.task = 'text') execute function sentiment._store_terms();
 create or replace trigger queue_texts after insert on sentiment.texts
 referencing new table as new_rows
 for each statement execute function sentiment._queue_texts();

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +16,9 @@ from tests.conftest import Server
 
 Connection = psycopg.Connection[Any]
 Connect = Callable[[str, str], Connection]
+ROOT = Path(__file__).resolve().parents[2]
+# Words of the PL/Python modules that are names of helpers, but that no reader comes to.
+NOT_FOR_READERS = {"regime._moment", "regime._stored"}
 DENIED = errors.InsufficientPrivilege
 BREAKOUT = "a$f$; alter role alphaplus_operator superuser; select $f$b"
 
@@ -276,6 +281,63 @@ def test_a_reader_holds_nobody_up(db: Connection, connect_as: Connect) -> None:
         assert db.execute("select ops._try_lock('ml:z')").fetchone() == (False,)
     assert db.execute("select ops._try_lock('ml:z')").fetchone() == (True,)
     assert db.execute("show lock_timeout").fetchone() == ("0",)
+
+
+def test_readers_call_only_the_helpers_that_their_functions_need(db_module: Connection) -> None:
+    """Helpers are the code's: a reader may call one only where something he uses comes to it.
+
+    What needs what is read from the text of all functions and views, and from the PL/Python modules.
+    """
+    rows = db_module.execute(
+        "select n.nspname || '.' || p.proname, p.proname like '\\_%%', p.provolatile <> 'v' and not"
+        " p.prosecdef, pg_get_functiondef(p.oid),"
+        " array(select r from unnest(array['reader', 'app']) r"
+        " where has_function_privilege('alphaplus_' || r, p.oid, 'execute'))"
+        " from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+        " where n.nspname in ('ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment',"
+        " 'analytics', 'backtest', 'bi') and p.prokind = 'f' and p.prorettype <> 'trigger'::regtype"
+    ).fetchall()
+    views = db_module.execute(
+        "select pg_get_viewdef(c.oid) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where c.relkind = 'v' and n.nspname !~ '^(pg_|_?timescale|information)'"
+    ).fetchall()
+    helpers = {row[0] for row in rows if row[1]}
+    python = " ".join(p.read_text() for p in (ROOT / "plpython").rglob("*.py"))
+    words = set(re.findall(r"\w+", python))
+    by_python = {
+        name
+        for name in helpers
+        for word in (name.split(".")[1],)
+        if word in words or word.removesuffix("_live") in words
+    }
+
+    def called(text: str) -> set[str]:
+        return set(re.findall(r"\b[a-z]+\._[a-z0-9_]+", text)) & helpers
+
+    texts: dict[str, str] = {}
+    for name, _, plain, text, _ in rows:
+        if plain:
+            texts[name] = texts.get(name, "") + text
+    needed: set[str] = set()
+    to_do = {h for name, text in texts.items() if name not in helpers for h in called(text)}
+    to_do |= {h for (text,) in views for h in called(text)}
+    by_text = True
+    while to_do:
+        needed |= to_do
+        to_do = {h for name in to_do for h in called(texts.get(name, ""))} - needed
+        if not to_do and by_text:
+            by_text, to_do = False, by_python - needed
+    may = {row[0] for row in rows if row[1] and row[4] and row[2]}
+    assert may <= needed
+    assert len(helpers - may) > 100
+    # What a stretch of Python calls for a reader's function he may call.
+    writes = re.compile(r"(train|probe|external_probe|measured|shap|reference|held_out|chunk)")
+    lacking = {
+        name for name in needed if name in texts and name not in may and not writes.search(name)
+    }
+    assert lacking <= NOT_FOR_READERS, lacking
+    for name in ("ml._check_onnx", "ml._training_bytes", "ml._check_lightgbm", "ml._shadow"):
+        assert name not in may
 
 
 @pytest.mark.parametrize(

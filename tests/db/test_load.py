@@ -566,18 +566,25 @@ def test_live_and_lagged_rows(db: Conn, tmp_path: Path) -> None:
     ]
 
 
-def test_one_load_of_a_file_at_a_time(db: Conn, tmp_path: Path) -> None:
+def test_one_load_of_a_file_at_a_time(db: Conn, connect_as: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(1)).resolve()
     with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as other:
-        other.execute(
-            "select pg_advisory_lock(hashtextextended(%s, 0))", (f"alphaplus.load:{path}",)
-        )
+        assert rows(other, "select ops._hold(%s)", f"load:{path}") == [(True,)]
         loader = Loader(db)
         loader.lock_wait = 0.2
-        with pytest.raises(LoadRunning):
+        with pytest.raises(LoadRunning, match=rf"process {other.info.backend_pid}\b"):
             loader.load(path)
-        other.execute("select pg_advisory_unlock_all()")
-    assert load(db, path).loaded == 1
+        # What a reader can lock is in nobody's way; who is gone holds nothing.
+        reader = connect_as("alphaplus_reader", db.info.dbname)
+        reader.execute(
+            "select pg_advisory_lock(hashtextextended(%s, 0))", (f"alphaplus.load:{path}",)
+        )
+        for statement in ("select ops._hold('load:x')", "select ops._let_go('load:x')"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(statement)
+    loader.lock_wait = 60
+    assert loader.load(path).loaded == 1
+    assert rows(db, "select name from ops.locks where name like 'load:%%'") == []
 
 
 def test_loader_role_may(db: Conn, connect_as: Any, tmp_path: Path) -> None:
@@ -591,19 +598,19 @@ def test_loader_role_may(db: Conn, connect_as: Any, tmp_path: Path) -> None:
 # --- killed -------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, psycopg
+import os, sys, psycopg
 from pathlib import Path
 from alphaplus.loaders.load import Loader, Options
-with psycopg.connect(sys.argv[1], autocommit=True) as conn:
-    Loader(conn, Options(block=int(sys.argv[3]), every=0.1)).load(Path(sys.argv[2]))
+with psycopg.connect(os.environ["CONNINFO"], autocommit=True) as conn:
+    Loader(conn, Options(block=int(sys.argv[2]), every=0.1)).load(Path(sys.argv[1]))
 """
 
 
 def child(conn: Conn, path: Path, block: int) -> subprocess.Popen[str]:
     dsn = psycopg.conninfo.make_conninfo(conn.info.dsn, password=conn.info.password)
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, dsn, str(path), str(block)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "loaders")},
+        [sys.executable, "-c", CHILD, str(path), str(block)],
+        env={**os.environ, "CONNINFO": dsn, "PYTHONPATH": str(ROOT / "loaders")},
         stdout=subprocess.PIPE,
         text=True,
     )

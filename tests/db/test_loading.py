@@ -352,11 +352,11 @@ def big_file(path: Path, rows: int) -> Path:
 
 
 LOAD = (
-    "import sys, psycopg, resource\n"
+    "import os, sys, psycopg, resource\n"
     "from pathlib import Path\n"
     "from alphaplus.loaders.load import Loader, Options\n"
-    "conn = psycopg.connect(sys.argv[1], autocommit=True)\n"
-    "Loader(conn, Options(block=int(sys.argv[3]))).load(Path(sys.argv[2]))\n"
+    "conn = psycopg.connect(os.environ['CONNINFO'], autocommit=True)\n"
+    "Loader(conn, Options(block=int(sys.argv[2]))).load(Path(sys.argv[1]))\n"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
 )
 
@@ -364,8 +364,8 @@ LOAD = (
 def load_process(dsn: str, path: Path, block: int) -> subprocess.Popen[str]:
     roots = [str(ROOT / name) for name in ("plpython", "loaders", "trainer")]
     return subprocess.Popen(
-        [sys.executable, "-c", LOAD, dsn, str(path), str(block)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+        [sys.executable, "-c", LOAD, str(path), str(block)],
+        env={**os.environ, "CONNINFO": dsn, "PYTHONPATH": os.pathsep.join(roots)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -26,7 +26,6 @@ def clock(db_module: Conn) -> Conn:
         truncate public.calls, ops.runs, market.trades, market.quarantine;
         delete from ml.training_jobs;
         delete from market.instruments;
-        select pg_advisory_unlock_all();
         create or replace procedure ops.works() language sql as 'insert into public.calls default values';
         create or replace procedure ops.fails() language plpgsql as $$
         begin

@@ -34,6 +34,7 @@ TRAINER = {
     "ml._next_job",
     "ml._job_progress",
     "ml._job_matrix",
+    "sentiment._job_texts",
     "ml._job_span",
     "ml._load_checkpoint",
     "ml._save_checkpoint",
@@ -253,6 +254,9 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "market.forget_simulation",
                 "ops._lock",
                 "ops._try_lock",
+                "ops._hold",
+                "ops._let_go",
+                "ops._holder",
             ) or (helper and not definer and name.startswith(("market.", "sentiment.")))
         else:
             stores = (
@@ -263,6 +267,9 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._note_that_it_commits",
                 "ops._lock",
                 "ops._try_lock",
+                "ops._hold",
+                "ops._let_go",
+                "ops._holder",
                 "sentiment._score_batch",
                 "ml._store_live",
             )

@@ -113,3 +113,11 @@ def test_loads(server: Any, dbname: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "== instruments whose contract is not known" in done.stdout
     assert "BTCUSDT" in done.stdout  # made without a contract
+
+
+def test_sentiment_prints_a_symbol_s_texts(server: Any, dbname: str) -> None:
+    done = psql(server, dbname, "sentiment", symbol="BTC")
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in done.stderr
+    assert "text_count" in done.stdout
+    assert psql(server, dbname, "sentiment").stderr == ""

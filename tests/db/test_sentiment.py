@@ -496,6 +496,12 @@ def scored_of(rows: pd.DataFrame, start: Any, end: Any, as_of: Any) -> tuple[int
         ("select sentiment.recent('BTC', 0)", "AP676"),
         ("select sentiment.recent('BTC', null)", "AP676"),
         ("call sentiment.score_pending(0)", "AP672"),
+        ("select sentiment.correlation('BTC', 48, null, null, '{-1}')", "AP682"),
+        ("select sentiment.correlation('BTC', 48, null, null, null)", "AP682"),
+        ("select sentiment.correlation('BTC', 48, null, null, '{1}', 0)", "AP683"),
+        ("select sentiment.influence('BTC', 48, null, 'nobody')", "AP684"),
+        ("select sentiment.influence('BTC', 48, null, 'author', null, 0)", "AP685"),
+        ("call sentiment.train('nothing')", "AP681"),
     ],
 )
 def test_bad_questions_get_a_clear_no(db: Conn, query: str, code: str) -> None:
@@ -510,6 +516,9 @@ QUESTIONS = {
     "trends": "select x::text from sentiment.trends(%(s)s, 12, %(t)s) x",
     "sources": "select x::text from sentiment.sources(%(s)s, 12, %(t)s) x",
     "recent": "select x::text from sentiment.recent(%(s)s, 50, %(t)s) x",
+    "events": "select x::text from sentiment.events(%(s)s, 12, %(t)s) x",
+    "influence": "select x::text from sentiment.influence(%(s)s, 30, %(t)s, 'source') x",
+    "correlation": "select x::text from sentiment.correlation(%(s)s, 30, %(t)s) x",
 }
 
 
@@ -559,3 +568,210 @@ def test_the_seeds_view_has_their_columns(db: Conn) -> None:
         "id", "timestamp", "symbol", "source", "sentiment_score", "sentiment_label", "confidence_score",
         "text_content", "source_url", "author", "engagement_metrics", "keywords", "language", "created_at",
     ]  # fmt: skip
+
+
+# --- text models ---------------------------------------------------------------------------------
+
+
+def labelled(conn: Conn, shared_data: Path, name: str) -> pd.DataFrame:
+    rows = pd.read_csv(shared_data / "sentiment" / "stock_tweets.csv")
+    rows["y"] = np.where(rows["sentiment"].str.lower() == "positive", 1.0, -1.0)
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into sentiment.labelled_texts (label_set, text, language, label) values (%s, %s, 'en', %s)",
+            [(name, text, y) for text, y in zip(rows["text"].astype(str), rows["y"], strict=True)],
+        )
+    return rows
+
+
+def test_a_text_model_goes_the_way_of_every_model(
+    db: Conn, shared_data: Path, server: Any, connect_as: Callable[[str, str], Conn]
+) -> None:
+    rows = labelled(db, shared_data, "stock")
+    db.execute("select sentiment.create_model('stock_terms', 'stock', 'en')")
+    db.execute("select sentiment.create_model('stock_terms', 'stock', 'en')")
+    none = analyze(db, "buy it", method="stock_terms")
+    assert (none.score, none.reason) == (None, "no version of stock_terms is in use yet")
+    db.execute("call sentiment.train('stock_terms')")
+    drain(server, db)
+    status, error = one(db, "select status, error from ml.jobs order by job_id desc limit 1")
+    assert (status, error) == ("succeeded", None)
+    version, metrics, spec = one(
+        db, "select version_id, metrics, spec from ml.model_versions where model = 'stock_terms'"
+    )
+    assert spec["language"] == "en"
+    assert metrics["auc"] > 0.8
+    assert metrics["macro_f1"] > max(v["macro_f1"] for v in metrics["beside"].values())
+    gates = dict(db.execute("select gate, passed from ml.gate_report(%s)", (version,)).fetchall())
+    assert gates == dict.fromkeys(
+        ("text_auc", "text_champion", "text_log_loss", "text_macro_f1"), True
+    )
+    before = one(db, "select clock_timestamp()")
+    db.execute("call ml.promote(%s)", (version,))
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    with reader.cursor(row_factory=psycopg.rows.namedtuple_row) as cursor:
+        for text in rows["text"].astype(str)[:25]:
+            got = cursor.execute(
+                "select * from sentiment.analyze(%s, null, 'stock_terms', 'en')", (text,)
+            ).fetchone()
+            assert got is not None
+            assert got.version == str(version)
+            assert sum(w["contribution"] for w in got.per_word) == pytest.approx(
+                got.score, abs=1e-9
+            )
+            # The same by a join over rows: log odds, and their tanh.
+            raw = cursor.execute(
+                "select sum(w.weight) / sqrt((select count(distinct o.n) from unnest(%s::text[]) with ordinality o (w, n)))"
+                " + (select weight from sentiment.terms where version_id = %s and term = '(intercept)')"
+                " from sentiment.term_weights(%s, 'stock_terms') w",
+                (words_of(text), version, text),
+            ).fetchone()
+            assert got.score == pytest.approx(float(np.tanh(raw[0] / 2)), abs=1e-9)
+    assert one(db, "select sentiment.score('good news for the shares', 'stock_terms')") is not None
+    # As of before its promotion it was nobody's.
+    past = one(
+        db, "select reason from sentiment.analyze('buy', null, 'stock_terms', 'en', %s)", before
+    )
+    assert past == "no version of stock_terms is in use yet"
+    # A score by it is not known before it was in use.
+    db.execute("select ops.set_setting('sentiment.methods', '[\"blend\", \"stock_terms\"]')")
+    clear(db)
+    db.execute(
+        "insert into sentiment.texts (text_id, ts, known_at, source, source_id, symbols, text, language)"
+        " values (1, %s, %s, 'news', 'x', '{BTC}', 'BTC is a great buy, what a good day', 'en')",
+        (at(0), at(0)),
+    )
+    db.execute("call sentiment.score_pending()")
+    known = dict(
+        db.execute("select method, min(known_at) from sentiment.scores group by 1").fetchall()
+    )
+    assert known["blend"] == at(0)
+    assert known["stock_terms"] >= before
+    assert (
+        one(db, "select text_count from sentiment.summary('BTC', 24, %s, 'stock_terms')", at(12))
+        == 0
+    )
+    db.execute('select ops.set_setting(\'sentiment.methods\', \'["vader", "textblob", "blend"]\')')
+
+
+def words_of(text: str) -> list[str]:
+    from alphaplus.texts import terms
+
+    return terms.words_of(text)
+
+
+def drain(server: Any, conn: Conn) -> None:
+    from alphaplus.trainer.worker import Worker
+
+    Worker(server.conninfo(conn.info.dbname, "alphaplus_trainer"), mode="drain", threads=1).run()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("'Bad Name', 'stock', 'en'", "AP677"),
+        ("'vader', 'stock', 'en'", "AP677"),
+        ("'m', 'stock', 'english'", "AP678"),
+        ("'m', 'nothing', 'en'", "AP679"),
+        ("null, 'stock', 'en'", "AP677"),
+    ],
+)
+def test_bad_text_models_are_refused(db: Conn, arguments: str, code: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        db.execute(f"select sentiment.create_model({arguments})")
+    assert error.value.sqlstate == code
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\x04", "no JSON"),
+        (b"[]", "format"),
+        (b'{"format": "alphaplus.terms.1", "classes": ["a"]}', "classes"),
+        (b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en", "terms": {}}', "no terms"),
+        (
+            b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en",'
+            b' "terms": {"w:a": [0, NaN]}, "intercept": [0, 0]}',
+            "not 2 numbers",
+        ),
+        (
+            b'{"format": "alphaplus.terms.1", "classes": ["negative", "positive"], "language": "en",'
+            b' "terms": {"x": [0, 1]}, "intercept": [0, 0]}',
+            "no term",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_terms_is_refused(db: Conn, content: bytes, words: str) -> None:
+    with pytest.raises(psycopg.Error, match=words) as error:
+        db.execute("select sentiment._check_artifact(%s)", (content,))
+    assert error.value.sqlstate == "AP671"
+
+
+# --- beside chance -------------------------------------------------------------------------------
+
+
+def test_a_burst_is_an_event_and_an_alert(db: Conn, tmp_path: Path) -> None:
+    clear(db)
+    now = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [
+        {"time": now - dt.timedelta(hours=h, minutes=7 * i + 1), "id": f"q{h}-{i}",
+         "text": f"BTC is calm, nothing to see at number {h * 10 + i} of them today"}
+        for h in range(1, 60) for i in range(3)
+    ]  # fmt: skip
+    rows += [
+        {"time": now - dt.timedelta(hours=1, seconds=-i), "id": f"b{i}", "author": f"w{i}",
+         "text": f"BTC exchange {i} was hacked and withdrawals halted, terrible loss number {i * 7919}"}
+        for i in range(40)
+    ]  # fmt: skip
+    store(db, tmp_path, rows)
+    db.execute("call sentiment.score_pending()")
+    with db.cursor(row_factory=psycopg.rows.namedtuple_row) as cursor:
+        events = cursor.execute("select * from sentiment.events('BTC', 24, %s)", (now,)).fetchall()
+    assert len(events) == 1
+    assert (events[0].kind, events[0].started_at) == ("volume", now - dt.timedelta(hours=1))
+    assert events[0].p < 1e-5
+    assert {"hacked", "withdrawals"} <= set(events[0].terms)
+    # At its beginning nobody could know of it.
+    early = now - dt.timedelta(minutes=59)
+    assert db.execute("select * from sentiment.events('BTC', 24, %s)", (early,)).fetchall() == []
+    db.execute("call sentiment.raise_events()")
+    db.execute("call sentiment.raise_events()")
+    kinds = db.execute(
+        "select message from ops.alerts where kind = 'sentiment_event' and message like 'BTC%'"
+    ).fetchall()
+    assert len(kinds) == 1
+    assert "hacked" in kinds[0][0]
+
+
+def test_sentiment_that_leads_the_price_is_found_at_its_lag(db: Conn) -> None:
+    clear(db)
+    random = np.random.default_rng(5)
+    hours = 400
+    mood = random.uniform(-0.9, 0.9, hours)
+    close = 100 * np.exp(
+        np.cumsum(np.r_[0, 0, 0, 0.01 * mood[:-1]] + random.normal(0, 0.002, hours + 2))
+    )
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "insert into sentiment.scores (symbol, ts, text_id, method, version, known_at, source, score, label, is_copy)"
+            " values ('BTC', %s, %s, 'blend', 'test', %s, 'news', %s, 'neutral', false)",
+            [(at(h + 0.5), 10**6 + h, at(h + 0.5), float(mood[h])) for h in range(hours)],
+        )
+        cursor.executemany(
+            "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+            " values ('BTCUSDT', '1 hour', %s, %s, %s, %s, %s, %s, 1)",
+            [(at(h), at(h + 1), c, c, c, c) for h, c in enumerate(close.tolist())],
+        )
+    rows = db.execute(
+        "select lag_hours, n, r, naive_p, p, q from sentiment.correlation('BTC', %s, %s)",
+        (hours, at(hours)),
+    ).fetchall()
+    found = {row[0]: row for row in rows}
+    # The bar of hour h + 3 closes 0.01 mood[h] above the one before: two hours after hour h's end.
+    moves = np.log(close[3:hours] / close[2 : hours - 1])
+    assert found[2][1] == hours - 3
+    assert found[2][2] == pytest.approx(np.corrcoef(mood[: hours - 3], moves)[0, 1], abs=1e-9)
+    assert found[2][5] <= 0.05
+    assert min(found[lag][5] for lag in found if lag != 2) > 0.05
+    db.execute("delete from sentiment.scores")
+    db.execute("delete from market.candles")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -11,6 +15,7 @@ import numpy as np
 import psycopg
 import pytest
 from alphaplus import migrations as applier
+from psycopg import conninfo as pq
 
 from tests.conftest import SecondServer, Server
 from tests.db import lifecycle as toy
@@ -381,3 +386,35 @@ def test_the_clock_s_procedures(world: Connection, as_trainer: str) -> None:
     world.execute("call ml.retrain_due()")
     world.execute("call ml.retrain_due()")
     assert world.execute("select count(*) from ml.training_jobs").fetchone() == (2,)
+
+
+def test_no_password_is_an_argument(world: Connection, as_trainer: str) -> None:
+    """Arguments are everybody's to read: of the trainer and of what it starts."""
+    password = str(pq.conninfo_to_dict(as_trainer)["password"])
+    job = toy.retrain(world)
+    process = toy.run_trainer(as_trainer, "--poll", "0.3")
+    seen = set()
+    try:
+        while toy.job(world, job).status != "succeeded":
+            assert process.poll() is None
+            for folder in Path("/proc").glob("[0-9]*"):
+                try:
+                    if os.getsid(int(folder.name)) == process.pid:
+                        line = (folder / "cmdline").read_bytes().decode()
+                        seen.add(folder.name)
+                        assert password not in line
+                except OSError:
+                    continue
+    finally:
+        toy.kill(process)
+    assert str(process.pid) in seen
+    refused = subprocess.run(
+        [sys.executable, "-m", "alphaplus.trainer", "--once", "--conninfo", "password=secret"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=toy.HANG,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "PGPASSFILE" in refused.stderr and "Traceback" not in refused.stderr

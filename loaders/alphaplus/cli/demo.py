@@ -173,6 +173,7 @@ def simulated(demo: Demo) -> int:
             f"select * from feature.liquidation('ETH/USDT', '{end:%Y-%m-%d %H:%M}+00');",
             "select * from drift.check('liquidation_15m', 'BTC/USDT', '1 day',"
             f" '{end:%Y-%m-%d %H:%M}+00');",
+            "select score, label, keywords from sentiment.analyze('BTC dumps, ETH flies', 'ETH');",
             "select check_name, status, detail from ops.health;",
         ],
     )

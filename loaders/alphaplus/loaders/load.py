@@ -237,7 +237,7 @@ class Loader:
         if self.dry:
             self._read(source, description, 0, 0, None, report)
             return report
-        lock = f"alphaplus.load:{source.name}"
+        lock = f"load:{source.name}"
         self._lock(lock, source)
         try:
             load_id, resume, state = self._begin(source, digest, description, report)
@@ -255,7 +255,7 @@ class Loader:
             return report
         finally:
             with contextlib.suppress(psycopg.OperationalError):
-                self.conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
+                self.conn.execute("select ops._let_go(%s)", (lock,))
 
     def _description(self, source: Source, digest: bytes) -> Description:
         """What is known of a file before it is opened."""
@@ -326,11 +326,11 @@ class Loader:
     def _lock(self, lock: str, source: Source) -> None:
         """Waits a little: the session of a load just killed takes a moment to end."""
         deadline = time.monotonic() + self.lock_wait
-        while self.conn.execute(
-            "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
-        ).fetchone() != (True,):
+        while self.conn.execute("select ops._hold(%s)", (lock,)).fetchone() != (True,):
             if time.monotonic() > deadline:
-                raise LoadRunning(f"{source.name} is being loaded by another session")
+                row = self.conn.execute("select ops._holder(%s)", (lock,)).fetchone()
+                who = f" ({row[0]})" if row and row[0] else ""
+                raise LoadRunning(f"{source.name} is being loaded by another session{who}")
             time.sleep(0.1)
 
     # --- the log of loads ----------------------------------------------------------------------
@@ -340,8 +340,8 @@ class Loader:
     ) -> tuple[int | None, int, dict[str, Any] | None]:
         """(load id, line to go on after, state); no id: the file was loaded before.
 
-        The same file with the same options goes on where it stopped. Nobody else loads it: the
-        advisory lock is held, so a load that is still called running was killed.
+        The same file with the same options goes on where it stopped. Nobody else loads it: its
+        turn is held, so a load that is still called running was killed.
         """
         said = {
             name: dict(value) if name == "columns" else value

@@ -175,6 +175,16 @@ def probabilities(model: Model, positive: float, neutral: float) -> tuple[float,
     return odds[0] / total, odds[1] / total, odds[2] / total
 
 
+def told(model: Model, text: str) -> tuple[float, float, float]:
+    """P(negative), P(neutral), P(positive); of a text without a known word, the intercept's."""
+    words = words_of(text)
+    positive, neutral, _ = _sums(model, words)
+    scale = 1.0 / math.sqrt(max(len(words), 1))
+    return probabilities(
+        model, model.intercept[0] + positive * scale, model.intercept[1] + neutral * scale
+    )
+
+
 def score_only(model: Model, text: str) -> float | None:
     """P(positive) - P(negative); None where no word is known."""
     words = words_of(text)

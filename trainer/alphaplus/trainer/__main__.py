@@ -16,7 +16,9 @@ def main(
     poll: Annotated[
         float, typer.Option(min=0.1, help="seconds between looks for stalled jobs")
     ] = 5.0,
-    conninfo: Annotated[str, typer.Option(help="default: DATABASE_URL, PG*")] = "",
+    conninfo: Annotated[
+        str, typer.Option(help="no password in it; default: DATABASE_URL, PG*, PGSERVICE")
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
 ) -> None:
     """Train models that `call ml.retrain(…)` asked for.
@@ -29,8 +31,14 @@ def main(
         format="%(asctime)s trainer: %(message)s",
         datefmt="%H:%M:%S",
     )
-    from alphaplus.trainer.worker import Worker, run, trainer_conninfo
+    from alphaplus.trainer.worker import Worker, has_password, run, trainer_conninfo
 
+    if has_password(conninfo):
+        raise typer.BadParameter(
+            "arguments of a process can be read by every user of the machine: pass the password by"
+            " PGPASSFILE, PGSERVICE, PGPASSWORD or DATABASE_URL",
+            param_hint="--conninfo",
+        )
     mode = "once" if once else "drain" if drain else "stay"
     worker = Worker(
         trainer_conninfo(conninfo), concurrency=concurrency, threads=threads, mode=mode, poll=poll

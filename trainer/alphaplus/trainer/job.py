@@ -244,6 +244,11 @@ def run_job(
     )  # fmt: skip
     heartbeat.start()
     try:
+        if job["task"] == "text":
+            made = _train_on_texts(conninfo, claimed, heartbeat)
+            version_id = _hand_in(conninfo, job_id, lease, made, heartbeat)
+            log.info("job %s: version %s", job_id, version_id)
+            return version_id
         matrix, folds = _read(conninfo, job, lease, heartbeat)
         made = train(
             job,
@@ -291,6 +296,15 @@ def _kind_of(error: BaseException, heartbeat: Heartbeat) -> tuple[str, str]:
     if not isinstance(error, Exception):
         return "released", repr(error)
     return "retry", "".join(traceback.format_exception(error))
+
+
+def _train_on_texts(conninfo: str, claimed: Claimed, heartbeat: Heartbeat) -> Trained:
+    from alphaplus.trainer import texts
+
+    heartbeat.progress(0.01, "reading the labelled texts")
+    with connect(conninfo) as conn:
+        labelled = texts.Labelled.read(conn, int(claimed.job["job_id"]), claimed.lease)
+    return Trained(*texts.train(claimed.job, labelled, claimed.champion, heartbeat.progress))
 
 
 def _read(

@@ -26,6 +26,15 @@ CHANNEL = "procrastinate_any_queue_v1"
 BEAT = 2.0
 
 
+def has_password(conninfo: str) -> bool:
+    """Whether a connection string (or what looks like one) holds a password."""
+    try:
+        params = pq.conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        return "password" in conninfo
+    return bool(params.get("password") or params.get("sslpassword"))
+
+
 def trainer_conninfo(conninfo: str = "") -> str:
     """The connection string of the trainer's role.
 

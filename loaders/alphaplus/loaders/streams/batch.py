@@ -129,11 +129,14 @@ class Store:
     def lock(self) -> bool:
         """One process a stream: its turn, or False."""
         assert self.conn is not None
-        row = self.conn.execute(
-            "select pg_try_advisory_lock(hashtextextended('alphaplus.stream.' || %s, 0))",
-            (self.stream,),
-        ).fetchone()
+        row = self.conn.execute("select ops._hold('stream:' || %s)", (self.stream,)).fetchone()
         return bool(row and row[0])
+
+    def holder(self) -> str:
+        """Who has the turn, in words."""
+        assert self.conn is not None
+        row = self.conn.execute("select ops._holder('stream:' || %s)", (self.stream,)).fetchone()
+        return (row and row[0]) or "it has just been let go"
 
     def put(self, batch: Batch) -> int:
         """One transaction: rows, gaps, refused rows, position. Returns the rows that were new."""

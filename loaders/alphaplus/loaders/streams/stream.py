@@ -151,7 +151,9 @@ class Stream:
         deadline = time.monotonic() + LOCK_WAIT
         while not self.store.lock():
             if time.monotonic() > deadline:
-                raise AlreadyRunning(f"another process reads the stream {self.name}")
+                raise AlreadyRunning(
+                    f"another process reads the stream {self.name} ({self.store.holder()})"
+                )
             time.sleep(0.1)
         self.position = self.store.begin(self.venue.name, self.symbols, self.channels)
         assert self.store.register is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
-from alphaplus.texts.terms import INTERCEPT, Model, odds, parse
+from alphaplus.texts.terms import INTERCEPT, Model, odds, parse, parts_of, words_of
 
 
 def refuse(plpy: Any, artifact: bytes) -> None:
@@ -28,6 +29,13 @@ def rows(artifact: bytes) -> list[dict[str, Any]]:
         {"term": term, "weight": weights[-1] - weights[0], "class_weights": weights}
         for term, weights in table.items()
     ]
+
+
+def pairs(text: str | None) -> list[tuple[str, str]]:
+    """(word, term) of a text, a pair under its second word."""
+    words = words_of(text or "")
+    found = [(word, term) for word in words for term in parts_of(word)]
+    return found + [(b, f"b:{a} {b}") for a, b in pairwise(words)]
 
 
 def names(plpy: Any) -> list[str]:

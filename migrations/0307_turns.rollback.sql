@@ -1,0 +1,1 @@
+alter table ops.locks drop column pid, drop column backend_start;
