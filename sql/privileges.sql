@@ -73,7 +73,7 @@ declare
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
         'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
-        'ops.retention', 'ops.training_schedules'
+        'ops.retention'
     ];
     -- Helpers that reading functions call from PL/Python, where the catalogue does not see it (a test
     -- looks there).
@@ -282,6 +282,10 @@ begin
     insert (name, cron, command, expected_interval, commits, enabled, description, updated_at, updated_by),
     update (cron, expected_interval, enabled, description, updated_at, updated_by)
     on ops.schedules to alphaplus_operator;
+
+    -- Training schedules are written by ops.set_training_schedule, which checks them (one that is no
+    -- cron expression would stop the others); removed by hand.
+    grant delete on ops.training_schedules to alphaplus_operator;
 
     -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
     grant usage on schema public, market to alphaplus_select;

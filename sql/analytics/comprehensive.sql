@@ -6,7 +6,7 @@ as $$
 declare
     v_horizon interval;
     v_p record;
-    v_risks jsonb := '[]';
+    v_risks jsonb := '[]'::jsonb;
 begin
     for v_horizon in
         select distinct l.horizon

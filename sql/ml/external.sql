@@ -124,7 +124,7 @@ declare
     v_version ml.model_versions := ml._version(version_id);
     v_center double precision [];
     v_scale double precision [];
-    v_rows double precision [] := '{}';
+    v_rows double precision [] := '{}'::double precision [];
 begin
     artifact := v_version.artifact;
     format := v_version.format;

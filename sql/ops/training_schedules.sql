@@ -8,7 +8,6 @@ declare
     v_at timestamptz := coalesce(at, clock_timestamp());
     v_work record;
     v_due timestamptz;
-    v_since timestamptz;
     v_next timestamptz;
     v_missed integer;
     v_free integer;

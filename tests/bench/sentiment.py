@@ -70,7 +70,7 @@ def _direct(texts: list[str], method: str) -> tuple[float, list[float]]:
 def _summaries(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     conn.execute(
         "insert into sentiment.scores (symbol, ts, text_id, method, version, known_at, source, score, label, is_copy)"
-        " select (array['BTC', 'ETH', 'SOL'])[1 + n % 3], t.ts, n, 'blend', 'bench', t.ts, 'news',"
+        " select (array['BTC', 'ETH', 'SOL'])[1 + n %% 3], t.ts, n, 'blend', 'bench', t.ts, 'news',"
         " sin(n)::numeric(6, 4), 'neutral', false from generate_series(1, %s) n"
         " cross join lateral (select timestamptz '2024-01-01 00:00+00' + n * interval '2.5 seconds' as ts) t",
         (SCORES,),
