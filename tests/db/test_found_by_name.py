@@ -34,7 +34,7 @@ select n.nspname || '.' || p.proname
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
 where n.nspname = any (%(schemas)s)
 union
-select n.nspname || '.' || c.relname
+select 'view ' || n.nspname || '.' || c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = any (%(schemas)s) and c.relkind in ('v', 'm')
 union
@@ -47,13 +47,17 @@ where n.nspname = any (%(schemas)s) and not t.tgisinternal and t.tgname !~ '^ts_
 
 
 def written() -> dict[str, set[str]]:
-    """Each function, view and trigger of sql/ with the files that define it."""
+    """Each function, view and trigger of sql/ with the files that define it.
+
+    A view may have the name of a function: analytics.drift is read as analytics.drift() is.
+    """
     found: dict[str, set[str]] = {}
     for path in migrations.sql_files(ROOT):
         text = path.read_text()
         names = re.findall(
-            r"(?im)^create or replace (?:function|procedure|aggregate|view)\s+(\w+\.\w+)", text
+            r"(?im)^create or replace (?:function|procedure|aggregate)\s+(\w+\.\w+)", text
         )
+        names += re.findall(r"(?im)^create or replace (view \w+\.\w+)", text)
         names += [
             f"{trigger} on {table}"
             for trigger, table in re.findall(

@@ -39,7 +39,8 @@ class UnsupportedError(Exception):
 
 
 def pack(text: bytes) -> bytes:
-    """A LightGBM model's text as the packed form.
+    """A LightGBM model's text as the packed form, whose raw scores are sums, as the library's are:
+    of a text with ``average_output`` too, which whoever predicts divides (``score.Model``).
 
     Raises:
         UnsupportedError: it has what the packed form does not hold, or is no such text.
