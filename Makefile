@@ -41,6 +41,13 @@ migrate: venv ## bring the database that .env or PG* name up to date, creating i
 psql: ## psql as the operator
 	@$(ENV) psql
 
+dump: venv ## the whole database into a file: make dump FILE=alphaplus.dump
+	@$(ENV) docker/backup dump "$(FILE)"
+
+restore: venv ## a file of make dump as a new database: make restore FILE=alphaplus.dump INTO=name
+	@docker/backup restore "$(FILE)" "$(INTO)"
+	@$(ENV) PGDATABASE="$(INTO)" $(BIN)/alphaplus migrate
+
 demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
 	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
 

@@ -72,7 +72,7 @@ declare
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
-        'ml.predictions', 'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
+        'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
         'ops.retention'
     ];
     -- Helpers that reading functions call from PL/Python, where the catalogue does not see it (a test

@@ -206,3 +206,42 @@ as $$
 $$;
 comment on function analytics.comprehensive_analysis(text, timestamptz) is
 'All that is known of a symbol at as_of (default: now): price and trend, regime, liquidity and volatility scores (0 to 1), volume, patterns with the direction model''s probability, liquidation risk at every horizon, the ensemble, sentiment, whether a served model''s data drifted, and what is stale. What cannot be told is null, and notes say why; nothing known at all is a row with a note. trend: by the regime, else by the day''s change beyond one per cent. Errors: AP101, AP102 symbol, AP960 as_of.';
+
+create or replace view analytics.comprehensive_analysis as
+select a.*
+from market.instruments as i
+cross join lateral analytics.comprehensive_analysis(i.symbol) as a;
+comment on view analytics.comprehensive_analysis is
+'All that is known of every symbol now, a row each; analytics.comprehensive_analysis(symbol, as_of) gives one at any time.';
+comment on column analytics.comprehensive_analysis.symbol is 'The canonical symbol.';
+comment on column analytics.comprehensive_analysis.as_of is 'The time of the answer.';
+comment on column analytics.comprehensive_analysis.ts is 'Close of the last bar known then.';
+comment on column analytics.comprehensive_analysis.price is 'Last price, in quote currency.';
+comment on column analytics.comprehensive_analysis.change_1h is 'Relative change of price over the last hour that it has, 0.01 = one per cent.';
+comment on column analytics.comprehensive_analysis.change_24h is 'Relative change over the last 24 hours that it has.';
+comment on column analytics.comprehensive_analysis.trend is 'up, down or sideways.';
+comment on column analytics.comprehensive_analysis.regime is 'Market regime of the hour (regime.states).';
+comment on column analytics.comprehensive_analysis.regime_confidence is 'Its probability, 0 to 1.';
+comment on column analytics.comprehensive_analysis.regime_since is 'Since when it lasts.';
+comment on column analytics.comprehensive_analysis.liquidity_score is '0 (nothing in the book) to 1, see feature.liquidity_score.';
+comment on column analytics.comprehensive_analysis.volatility_score is '0 (calmest minute of the day) to 1, see feature.volatility_score.';
+comment on column analytics.comprehensive_analysis.volume_24h is 'Volume in base units over the last 24 hours that it has.';
+comment on column analytics.comprehensive_analysis.volume_ratio is 'Volume of the last bar over the mean bar of the day.';
+comment on column analytics.comprehensive_analysis.buy_share is 'Share of volume whose aggressor bought, 0 to 1.';
+comment on column analytics.comprehensive_analysis.breakout is 'up, down or none: a bar of unusual volume that left the day''s range.';
+comment on column analytics.comprehensive_analysis.volume_divergence is 'bullish, bearish or none: price and net buying disagree.';
+comment on column analytics.comprehensive_analysis.patterns is 'Candlestick patterns of the last bar with the direction model''s probability, as a JSON array.';
+comment on column analytics.comprehensive_analysis.liquidation_probability is 'Chance of large forced liquidations within 15 minutes.';
+comment on column analytics.comprehensive_analysis.liquidation_risk is 'low, medium, high or critical.';
+comment on column analytics.comprehensive_analysis.liquidation_risks is 'The same at every horizon that has a model, as a JSON array.';
+comment on column analytics.comprehensive_analysis.ensemble_probability is 'The ensemble''s probability at 15 minutes.';
+comment on column analytics.comprehensive_analysis.ensemble_confidence is 'Its confidence, 0 to 1.';
+comment on column analytics.comprehensive_analysis.ensemble_method is 'The method that mixed it.';
+comment on column analytics.comprehensive_analysis.ensemble_risk is 'Its risk level.';
+comment on column analytics.comprehensive_analysis.sentiment_score is 'Mean sentiment of the day''s texts, -1 to 1.';
+comment on column analytics.comprehensive_analysis.texts is 'How many texts there were.';
+comment on column analytics.comprehensive_analysis.drift is 'Whether the last check of a model that serves the symbol found drift.';
+comment on column analytics.comprehensive_analysis.drift_severity is 'The worst of them.';
+comment on column analytics.comprehensive_analysis.staleness is 'as_of less ts.';
+comment on column analytics.comprehensive_analysis.stale is 'What is older than ops.stale_after or not there: price, order book, regime, models, sentiment.';
+comment on column analytics.comprehensive_analysis.notes is 'Why something is null.';

@@ -192,3 +192,43 @@ as $$
 $$;
 comment on function analytics.calibration(text, timestamptz, integer) is
 'Reliability of recorded probabilities by version and tenth of probability, of the predictions of the last days (UTC days, the one of as_of counting) whose outcome was known at as_of (default: now): mean probability beside the observed share with its 95 % interval (Wilson 1927, JASA 22; too narrow where labels overlap), gap = said less observed, ece = expected calibration error of the version over its tenths. Errors: AP960, AP961.';
+
+create or replace view analytics.inference as
+select * from analytics.inference();
+comment on view analytics.inference is
+'Recorded predictions of the last seven days by model and hour; analytics.inference(model, from, to, as_of) for any time.';
+comment on column analytics.inference.ts is 'Start of the hour (UTC).';
+comment on column analytics.inference.model is 'The model or ensemble.';
+comment on column analytics.inference.predictions is 'Recorded predictions.';
+comment on column analytics.inference.per_second is 'The same per second.';
+comment on column analytics.inference.fallback_share is 'Share answered by a fallback.';
+comment on column analytics.inference.latency_mean_ms is 'Mean latency, milliseconds.';
+comment on column analytics.inference.latency_p50_ms is 'Median latency, to within 5 %.';
+comment on column analytics.inference.latency_p95_ms is '95 % quantile of latency, to within 5 %.';
+comment on column analytics.inference.latency_max_ms is 'Longest latency.';
+comment on column analytics.inference.outcomes is 'Predictions of the hour whose outcome is known.';
+comment on column analytics.inference.accuracy is 'Share on the right side of one half.';
+comment on column analytics.inference.log_loss is 'Log loss, nats.';
+comment on column analytics.inference.base_rate_log_loss is 'Log loss of always saying the hour''s event rate.';
+comment on column analytics.inference.brier is 'Brier score.';
+comment on column analytics.inference.event_rate is 'Share of events.';
+comment on column analytics.inference.mean_prediction is 'Mean prediction of those with an outcome.';
+comment on column analytics.inference.rmse is 'Root mean squared error (values).';
+comment on column analytics.inference.mae is 'Mean absolute error (values).';
+
+create or replace view analytics.calibration as
+select * from analytics.calibration();
+comment on view analytics.calibration is
+'Reliability of recorded probabilities of the last 30 days; analytics.calibration(model, as_of, days) at any time.';
+comment on column analytics.calibration.model is 'The model or ensemble.';
+comment on column analytics.calibration.version_id is 'The version; null: base rates, or an ensemble.';
+comment on column analytics.calibration.bin is 'Tenth of probability, 1 to 10.';
+comment on column analytics.calibration.lower is 'Lower end of the tenth.';
+comment on column analytics.calibration.upper is 'Upper end.';
+comment on column analytics.calibration.predictions is 'Predictions in it whose outcome is known.';
+comment on column analytics.calibration.mean_probability is 'Their mean probability.';
+comment on column analytics.calibration.observed is 'Share of them whose event came.';
+comment on column analytics.calibration.observed_low is 'Lower end of its 95 % interval.';
+comment on column analytics.calibration.observed_high is 'Upper end.';
+comment on column analytics.calibration.gap is 'mean_probability less observed.';
+comment on column analytics.calibration.ece is 'Expected calibration error of the version.';

@@ -675,3 +675,92 @@ as $$
 $$;
 comment on function analytics.feature_quality(text, text, timestamptz) is
 'Quality of features over 24 hours of stored vectors, as last written down (analytics.refresh, hourly) by as_of (default: now): share of nulls, moments, range, newest value. status: unknown (always null), stale (null at the end for more than an hour), constant, sparse (mostly null), good. Errors: AP101, AP102 symbol, AP202 feature set, AP960 as_of.';
+
+create or replace view analytics.volume_analysis as
+select v.*
+from market.instruments as i
+cross join lateral analytics.volume_analysis(i.symbol) as v;
+comment on view analytics.volume_analysis is
+'Volume of every symbol over its last 24 hours; analytics.volume_analysis(symbol, as_of, window) gives one at any time.';
+comment on column analytics.volume_analysis.symbol is 'The canonical symbol.';
+comment on column analytics.volume_analysis.ts is 'Close of the last bar.';
+comment on column analytics.volume_analysis.timeframe is 'Length of the bars.';
+comment on column analytics.volume_analysis.bars is 'Bars in the window.';
+comment on column analytics.volume_analysis.close is 'Last price.';
+comment on column analytics.volume_analysis.volume is 'Volume in base units.';
+comment on column analytics.volume_analysis.quote_volume is 'Volume in quote currency.';
+comment on column analytics.volume_analysis.buy_volume is 'Volume whose aggressor bought, base units.';
+comment on column analytics.volume_analysis.sell_volume is 'Volume whose aggressor sold, base units.';
+comment on column analytics.volume_analysis.buy_share is 'buy_volume over both, 0 to 1.';
+comment on column analytics.volume_analysis.net_volume is 'Bought less sold, base units.';
+comment on column analytics.volume_analysis.last_volume is 'Volume of the last bar.';
+comment on column analytics.volume_analysis.mean_volume is 'Mean volume of the bars before it.';
+comment on column analytics.volume_analysis.volume_ratio is 'last_volume over mean_volume.';
+comment on column analytics.volume_analysis.volume_zscore is 'Standard deviations of last_volume above the mean.';
+comment on column analytics.volume_analysis.breakout is 'up, down or none.';
+comment on column analytics.volume_analysis.price_change is 'Relative change of price over the window.';
+comment on column analytics.volume_analysis.volume_divergence is 'bullish, bearish or none.';
+comment on column analytics.volume_analysis.price_flow_correlation is 'Correlation of a bar''s return with its net buying.';
+comment on column analytics.volume_analysis.point_of_control is 'Price at which most was traded.';
+comment on column analytics.volume_analysis.value_area_low is 'Lower end of the prices of 70 % of the volume.';
+comment on column analytics.volume_analysis.value_area_high is 'Upper end of them.';
+comment on column analytics.volume_analysis.sentiment_score is 'Mean sentiment of the window''s texts.';
+comment on column analytics.volume_analysis.texts is 'How many texts.';
+comment on column analytics.volume_analysis.reason is 'Why there is nothing, where there is nothing.';
+
+create or replace view analytics.data_quality as
+select * from analytics.data_quality();
+comment on view analytics.data_quality is
+'Market data by symbol and table now; analytics.data_quality(as_of) at any time.';
+comment on column analytics.data_quality.symbol is 'The canonical symbol.';
+comment on column analytics.data_quality.source is 'The table in schema market.';
+comment on column analytics.data_quality.status is 'good, gaps, stale or history.';
+comment on column analytics.data_quality.last_ts is 'Time of the newest row (of bars: its close).';
+comment on column analytics.data_quality.last_known_at is 'When it became known.';
+comment on column analytics.data_quality.age is 'Now less last_ts.';
+comment on column analytics.data_quality.rows_24h is 'Rows of the last 24 hours that there are.';
+comment on column analytics.data_quality.missing_24h is 'Minutes of them without a bar.';
+comment on column analytics.data_quality.mean_delay is 'Mean time from event to knowledge.';
+comment on column analytics.data_quality.corrected_24h is 'Row versions of that time that were superseded.';
+comment on column analytics.data_quality.quarantined is 'Rows of that kind refused in a day, all symbols.';
+comment on column analytics.data_quality.sequence_gaps is 'Holes in the feed''s numbers.';
+comment on column analytics.data_quality.detail is 'The same in words.';
+
+create or replace view analytics.liquidations as
+select * from analytics.liquidations();
+comment on view analytics.liquidations is
+'Forced liquidations of the last seven days by symbol and hour; analytics.liquidations(symbol, as_of, days) at any time.';
+comment on column analytics.liquidations.symbol is 'The canonical symbol.';
+comment on column analytics.liquidations.ts is 'Start of the hour (UTC).';
+comment on column analytics.liquidations.events is 'Forced orders.';
+comment on column analytics.liquidations.long_notional is 'Liquidated longs, quote currency.';
+comment on column analytics.liquidations.short_notional is 'Liquidated shorts, quote currency.';
+comment on column analytics.liquidations.notional is 'Both.';
+comment on column analytics.liquidations.long_share is 'Longs'' share, 0 to 1.';
+comment on column analytics.liquidations.max_notional is 'Largest of them.';
+comment on column analytics.liquidations.predictions is 'Recorded predictions of the 15-minute risk in that hour.';
+comment on column analytics.liquidations.mean_probability is 'Their mean.';
+comment on column analytics.liquidations.max_probability is 'Their largest.';
+
+create or replace view analytics.feature_quality as
+select * from analytics.feature_quality();
+comment on view analytics.feature_quality is
+'Quality of features as last written down; analytics.feature_quality(feature_set, symbol, as_of) at any time.';
+comment on column analytics.feature_quality.feature_set is 'The feature set.';
+comment on column analytics.feature_quality.feature_version is 'Its version.';
+comment on column analytics.feature_quality.symbol is 'The canonical symbol.';
+comment on column analytics.feature_quality.feature is 'The feature.';
+comment on column analytics.feature_quality.status is 'good, sparse, constant, stale or unknown.';
+comment on column analytics.feature_quality.row_count is 'Vectors looked at.';
+comment on column analytics.feature_quality.null_share is 'Share in which it is not known.';
+comment on column analytics.feature_quality.mean is 'Mean.';
+comment on column analytics.feature_quality.variance is 'Sample variance.';
+comment on column analytics.feature_quality.min_value is 'Least value.';
+comment on column analytics.feature_quality.max_value is 'Largest value.';
+comment on column analytics.feature_quality.distinct_values is 'Different values.';
+comment on column analytics.feature_quality.last_value is 'Value in the newest vector.';
+comment on column analytics.feature_quality.last_known is 'Newest vector in which it is known.';
+comment on column analytics.feature_quality.staleness is 'How far that is behind the newest vector.';
+comment on column analytics.feature_quality.ts_from is 'Start of the stretch.';
+comment on column analytics.feature_quality.ts_to is 'Its end.';
+comment on column analytics.feature_quality.checked_at is 'When it was written down.';

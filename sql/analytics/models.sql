@@ -327,3 +327,141 @@ end
 $$;
 comment on function analytics.drift_features(timestamptz, integer) is
 'What the drift checks of the last days before as_of (default: now) found of each feature; the cells of a heat map. Errors: AP960.';
+
+create or replace view analytics.model_health as
+select * from analytics.model_health();
+comment on view analytics.model_health is
+'Every champion now: measured, live, drift and alerts; analytics.model_health(as_of, days) at any time.';
+comment on column analytics.model_health.model is 'The model.';
+comment on column analytics.model_health.symbol is 'Symbol of the line; null: pooled.';
+comment on column analytics.model_health.regime is 'Regime of the line; null: all.';
+comment on column analytics.model_health.status is 'green, yellow or red.';
+comment on column analytics.model_health.reason is 'Why it is not green, or what is missing.';
+comment on column analytics.model_health.version_id is 'The champion.';
+comment on column analytics.model_health.version is 'Its number within its line.';
+comment on column analytics.model_health.algorithm is 'Its algorithm.';
+comment on column analytics.model_health.champion_since is 'Since when it serves.';
+comment on column analytics.model_health.trained_to is 'End of the data it was trained on.';
+comment on column analytics.model_health.expires_at is 'When it expires.';
+comment on column analytics.model_health.measured_auc is 'AUC out of fold, before it was let in.';
+comment on column analytics.model_health.measured_log_loss is 'Log loss out of fold, nats.';
+comment on column analytics.model_health.measured_base_rate_log_loss is 'That of the base rate on the same rows.';
+comment on column analytics.model_health.measured_rmse is 'Root mean squared error out of fold (values).';
+comment on column analytics.model_health.predictions is 'Recorded predictions of the last seven days.';
+comment on column analytics.model_health.outcomes is 'Outcomes of that time that are known.';
+comment on column analytics.model_health.accuracy is 'Share on the right side of one half.';
+comment on column analytics.model_health.log_loss is 'Log loss of recorded predictions, nats.';
+comment on column analytics.model_health.base_rate_log_loss is 'Log loss of always saying their event rate.';
+comment on column analytics.model_health.brier is 'Brier score of recorded predictions.';
+comment on column analytics.model_health.rmse is 'Root mean squared error of recorded values.';
+comment on column analytics.model_health.ece is 'Expected calibration error over tenths of probability.';
+comment on column analytics.model_health.fallback_share is 'Share of answers that were fallbacks.';
+comment on column analytics.model_health.last_prediction is 'as_of of the last recorded prediction.';
+comment on column analytics.model_health.drift_severity is 'Severity of its last drift check; null: none.';
+comment on column analytics.model_health.drift_score is 'Worst effect of that check.';
+comment on column analytics.model_health.drift_checked_at is 'When it was checked.';
+comment on column analytics.model_health.open_alerts is 'Open alerts of the model.';
+comment on column analytics.model_health.running_job is 'Training job of the line that is queued or running.';
+
+create or replace view analytics.training as
+select * from analytics.training();
+comment on view analytics.training is
+'Training jobs of the last 30 days; analytics.training(as_of, days) at any time.';
+comment on column analytics.training.job_id is 'Number of the job.';
+comment on column analytics.training.model is 'The model.';
+comment on column analytics.training.symbol is 'Symbol; null: pooled.';
+comment on column analytics.training.regime is 'Regime; null: all.';
+comment on column analytics.training.status is 'queued, running, succeeded, failed or cancelled.';
+comment on column analytics.training.progress is '0 to 1.';
+comment on column analytics.training.requested_at is 'When it was asked for.';
+comment on column analytics.training.started_at is 'When a trainer took it.';
+comment on column analytics.training.finished_at is 'When it ended.';
+comment on column analytics.training.waited is 'How long it waited for a trainer.';
+comment on column analytics.training.duration is 'How long it ran.';
+comment on column analytics.training.attempts is 'How often it was tried.';
+comment on column analytics.training.worker is 'The trainer.';
+comment on column analytics.training.requested_by is 'Who asked.';
+comment on column analytics.training.version_id is 'What came out.';
+comment on column analytics.training.version is 'Its number within its line.';
+comment on column analytics.training.row_count is 'Rows it was trained on.';
+comment on column analytics.training.feature_count is 'Features.';
+comment on column analytics.training.auc is 'AUC out of fold.';
+comment on column analytics.training.log_loss is 'Log loss out of fold, nats.';
+comment on column analytics.training.base_rate_log_loss is 'That of the base rate.';
+comment on column analytics.training.brier is 'Brier score out of fold.';
+comment on column analytics.training.ece is 'Expected calibration error out of fold.';
+comment on column analytics.training.rmse is 'Root mean squared error out of fold (values).';
+comment on column analytics.training.baseline_rmse is 'That of the mean.';
+comment on column analytics.training.gates_passed is 'Gates it passed.';
+comment on column analytics.training.gates_failed is 'Gates it did not.';
+comment on column analytics.training.promoted_at is 'When it became champion.';
+comment on column analytics.training.error is 'Why it failed.';
+
+create or replace view analytics.drift as
+select * from analytics.drift();
+comment on view analytics.drift is
+'Drift checks of the last 30 days; analytics.drift(as_of, days) at any time.';
+comment on column analytics.drift.check_id is 'Number of the check.';
+comment on column analytics.drift.at is 'When it ran.';
+comment on column analytics.drift.model is 'The model.';
+comment on column analytics.drift.symbol is 'Symbol of the line; null: pooled.';
+comment on column analytics.drift.version_id is 'The version whose training data is compared with.';
+comment on column analytics.drift.version is 'Its number within its line.';
+comment on column analytics.drift.is_champion is 'Whether it serves now.';
+comment on column analytics.drift.ts_from is 'Start of the stretch looked at.';
+comment on column analytics.drift.ts_to is 'Its end.';
+comment on column analytics.drift.row_count is 'Vectors in it.';
+comment on column analytics.drift.features is 'Features compared.';
+comment on column analytics.drift.drifted is 'How many drifted.';
+comment on column analytics.drift.drifted_share is 'Their share.';
+comment on column analytics.drift.severity is 'low to critical; null: no drift.';
+comment on column analytics.drift.score is 'Worst effect.';
+comment on column analytics.drift.first_feature is 'Feature to blame most.';
+comment on column analytics.drift.alerts is 'Alerts of the check.';
+comment on column analytics.drift.action is 'What was done last: record, watch, schedule, retrain, suppressed.';
+
+create or replace view analytics.drift_features as
+select * from analytics.drift_features();
+comment on view analytics.drift_features is
+'What the drift checks of the last 30 days found of each feature; analytics.drift_features(as_of, days) at any time.';
+comment on column analytics.drift_features.check_id is 'The check.';
+comment on column analytics.drift_features.at is 'When it ran.';
+comment on column analytics.drift_features.model is 'The model.';
+comment on column analytics.drift_features.symbol is 'Symbol of the line; null: pooled.';
+comment on column analytics.drift_features.version_id is 'The version.';
+comment on column analytics.drift_features.feature is 'The feature.';
+comment on column analytics.drift_features.kind is 'feature, score or label.';
+comment on column analytics.drift_features.severity is 'low to critical; null: none.';
+comment on column analytics.drift_features.drifted is 'Whether it drifted.';
+comment on column analytics.drift_features.effect is 'Largest statistic over its threshold.';
+comment on column analytics.drift_features.ks is 'Kolmogorov-Smirnov distance.';
+comment on column analytics.drift_features.psi is 'Population stability index.';
+comment on column analytics.drift_features.wasserstein is 'Wasserstein distance in standard deviations of the reference.';
+comment on column analytics.drift_features.p_adjusted is 'p value for the effective sample size, adjusted for the number of features.';
+comment on column analytics.drift_features.null_share is 'Share of nulls.';
+comment on column analytics.drift_features.reference_null_share is 'Share of nulls in training.';
+comment on column analytics.drift_features.blame is 'Share of the model''s drift that is due to it.';
+
+create or replace view analytics.promotions as
+select * from analytics.promotions();
+comment on view analytics.promotions is
+'Changes of aliases of the last year; analytics.promotions(as_of, days) at any time.';
+comment on column analytics.promotions.at is 'When.';
+comment on column analytics.promotions.model is 'The model.';
+comment on column analytics.promotions.symbol is 'Symbol of the line; null: pooled.';
+comment on column analytics.promotions.regime is 'Regime of the line; null: all.';
+comment on column analytics.promotions.alias is 'champion, challenger or shadow.';
+comment on column analytics.promotions.action is 'promote, rollback, challenge, shadow, clear or archive.';
+comment on column analytics.promotions.version_id is 'The version that has the alias since.';
+comment on column analytics.promotions.version is 'Its number within its line.';
+comment on column analytics.promotions.previous_version_id is 'The version that had it before.';
+comment on column analytics.promotions.previous_version is 'Its number.';
+comment on column analytics.promotions.auc is 'AUC out of fold of the new one.';
+comment on column analytics.promotions.previous_auc is 'Of the one before.';
+comment on column analytics.promotions.log_loss is 'Log loss out of fold of the new one.';
+comment on column analytics.promotions.previous_log_loss is 'Of the one before.';
+comment on column analytics.promotions.gates_passed is 'Gates it had passed.';
+comment on column analytics.promotions.gates_failed is 'Gates it had not.';
+comment on column analytics.promotions.held_for is 'How long it held.';
+comment on column analytics.promotions.actor is 'Who.';
+comment on column analytics.promotions.reason is 'Why.';

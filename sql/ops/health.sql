@@ -230,25 +230,43 @@ expires_after.';
 
 create or replace function ops.health_at(at timestamptz default clock_timestamp())
 returns table (status text, check_name text, subject text, detail text)
-language sql stable parallel safe
+language plpgsql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_part text;
+    v_state text;
+    v_message text;
+    v_rows jsonb;
+    v_all jsonb := jsonb_build_array();
+begin
+    -- A part that cannot be told is a row of its own; the others say what they know.
+    for v_part in
+        select p.name
+        from unnest(array[
+            'ops._schedule_health', 'ops._queue_health', 'ops._data_health', 'ops._aggregate_health',
+            'ops._system_health', 'ops.server_health'
+        ]) p (name)
+    loop
+        begin
+            execute format('select coalesce(jsonb_agg(to_jsonb(h)), ''[]'') from %s($1) h', v_part) into v_rows using $1;
+            v_all := v_all || v_rows;
+        exception when others then
+            get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+            v_all := v_all || jsonb_build_object(
+                'status', 'red', 'check_name', 'health', 'subject', v_part,
+                'detail', format('cannot be told: %s (%s)', v_message, v_state)
+            );
+        end;
+    end loop;
+    return query
     select h.status, h.check_name, h.subject, h.detail
-    from (
-        select * from ops._schedule_health(at)
-        union all
-        select * from ops._queue_health(at)
-        union all
-        select * from ops._data_health(at)
-        union all
-        select * from ops._aggregate_health(at)
-        union all
-        select * from ops._system_health(at)
-    ) h
-    order by array_position(array['red', 'yellow', 'green'], h.status), h.check_name, h.subject
+    from jsonb_to_recordset(v_all) h (status text, check_name text, subject text, detail text)
+    order by array_position(array['red', 'yellow', 'green'], h.status), h.check_name, h.subject;
+end
 $$;
 comment on function ops.health_at(timestamptz) is
 'Health as of a time, worst first: status red, yellow or green, check_name (schedule, queue, trainer,
-data, aggregate, vectors, extension, job, model), subject, detail in words. A schedule is red when two of
+data, aggregate, vectors, extension, job, model, disk, wal, replication, health), subject, detail in words. A schedule is red when two of
 its intervals passed without a run: it reads the rows that runs write themselves, so a stopped clock
 shows. ops.health is the same for now.';

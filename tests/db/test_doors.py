@@ -440,3 +440,32 @@ def test_housekeeping_cuts_a_queue_of_months(db: Connection) -> None:
     )
     db.execute("call ops.housekeeping()")
     assert db.execute("select count(*) from procrastinate.procrastinate_jobs").fetchone() == (0,)
+
+
+def test_health_tells_of_the_server_whatever_is_wrong(db: Connection, connect_as: Connect) -> None:
+    """Disk and replication slots are rows; a part that fails is a row, and the others stay."""
+    reader = connect_as("alphaplus_reader", db.info.dbname)
+    read = "select status, detail from ops.health where check_name = %s and subject = %s"
+    found = reader.execute(read, ("disk", "data directory")).fetchone()
+    assert found is not None and "free" in found[1]
+    free, total = reader.execute("select * from ops.disk_space()").fetchone() or (0, 0)
+    assert 0 < free < total
+    slot = f"health_{db.info.backend_pid}"
+    db.execute("select pg_create_physical_replication_slot(%s, true)", (slot,))
+    try:
+        found = reader.execute(read, ("wal", f"slot {slot}")).fetchone()
+        assert found is not None and found[0] == "yellow" and "nobody reads it" in found[1]
+    finally:
+        db.execute("select pg_drop_replication_slot(%s)", (slot,))
+    before = dict(
+        reader.execute("select check_name, count(*) from ops.health group by 1").fetchall()
+    )
+    db.execute("alter table ml.training_jobs rename column status to was_status")
+    failed = reader.execute(
+        "select subject, detail from ops.health where check_name = 'health' and status = 'red'"
+    ).fetchall()
+    after = dict(
+        reader.execute("select check_name, count(*) from ops.health group by 1").fetchall()
+    )
+    assert len(failed) >= 1 and "42703" in failed[0][1]
+    assert after["disk"] == 1 and after["extension"] == before["extension"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zipfile
 from itertools import islice
@@ -17,6 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from alphaplus.cli import load as cli_load
 from alphaplus.loaders import simulator
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import Loader, Options, TooManyBad
@@ -423,3 +425,41 @@ def test_the_simulator_is_its_seed(db: Conn) -> None:
     )
     assert counts == (len(first.trades["ts"]), 2000, 2000)
     assert one(db, "select market.resolve('btc/usdt')") == symbol
+
+
+def test_a_lost_connection_is_a_line_and_the_load_goes_on(
+    db: Conn, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 60_000
+    path = big_file(tmp_path / "BTCUSDT-trades-2024-01-01.csv.gz", rows)
+    ended = threading.Event()
+
+    def cut() -> None:
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as other:
+            while not ended.is_set():
+                row = other.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = %s and application_name = 'cut me' and query ~ 'market.trades'",
+                    (db.info.dbname,),
+                ).fetchone()
+                if row is not None:
+                    return
+
+    killer = threading.Thread(target=cut)
+    killer.start()
+    name = "application_name='cut me'"
+    try:
+        status = cli_load.run(
+            f"{server.conninfo(db.info.dbname)} {name}", [path], Options(block=40_000)
+        )
+    finally:
+        ended.set()
+        killer.join()
+    said = capsys.readouterr().err
+    assert status == 0, said
+    assert said.count("the connection was lost") == 1 and "Traceback" not in said
+    assert one(db, "select count(*), count(distinct trade_id) from market.trades") == (rows, rows)
+    refused = cli_load.run("host=/nowhere dbname=x", [path], Options())
+    said = capsys.readouterr().err
+    assert refused == cli_load.FAILED
+    assert "no connection" in said and said.count("alphaplus load:") == 1

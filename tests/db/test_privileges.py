@@ -99,7 +99,6 @@ WRITTEN = {
     "ml.models": OPERATOR,
     "ml.gates": OPERATOR,
     "ml.risk_levels": OPERATOR,
-    "ml.predictions": OPERATOR,
     "ml.retraining_policies": OPERATOR,
     "ml.traffic": OPERATOR,
     "drift.thresholds": OPERATOR,

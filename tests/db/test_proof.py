@@ -75,20 +75,28 @@ def held_out(
 ) -> tuple[WalkForward, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(out-of-fold predictions, their targets, their times)."""
     kind = estimator(name)
+    # One thread: on busy cores two spend their time waiting for each other.
     rows = inputs(matrix, kind("classification", params).sequence_length, MINUTE)
     found = walk_forward(
         kind, params, rows, folds, "classification", effect=float(HORIZON),
-        progress=lambda part, words: None, seed=1, threads=2, features=features,
+        progress=lambda part, words: None, seed=1, threads=1, features=features,
         overlap=float(HORIZON),
     )  # fmt: skip
     return found, rows.y[found.rows], rows.ts[found.rows]
 
 
-@pytest.mark.deep
-def test_the_best_possible_score_is_nearly_reached(db: Conn) -> None:
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("lightgbm", TREES), pytest.param("gru", DEEP, marks=pytest.mark.long)],
+    ids=["lightgbm", "gru"],
+)
+def test_the_best_possible_score_is_nearly_reached(
+    db: Conn, name: str, params: dict[str, Any]
+) -> None:
     """LightGBM and a deep model reach 95 % of the true hazard's lift over chance, same rows."""
     symbol = simulated(db, True, 60)
     matrix, folds, features = read(db, symbol)
+    assert 0.05 < matrix.y.mean() < 0.2
     hazard = dict(
         db.execute(
             "select (extract(epoch from ts) * 1e6)::bigint, hazard_15m"
@@ -96,20 +104,21 @@ def test_the_best_possible_score_is_nearly_reached(db: Conn) -> None:
             (symbol,),
         ).fetchall()
     )
-    for name, params in (("lightgbm", TREES), ("gru", DEEP)):
-        found, y, ts = held_out(name, params, matrix, folds, features)
-        known = np.array([int(t) in hazard for t in ts])
-        truth = np.array([hazard[int(t)] for t in ts[known]])
-        assert known.sum() > 3000
-        best = metrics.auc(y[known], truth) - 0.5
-        reached = metrics.auc(y[known], found.predicted[known]) - 0.5
-        print(f"{name}: AUC {reached + 0.5:.4f} of {best + 0.5:.4f}, lift {reached / best:.3f}")
-        assert reached / best >= 0.95, name
-        # More than all there is to know would be a leak.
-        assert reached / best < 1.01, name
+    found, y, ts = held_out(name, params, matrix, folds, features)
+    known = np.array([int(t) in hazard for t in ts])
+    truth = np.array([hazard[int(t)] for t in ts[known]])
+    assert known.sum() > 3000
+    best = metrics.auc(y[known], truth) - 0.5
+    reached = metrics.auc(y[known], found.predicted[known]) - 0.5
+    print(f"{name}: AUC {reached + 0.5:.4f} of {best + 0.5:.4f}, lift {reached / best:.3f}")
+    assert reached / best >= 0.95
+    # More than all there is to know would be a leak.
+    assert reached / best < 1.01
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "gru"])
+@pytest.mark.parametrize(
+    "name", ["lightgbm", pytest.param("gru", marks=pytest.mark.long)], ids=["lightgbm", "gru"]
+)
 def test_where_nothing_can_be_known_no_lift_is_claimed(db: Conn, name: str) -> None:
     symbol = simulated(db, False, 20)
     matrix, folds, features = read(db, symbol, False)

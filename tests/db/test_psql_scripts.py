@@ -48,7 +48,7 @@ def psql(
     )
 
 
-@pytest.mark.parametrize("script", ["status", "jobs", "models", "schedule", "sentiment"])
+@pytest.mark.parametrize("script", ["status", "jobs", "models", "schedule", "live", "sentiment"])
 def test_what_only_looks(server: Any, dbname: str, script: str) -> None:
     done = psql(server, dbname, script)
     assert (done.returncode, done.stderr) == (0, "")
@@ -73,7 +73,10 @@ def test_every_script_is_tested() -> None:
         "retrain",
         "schedule",
         "regimes",
+        "live",
         "sentiment",
+        # tests/db/test_analytics_docs.py runs this with data.
+        "analytics",
         # tests/db/test_life_docs.py runs these, which need a trained line.
         "alerts",
         "calendar",

@@ -382,7 +382,7 @@ def test_the_clock_s_procedures(world: Connection, as_trainer: str) -> None:
     assert versions(world) == 1
     world.execute("call ml.retrain_due()")
     assert world.execute("select count(*) from ml.training_jobs").fetchone() == (1,)
-    world.execute('update ml.models set training = training || \'{"every": "0 seconds"}\'')
+    world.execute('update ml.models set training = training || \'{"every": "1 microsecond"}\'')
     world.execute("call ml.retrain_due()")
     world.execute("call ml.retrain_due()")
     assert world.execute("select count(*) from ml.training_jobs").fetchone() == (2,)

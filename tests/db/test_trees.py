@@ -231,6 +231,28 @@ def test_a_damaged_file_is_written_anew(world: Conn, connect: Connect, data: st.
     assert one(world, "select pg_read_binary_file(%s)", path) != bytes(content)
 
 
+def test_another_models_file_is_not_taken(world: Conn, connect: Connect) -> None:
+    """Whole and undamaged, of the same features, even of the same size: it is written anew."""
+    boosters = [fit(seed, 12, num_leaves=4) for seed in (61, 62)]
+    versions = [w.register(world, b) for b in boosters]
+    x = rows_of(np.random.default_rng(7), 6)
+    expected = [b.predict(x, raw_score=True).tolist() for b in boosters]
+    assert expected[0] != expected[1]
+    first = connect()
+    for version, right in zip(versions, expected, strict=True):
+        assert scores(first, version, x) == right
+    paths = [world.execute(OF_VERSION, (v,)).fetchall()[0][0] for v in versions]
+    world.execute(
+        f"copy (select) to program 'cp {paths[0]} {paths[1]}.x; mv {paths[1]}.x {paths[1]}'"
+    )
+    for _ in range(2):
+        fresh = connect()
+        assert scores(fresh, versions[1], x) == expected[1]
+        assert shared(fresh, versions[1])
+    read = "select pg_read_binary_file(%s)"
+    assert one(world, read, paths[0]) != one(world, read, paths[1])
+
+
 def test_the_files_are_bounded_and_what_is_mapped_stays(world: Conn, connect: Connect) -> None:
     boosters = [fit(seed, 20) for seed in range(100, 112)]
     versions = [w.register(world, booster) for booster in boosters]

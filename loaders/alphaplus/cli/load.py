@@ -6,7 +6,8 @@ of a file's description that changes values is not known · 5 nothing of a file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 FAILED, USAGE, TOO_MANY_BAD, UNKNOWN, NOTHING = 1, 2, 3, 4, 5
+AWAY = 60.0  # seconds for which a server that went away is waited for
 
 
 def run(
@@ -64,8 +66,12 @@ def run(
         return FAILED
     statuses: list[int] = []
     reports: list[Report] = []
+    try:
+        conn = psycopg.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        complain(f"no connection: {_line(error)}")
+        return FAILED
     with (
-        psycopg.connect(conninfo, autocommit=True) as conn,
         Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -82,17 +88,61 @@ def run(
             def show(report: Report, share: float, task: Any = task) -> None:
                 progress.update(task, completed=share, rows=report.read)
 
-            status, got = one_file(conn, path, options, complain, show, dry=dry)
+            while True:
+                try:
+                    status, got = one_file(conn, path, options, complain, show, dry=dry)
+                    break
+                except psycopg.OperationalError as error:
+                    found = _again(conninfo, conn, error, complain)
+                    if found is None:
+                        return FAILED
+                    conn = found  # a load goes on where it was
             statuses.append(status)
             reports += got
             progress.update(task, completed=1.0)
-        if refresh and reports and not dry:
-            conn.execute("call market.refresh_aggregates()")
+        while refresh and reports and not dry:
+            try:
+                conn.execute("call market.refresh_aggregates()")
+                break
+            except psycopg.OperationalError as error:
+                found = _again(conninfo, conn, error, complain)
+                if found is None:
+                    return FAILED
+                conn = found
+        conn.close()
     if reports:
         console.print(summary(reports))
         for line in series(reports):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return next((s for s in (FAILED, UNKNOWN, NOTHING, TOO_MANY_BAD) if s in statuses), 0)
+
+
+def _line(error: Exception) -> str:
+    return next((one for one in str(error).strip().splitlines() if one), type(error).__name__)
+
+
+def _again(
+    conninfo: str,
+    conn: psycopg.Connection[Any],
+    error: psycopg.OperationalError,
+    complain: Callable[[str], None],
+) -> psycopg.Connection[Any] | None:
+    """A new connection in the place of a lost one; None, with a line said, where it was not lost
+    or the server stays away."""
+    if not conn.closed:
+        complain(_line(error))
+        return None
+    complain(f"the connection was lost ({_line(error)}); connecting again")
+    pause, until = 0.2, time.monotonic() + AWAY
+    while True:
+        try:
+            return psycopg.connect(conninfo, autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError as away:
+            if time.monotonic() > until:
+                complain(f"no connection: {_line(away)}. Load again: it goes on where it was")
+                return None
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
 
 
 def one_file(

@@ -21,7 +21,9 @@ FORMAT = 1
 PLAIN, NAN_AS_ZERO, NAN_LEFT, ZERO_RIGHT, ZERO_LEFT, WAYS = range(6)
 _MAGIC = b"AP-TREES"
 _HEADER = struct.Struct("=8s4I8s")
-_CHECKSUM = struct.Struct("=Q")  # CRC-32 of all but itself, after the header
+# CRC-32 of all but itself and of the digest of the text it was made of, after the header: another
+# model's file under a digest is as damaged as one with a flipped bit.
+_CHECKSUM = struct.Struct("=Q")
 _TREE = struct.Struct("=2I")
 _NODE = struct.Struct("=d2H")
 _MOST_PLACES = 16384
@@ -38,20 +40,24 @@ class UnsupportedError(Exception):
     """A model that the packed form does not hold, or a server without the compiled walk."""
 
 
-def pack(text: bytes) -> bytes:
-    """A LightGBM model's text as the packed form, whose raw scores are sums, as the library's are:
-    of a text with ``average_output`` too, which whoever predicts divides (``score.Model``).
+def pack(text: bytes, digest: str) -> bytes:
+    """A LightGBM model's text, whose digest it is, as the packed form. Its raw scores are sums, as
+    the library's are: of a text with ``average_output`` too, which ``score.Model`` divides.
 
     Raises:
         UnsupportedError: it has what the packed form does not hold, or is no such text.
     """
     try:
-        return _pack(text.decode())
+        return _pack(text.decode(), digest)
     except (ValueError, KeyError, IndexError, struct.error) as error:
         raise UnsupportedError(str(error)) from error
 
 
-def _pack(text: str) -> bytes:
+def _checksum(head: bytes, rest: bytes, digest: str) -> bytes:
+    return _CHECKSUM.pack(zlib.crc32(digest.encode(), zlib.crc32(rest, zlib.crc32(head))))
+
+
+def _pack(text: str, digest: str) -> bytes:
     blocks = text.split("\nend of trees", 1)[0].split("\nTree=")
     head = dict(line.split("=", 1) for line in blocks[0].splitlines() if "=" in line)
     if head["num_tree_per_iteration"] != "1":
@@ -75,7 +81,7 @@ def _pack(text: str) -> bytes:
     ways = bytes(way in start for way in range(8))
     header = _HEADER.pack(_MAGIC, FORMAT, features, len(trees), first, ways)
     rest = b"".join((*trees, *body))
-    return header + _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(header))) + rest
+    return header + _checksum(header, rest, digest) + rest
 
 
 Node = tuple[float, int, int | None, int]
@@ -125,19 +131,19 @@ def _way(kind: int) -> int:
 
 
 class Trees:
-    """One model, mapped. ``raw(row)`` is the raw score of one row, a list of ``features`` numbers,
-    NaN or None for missing values (ValueError: another number of them); ``size`` the bytes that
-    all backends share.
+    """The model of a digest, mapped. ``raw(row)`` is the raw score of one row, a list of
+    ``features`` numbers, NaN or None for missing values (ValueError: another number of them);
+    ``size`` the bytes that all backends share.
 
     Raises:
-        ValueError: the file does not hold packed trees, or they are damaged.
+        ValueError: the file does not hold packed trees, they are damaged, or another model's.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, digest: str) -> None:
         with open(path, "rb") as file:  # noqa: PTH123
             head, kept, rest = file.read(_HEADER.size), file.read(_CHECKSUM.size), file.read()
-        if kept != _CHECKSUM.pack(zlib.crc32(rest, zlib.crc32(head))):
-            raise ValueError(f"{path} is damaged")
+        if kept != _checksum(head, rest, digest):
+            raise ValueError(f"{path} is damaged, or another model's")
         self._walk = walk.Trees(path)
         self.features = self.width = int(self._walk.features)
         self.size = int(self._walk.size)
@@ -169,10 +175,10 @@ def shared(text: bytes, digest: str, folder: str, limit: int | None) -> Trees:
     path = f"{folder}/{_PREFIX}{FORMAT}.{digest}"
     try:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            found = Trees(path)
+            found = Trees(path, digest)
             os.utime(path)
             return found
-        packed = pack(text)
+        packed = pack(text, digest)
         os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
         own = f"{path}.{os.getpid()}"
         try:
@@ -185,7 +191,7 @@ def shared(text: bytes, digest: str, folder: str, limit: int | None) -> Trees:
                 os.unlink(own)  # noqa: PTH108
             raise
         _prune(folder, limit)
-        return Trees(path)
+        return Trees(path, digest)
     except (OSError, ValueError) as error:
         raise UnsupportedError(str(error)) from error
 
