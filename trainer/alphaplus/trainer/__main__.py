@@ -27,8 +27,8 @@ def main(
     Connects as alphaplus_trainer; needs no inbound port; any number may run. SIGTERM gives a
     running job back to the queue. PyTorch, XGBoost and others load only when a job needs them.
     """
-    # Threads that wait give up their core: on a machine shared with the database, spinning ones made
-    # a small LightGBM training take up to twice as long.
+    # Threads that wait give up their core: on a machine shared with the database, spinning ones
+    # made a small LightGBM training take up to twice as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
