@@ -81,7 +81,7 @@ def averaged(content: bytes) -> int:
     The library's raw scores and contributions are sums even then; only its predictions are not.
     """
     head, *trees = content.partition(b"\nend of trees")[0].split(b"\nTree=")
-    return max(len(trees), 1) if b"average_output" in _lines(head) else 1
+    return max(len(trees), 1) if "average_output" in _lines(head) else 1
 
 
 def refuse(plpy: Any, content: bytes, width: int) -> None:
