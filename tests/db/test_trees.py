@@ -126,7 +126,7 @@ def test_a_forest_of_lightgbm_says_the_mean_of_its_trees(
     rng = np.random.default_rng(5)
     x = rng.normal(size=(600, w.WIDTH))
     x[:, 2] = rng.integers(0, 8, 600)
-    y = x[:, 0] + x[:, 1] + np.isin(x[:, 2], (1, 4, 6)) + 0.1 * rng.normal(size=600)
+    y = x[:, 0] - 1.5 + 3.0 * np.isin(x[:, 2], (1, 4, 6)) + 0.1 * rng.normal(size=600)
     binary = model == "fixed"
     params = {
         "objective": "binary" if binary else "regression", "boosting": "rf", "bagging_freq": 1,
@@ -138,6 +138,7 @@ def test_a_forest_of_lightgbm_says_the_mean_of_its_trees(
     booster = lightgbm.train(params, data, 7)
     text = booster.model_to_string()
     assert "\naverage_output\n" in text
+    assert ("\nnum_cat=1" not in text) == packed
     output = {"kind": "log_odds" if binary else "identity"}
     inputs = {"kind": "row", "features": w.WIDTH}
     version = w.register(world, booster, model, spec={"output": output, "inputs": inputs})
