@@ -89,18 +89,12 @@ language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
     select
-        p.canonical, p.asked_as_of,
-        case
-            when a.version_id is null or a.version_id = p.version_id then p.prediction
-            else ml.predict_version(a.version_id, feature.vector(
-                v.feature_set, p.canonical, p.asked_as_of, v.feature_version
-            ))
-        end,
-        coalesce(a.version_id, p.version_id), a.alias,
-        p.is_fallback and (a.version_id is null or a.version_id = p.version_id)
-    from ml._predict($1, $2, $4) p
-    cross join lateral ml.assigned($1, $2, $3) a
-    left join ml.model_versions v on v.version_id = a.version_id
+        p.symbol, p.as_of, p.prediction, p.version_id,
+        case when p.version_id = a.version_id then a.alias end, p.is_fallback
+    from ml.assigned($1, $2, $3) a
+    cross join lateral ml.predict(
+        $1, $2, $4, case when a.alias <> 'champion' then a.version_id end
+    ) p
 $$;
 comment on function ml.predict_assigned(text, text, text, timestamptz) is
 'ml.predict by the version that an A/B test gives the caller (ml.assigned). Errors: as ml.predict.';

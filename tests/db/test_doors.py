@@ -18,7 +18,11 @@ Connection = psycopg.Connection[Any]
 Connect = Callable[[str, str], Connection]
 ROOT = Path(__file__).resolve().parents[2]
 # Words of the PL/Python modules that are names of helpers, but that no reader comes to.
-NOT_FOR_READERS = {"regime._moment", "regime._stored"}
+NOT_FOR_READERS = {"regime._moment", "regime._stored"} | {
+    # What backtest.run comes to, which runs with its owner's rights.
+    "backtest._bars_packed", "backtest._funding_packed", "backtest._predictions",
+    "backtest._predictions_packed", "backtest._rows", "backtest._rows_packed",
+}  # fmt: skip
 DENIED = errors.InsufficientPrivilege
 BREAKOUT = "a$f$; alter role alphaplus_operator superuser; select $f$b"
 
