@@ -10,6 +10,7 @@ import lightgbm
 import numpy as np
 import psycopg
 import pytest
+from alphaplus.trainer.artifacts import raw_scores
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -105,11 +106,54 @@ def test_packed_trees_score_as_lightgbm_does(
     version = w.register(world, booster)
     asked = rows_of(np.random.default_rng(seed), 24)
     conn = connect()
-    assert scores(conn, version, asked) == booster.predict(asked, raw_score=True).tolist()
+    raw = np.asarray(booster.predict(asked, raw_score=True))
+    if kind.get("boosting") == "rf":
+        raw /= booster.num_trees()  # the library's raw score is the sum, its prediction is not
+    assert scores(conn, version, asked) == raw.tolist()
     assert shared(conn, version)
     many = one(conn, "select ml.score_many(%s, %s)", version, asked.tolist())
     assert many == [one(conn, PREDICTION, version, row) for row in asked.tolist()]
     conn.close()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("model", ["fixed", "fixed_value"])
+def test_a_forest_of_lightgbm_says_the_mean_of_its_trees(
+    world: Conn, connect: Connect, model: str, packed: bool
+) -> None:
+    """``average_output``: a row alone, many, the trainer's scores and the explanation; packed trees
+    and the library's own (a categorical split keeps a model out of the packed form)."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(600, w.WIDTH))
+    x[:, 2] = rng.integers(0, 8, 600)
+    y = x[:, 0] - 1.5 + 3.0 * np.isin(x[:, 2], (1, 4, 6)) + 0.1 * rng.normal(size=600)
+    binary = model == "fixed"
+    params = {
+        "objective": "binary" if binary else "regression", "boosting": "rf", "bagging_freq": 1,
+        "bagging_fraction": 0.5, "num_leaves": 8, "min_data_per_group": 1, "cat_smooth": 1,
+        "verbosity": -1, "num_threads": 1,
+    }  # fmt: skip
+    data = lightgbm.Dataset(x, (y > 0).astype(float) if binary else y,
+                            categorical_feature=[] if packed else [2])  # fmt: skip
+    booster = lightgbm.train(params, data, 7)
+    text = booster.model_to_string()
+    assert "\naverage_output\n" in text
+    assert ("\nnum_cat=1" not in text) == packed
+    output = {"kind": "log_odds" if binary else "identity"}
+    inputs = {"kind": "row", "features": w.WIDTH}
+    version = w.register(world, booster, model, spec={"output": output, "inputs": inputs})
+    asked = x[:30]
+    right = np.asarray(booster.predict(asked))
+    conn = connect()
+    each = [one(conn, PREDICTION, version, row) for row in asked.tolist()]
+    np.testing.assert_allclose(each, right, rtol=1e-12)
+    assert one(conn, "select ml.score_many(%s, %s)", version, asked.tolist()) == each
+    assert shared(conn, version) == packed
+    raw = scores(conn, version, asked)
+    np.testing.assert_allclose(raw, raw_scores("lightgbm", text.encode(), {}, asked), rtol=1e-12)
+    for row, score in zip(asked[:3].tolist(), raw, strict=False):
+        total = one(conn, "select sum(contribution) from ml.explain_version(%s, %s)", version, row)
+        assert total == pytest.approx(score, rel=1e-9)
 
 
 @pytest.mark.parametrize("linear", [False, True])

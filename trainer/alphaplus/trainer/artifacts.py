@@ -48,6 +48,9 @@ def raw_scores(
         scores = np.asarray(
             booster.predict(x, raw_score=True, num_threads=threads), dtype=np.float64
         )
+        # boosting=rf: the prediction is of the mean, what raw_score gives is the sum.
+        if b"\naverage_output\n" in content.partition(b"\nTree=")[0]:
+            scores = scores / max(booster.num_trees(), 1)
         return _log_odds(spec, scores)
     if format == "onnx":
         try:

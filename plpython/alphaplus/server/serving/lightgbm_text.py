@@ -74,6 +74,16 @@ def check(content: bytes, width: int | None = None) -> None:
         raise ValueError("it does not end where tree_sizes says")
 
 
+def averaged(content: bytes) -> int:
+    """By how many the sum of the trees is divided: their number in a text that says
+    ``average_output`` (``boosting=rf``), else 1.
+
+    The library's raw scores and contributions are sums even then; only its predictions are not.
+    """
+    head, *trees = content.partition(b"\nend of trees")[0].split(b"\nTree=")
+    return max(len(trees), 1) if "average_output" in _lines(head) else 1
+
+
 def refuse(plpy: Any, content: bytes, width: int) -> None:
     """:func:`check` for the registry (SQLSTATE AP411)."""
     try:

@@ -41,7 +41,8 @@ class UnsupportedError(Exception):
 
 
 def pack(text: bytes, digest: str) -> bytes:
-    """A LightGBM model's text, whose digest it is, as the packed form.
+    """A LightGBM model's text, whose digest it is, as the packed form. Its raw scores are sums, as
+    the library's are: of a text with ``average_output`` too, which ``score.Model`` divides.
 
     Raises:
         UnsupportedError: it has what the packed form does not hold, or is no such text.

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from alphaplus.server.serving import packed_trees
+from alphaplus.server.serving import lightgbm_text, packed_trees
 from alphaplus.server.serving.booster import Booster, BoosterError
 from alphaplus.server.serving.model_cache import DEFAULT_BYTES, ModelCache, allocated, moment
 
@@ -61,12 +61,18 @@ class Model:
         self.checked: tuple[int, int, int] | None = None
         self.raw = self.booster.raw
         self.raws = self.booster.many
+        # LightGBM's own forests (boosting=rf) predict the mean of their trees, not the sum.
+        self.trees = lightgbm_text.averaged(artifact) if self.format == "lightgbm" else 1
+        if self.trees > 1:
+            total, totals, trees = self.booster.raw, self.booster.many, self.trees
+            self.raw = lambda row: total(row) / trees
+            self.raws = lambda rows: totals(rows) / trees
         # A forest's trees add up to a probability; its log odds are the raw score.
         if (
             self.format == "lightgbm"
             and (self.spec.get("output") or {}).get("kind") == "probability"
         ):
-            votes, all_votes = self.booster.raw, self.booster.many
+            votes, all_votes = self.raw, self.raws
             self.raw = lambda row: _log_odds(votes(row))
             self.raws = lambda rows: [_log_odds(vote) for vote in all_votes(rows).tolist()]
         self.prediction = (
@@ -591,7 +597,7 @@ def explain(
             raise
         models(cache).resize(version_id, model.size + max(allocated() - before, 0))
     values = [math.nan if x is None else float(x) for x in features]
-    contributions = model.explainer.contributions(values)
+    contributions = [x / model.trees for x in model.explainer.contributions(values)]
     named = list(zip(model.features, values, contributions, strict=False))
     named.sort(key=lambda item: -abs(item[2]))
     return [
