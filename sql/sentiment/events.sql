@@ -47,7 +47,6 @@ declare
     v_sums double precision [];
     v_squares double precision [];
     v_scored double precision [];
-    v_novelty double precision [];
     v_event record;
     v_before text [];
     v_inside text [];

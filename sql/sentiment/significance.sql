@@ -53,8 +53,8 @@ declare
     v_from timestamptz := date_trunc('hour', v_as_of - sentiment._hours(hours), 'UTC');
     v_method text := sentiment._method(method);
     v_assets text [] := array[]::text [];
-    v_sentiment jsonb := '[]';
-    v_returns jsonb := '[]';
+    v_sentiment jsonb := jsonb '[]';
+    v_returns jsonb := jsonb '[]';
     v_asset record;
     v_x jsonb;
     v_y jsonb;
