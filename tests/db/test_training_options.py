@@ -179,9 +179,9 @@ def test_what_is_listed_is_taken(world: Conn) -> None:
         model = "toy_volume" if task == "regression" else "toy"
         for value in values:
             world.execute(
-                "select ml._check_training(%s, l.task, '{}', '{}', %s)"
+                "select ml._check_training(%s, coalesce(%s, l.task), '{}', '{}', %s)"
                 " from ml.models m join ml.labels l using (label) where m.model = %s",
-                ("lightgbm", Jsonb({"algorithm": algorithm, "params": {name: value}}), model),
+                ("lightgbm", task, Jsonb({"algorithm": algorithm, "params": {name: value}}), model),
             )
 
 
