@@ -489,15 +489,15 @@ class Venue:
 
     def snapshot(self, client: Any, symbol: str) -> Any:
         """A book by REST (ccxt client)."""
-        raise NotImplementedError
+        raise NotImplementedError("a book by REST is not built for this exchange")
 
     def trades(self, client: Any, wanted: Wanted) -> tuple[list[Any], bool]:
         """Missed trades by REST, and whether that is all of them."""
-        raise NotImplementedError
+        raise NotImplementedError("trades by REST is not built for this exchange")
 
     def interest(self, client: Any, symbol: str) -> Any:
         """Open interest by REST."""
-        raise NotImplementedError
+        raise NotImplementedError("open interest by REST is not built for this exchange")
 
     def client(self, base: str | None = None) -> Any:
         """A REST client, at the exchange or at ``base``."""
