@@ -1,4 +1,4 @@
-"""The administrator of Superset, with the password of the state folder; runs in Superset's Python."""
+"""The administrator of Superset, his password in the state folder; runs in Superset's Python."""
 
 import os
 from pathlib import Path

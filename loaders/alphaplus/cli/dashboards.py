@@ -15,7 +15,7 @@ app = typer.Typer(
 
 @app.command()
 def publish() -> None:
-    """Import the dashboards into the Superset that `make dashboards` started, and say where it is."""
+    """Import the dashboards into the Superset of `make dashboards`, and say where they are."""
     import psycopg
     from alphaplus.cli.connect import role_conninfo
     from alphaplus.screens import superset
@@ -49,6 +49,8 @@ def grafana(
 
     stale = made.write(check)
     for path in stale:
-        typer.echo(f"{path}: {'is stale: run alphaplus dashboards grafana' if check else 'written'}")
+        typer.echo(
+            f"{path}: {'is stale: run alphaplus dashboards grafana' if check else 'written'}"
+        )
     if check and stale:
         raise typer.Exit(1)

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from alphaplus.screens.tiles import FOLDER, Dashboard, Screens, Tile, load, render
-from grafana_foundation_sdk.builders import barchart, candlestick, common, stat, statetimeline
+from grafana_foundation_sdk.builders import (
+    barchart,
+    candlestick,
+    common,
+    stat,
+    statetimeline,
+    timeseries,
+    xychart,
+)
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders import table as tables
 from grafana_foundation_sdk.builders import text as texts
-from grafana_foundation_sdk.builders import timeseries, xychart
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as words
@@ -67,7 +74,10 @@ def statement(tile: Tile) -> tuple[str, str]:
     inner = templated(tile.query)
     if tile.kind in ("line", "step", "area", "bar", "scatter"):
         named = ", ".join(f'q."{c}"' for c in ([tile.series] if tile.series else []) + tile.y)
-        return f'select q."{tile.x}" as "time", {named}\nfrom (\n{inner}\n) q\norder by 1', "time_series"
+        return (
+            f'select q."{tile.x}" as "time", {named}\nfrom (\n{inner}\n) q\norder by 1',
+            "time_series",
+        )
     if tile.kind == "candles":
         wanted = ", ".join(f"q.{name}" for name in [*tile.y, "volume"])
         return f'select q.{tile.x} as "time", {wanted}\nfrom (\n{inner}\n) q\norder by 1', "table"
@@ -143,7 +153,7 @@ def _plain_panel(tile: Tile) -> Any:
         drawn = xychart.Panel().axis_label(tile.y_unit).legend(legend)
         if tile.series:
             return drawn.with_transformation(
-                model.DataTransformerConfig("partitionByValues", {"fields": [tile.series]})
+                model.DataTransformerConfig("partitionByValues", options={"fields": [tile.series]})
             )
         return drawn
     if kind in ("columns", "rows"):
@@ -175,7 +185,8 @@ def _plain_panel(tile: Tile) -> Any:
 
 def _matrix(column: str, row: str, value: str) -> model.DataTransformerConfig:
     return model.DataTransformerConfig(
-        "groupingToMatrix", {"columnField": column, "rowField": row, "valueField": value}
+        "groupingToMatrix",
+        options={"columnField": column, "rowField": row, "valueField": value},
     )
 
 
@@ -224,7 +235,9 @@ def dashboard(page: Dashboard, screens: Screens) -> dict[str, Any]:
         made = made.with_panel(panel(tile, screens.needs[tile.needs].hint).grid_pos(place))
         across, tallest = across + width, max(tallest, height)
     result: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True, indent=1).encode(made.build()))
-    result["annotations"] = {"list": [_regimes(tile) for tile in page.tiles if tile.kind == "candles"]}
+    result["annotations"] = {
+        "list": [_regimes(tile) for tile in page.tiles if tile.kind == "candles"]
+    }
     for number, one in enumerate(result["panels"], 1):
         one["id"] = number
     return result

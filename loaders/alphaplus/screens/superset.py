@@ -107,7 +107,10 @@ def assets(
         )
         for tile in dashboard.tiles:
             found[f"charts/{tile.name}.yaml"] = _chart(
-                tile.name, tile.title, params(tile, columns[tile.name]), screens.needs[tile.needs].hint
+                tile.name,
+                tile.title,
+                params(tile, columns[tile.name]),
+                screens.needs[tile.needs].hint,
             )
         found[f"dashboards/{dashboard.name}.yaml"] = _dashboard(dashboard, screens)
     return found
@@ -214,13 +217,14 @@ def _gantt(tile: Tile, columns: list[Column]) -> dict[str, Any]:
 
 
 def _candles(tile: Tile, columns: list[Column]) -> dict[str, Any]:
-    return _handlebars(candles.TEMPLATE, candles.STYLE, columns)
+    return _handlebars(candles.template(), candles.STYLE, columns)
 
 
 def _notes(dashboard: Dashboard) -> dict[str, Any]:
     template = (
         f'<div class="ap-notes"><p>{dashboard.about}</p>'
-        "<ul>{{#each data}}{{#if hint}}<li><b>{{tiles}}</b>: {{hint}}</li>{{/if}}{{/each}}</ul></div>"
+        "<ul>{{#each data}}{{#if hint}}<li><b>{{tiles}}</b>: {{hint}}</li>{{/if}}{{/each}}</ul>"
+        "</div>"
     )
     style = ".ap-notes ul { padding-left: 18px } .ap-notes p { margin: 0 0 4px }"
     return _handlebars(template, style, [Column("tiles", "text"), Column("hint", "text")])
@@ -321,7 +325,7 @@ def _dashboard(dashboard: Dashboard, screens: Screens) -> dict[str, Any]:
 
 
 def _filters(screens: Screens) -> list[dict[str, Any]]:
-    empty = {"extraFormData": {}, "filterState": {}, "ownState": {}}
+    empty: dict[str, Any] = {"extraFormData": {}, "filterState": {}, "ownState": {}}
     common = {
         "type": "NATIVE_FILTER", "cascadeParentIds": [], "defaultDataMask": empty,
         "scope": {"rootPath": ["ROOT_ID"], "excluded": []}, "description": "",
