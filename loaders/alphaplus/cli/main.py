@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, live, model, operate, texts
+from alphaplus.cli import data, files, live, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -20,6 +20,7 @@ app.add_typer(operate.scheduler, name="scheduler")
 app.add_typer(operate.drift, name="drift")
 
 
+data.register(app)
 files.register(app)
 live.register(app)
 texts.register(app)
