@@ -14,7 +14,7 @@ import psycopg
 Kind = Literal["number", "integer", "time", "flag", "text"]
 
 HEADER = 19  # bytes before the first row of a binary COPY without extensions
-TEXT = 64  # bytes of a text, until a longer one comes
+TEXT = 24  # bytes of a text, until a longer one comes
 # PostgreSQL counts microseconds from 2000-01-01.
 EPOCH = 946_684_800_000_000
 NOTHING = np.iinfo(np.int64).min  # -infinity as a time, and numpy's not-a-time
