@@ -309,7 +309,7 @@ declare
     v_wrong text;
     v_problems text [] := '{}';
 begin
-    for v_symbol in select i.symbol from market.instruments i order by i.symbol loop
+    for v_symbol in select i.symbol::text from market.instruments i order by i.symbol loop
         -- One at a time; who comes second leaves the work to the first.
         exit when not ops._try_lock('analytics.refresh_snapshots');
         v_wrong := analytics._refresh_snapshot(v_symbol);

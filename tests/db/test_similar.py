@@ -321,7 +321,8 @@ def test_bad_input_has_a_code_and_a_hint(db: Conn, query: str, code: str) -> Non
 def test_nothing_one_bar_and_a_wrong_setting(db: Conn) -> None:
     instrument(db, "AUSDT")
     for rows in (0, 1):
-        load(db, "AUSDT", made_bars(1, rows))
+        if rows:
+            load(db, "AUSDT", made_bars(1, rows))
         db.execute("call analytics.refresh_states()")
         assert db.execute("select * from analytics.similar_states('AUSDT')").fetchall() == []
         row = db.execute(
