@@ -12,10 +12,10 @@ SHARED = ("alphaplus.pgbinary", "alphaplus.texts")
 LAYERS = (
     ("types", "interrupts", "disk"),
     ("codec", "database"),
-    ("market", "regime", "analytics"),
+    ("market", "regime"),
     ("features",),
     ("sets", "store"),
-    ("training", "drift", "sentiment", "backtest"),
+    ("training", "drift", "sentiment", "backtest", "analytics"),
     ("serving",),
 )
 
