@@ -47,6 +47,7 @@ declare
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
     v_apart constant jsonb := '{
         "feature._set_rows": "alphaplus_select", "feature._set_columns": "alphaplus_select",
+        "ml._label_select": "alphaplus_select",
         "feature._copy_vectors": "alphaplus_copy",
         "regime._copy_blocks": "alphaplus_copy"
     }';
@@ -303,7 +304,7 @@ begin
     grant insert on regime.blocks to alphaplus_copy;
     grant execute on function regime._copy_blocks to alphaplus_owner;
 
-    execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
+    execute 'grant execute on function feature._set_rows, ml._label_select to alphaplus_owner, ' || v_readers;
     grant execute on function feature._set_columns to alphaplus_owner;
 
     -- The loader's helpers in its own schemas run with its own rights.

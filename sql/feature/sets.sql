@@ -29,7 +29,9 @@ return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
 
 -- The moment that a user's SELECT is run for; kept in Python, out of the reach of SQL.
 create or replace function feature._moment()
-returns table (symbol text, start bigint, as_of bigint, until bigint)
+returns table (
+    symbol text, start bigint, stop bigint, as_of bigint, until bigint, label_start bigint
+)
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$

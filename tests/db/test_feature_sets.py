@@ -239,7 +239,7 @@ def test_how_it_is_written_does_not_matter(market: Conn, query: str) -> None:
 ESCAPES = {
     "the future": '(select max(t.price) from market."trades" t)',
     "the future by its history": "(select count(*) from market.trades_history)",
-    "the future by the function": "(select count(*) from market._trades_known('AAAUSDT', '-infinity', 'infinity'))",
+    "the future by the function": "(select count(*) from market._trades_known('AAAUSDT', '-infinity', 'infinity', 'infinity'))",
     "another moment": "(select count(*) from feature._moment())",
     "another table": "(select count(*) from ml.predictions)",
     "the artifacts": "(select count(artifact) from ml.model_versions)",

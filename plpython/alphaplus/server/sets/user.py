@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alphaplus.server import database
-from alphaplus.server.database import Database
+from alphaplus.server.database import Database, Moment
 from alphaplus.server.features.user_set import UserSet
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
 from alphaplus.server.types import SECOND
@@ -29,7 +29,8 @@ TABLES = (
 # What stands in a query for a table: its rows at Database.moment (sql/market/now.sql).
 NOW = "market._{table}_now()"
 WIDE = 100  # features by which ties are decided one by one
-_NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
+BOOLEAN = 16
+NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
 # Read what a set has no business with, or outside its tables, without being volatile.
 _FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "lo_", "row_security")
@@ -37,7 +38,7 @@ _FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "lo_", "row_se
 _READS_BY_NAME = ("_to_xml", "to_xmlschema", "ts_stat", "ts_rewrite", "nextval", "currval")
 
 
-def rewritten(query: str, known: str) -> str:
+def rewritten(query: str, known: str, tables: tuple[str, ...] = TABLES) -> str:
     """The query with each market table replaced by ``known`` (a format of ``{table}``).
 
     The text is changed only where the tables stand.
@@ -49,7 +50,7 @@ def rewritten(query: str, known: str) -> str:
     places: list[tuple[int, int, str]] = []
     for table in tree.find_all(exp.Table):
         schema = table.args.get("db")
-        if schema is None or schema.name != "market" or table.name not in TABLES:
+        if schema is None or schema.name != "market" or table.name not in tables:
             continue
         text = known.format(table=table.name)
         if not table.alias:
@@ -110,7 +111,7 @@ def run(
     out = []
     try:
         for at in times:
-            db.moment = symbol, at - back, at, stop
+            db.moment = Moment(symbol, at - back, at, at, stop)
             found = db.execute(statement, ("float8", "float8"), [at / SECOND, chosen.grid / SECOND])
             if len(found):
                 out.append((at, found[0]["v"]))
@@ -119,8 +120,8 @@ def run(
     return out
 
 
-def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]:
-    """``feature._moment``: symbol, start, as_of and, of an audit, until; microseconds since 1970.
+def moment(plpy: Any, cache: dict[str, Any]) -> Moment:
+    """``feature._moment``: what a user's SELECT is being run for.
 
     Raises (SQLSTATE): AP721 no set is being computed.
     """
@@ -138,9 +139,10 @@ def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]
 def columns(plpy: Any, cache: dict[str, Any], query: str) -> list[tuple[str, int]]:
     """``feature._set_columns``: names and types of the query's columns, as the server says."""
     db = Database.of(plpy, cache)
-    db.moment = "", 0, 0, None
+    db.moment = Moment("", 0, 0, 0, None, 0)
     try:
-        result = plpy.execute(f"select * from ({rewritten(query, NOW)}\n) as u limit 0")
+        inside = rewritten(query, NOW, (*TABLES, "label_interval"))
+        result = plpy.execute(f"select * from ({inside}\n) as u limit 0")
     finally:
         db.moment = None
     return list(zip(result.colnames(), result.coltypes(), strict=True))
@@ -211,8 +213,8 @@ def _refuse(plpy: Any, problems: list[syntax.Problem], code: str, words: str) ->
         )
 
 
-def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
-    """The columns' types; refuses (AP204) what the server does not run or is no number."""
+def column_types(plpy: Any, query: str, code: str, hint: str) -> dict[str, int]:
+    """Types of the query's columns; refuses (``code``) what the server does not run."""
     failed, kinds = "", {}
     try:
         with plpy.subtransaction():
@@ -221,13 +223,18 @@ def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
     except plpy.SPIError as error:
         failed = str(error).removeprefix("spiexceptions.").partition(": ")[2] or str(error)
     if failed:
-        plpy.error(
-            f"the query does not run: {failed}",
-            sqlstate="AP204",
-            hint="Run the SELECT on its own first; name functions of extensions with their schema"
-            " (public.time_bucket), and columns by their table's alias.",
-        )
-    wrong = [name for name in features if kinds.get(name) not in _NUMBERS]
+        plpy.error(f"the query does not run: {failed}", sqlstate=code, hint=hint)
+    return kinds
+
+
+def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
+    """The columns' types; refuses (AP204) what the server does not run or is no number."""
+    kinds = column_types(
+        plpy, query, "AP204",
+        "Run the SELECT on its own first; name functions of extensions with their schema"
+        " (public.time_bucket), and columns by their table's alias.",
+    )  # fmt: skip
+    wrong = [name for name in features if kinds.get(name) not in NUMBERS]
     if wrong:
         plpy.error(
             f"not a number: {', '.join(wrong)}",
