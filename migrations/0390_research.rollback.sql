@@ -1,1 +1,8 @@
-alter table ml.labels drop constraint labels_version_key, drop column name, drop column version;
+drop table feature.set_errors, feature.set_members;
+delete from feature.sets where kind = 'joined';
+alter table feature.sets drop constraint sets_kind_check,
+add constraint sets_kind_check check (kind in ('builtin', 'select', 'text'));
+drop table feature.set_sources, feature.set_symbols;
+alter table feature.sets drop column symbols;
+drop table feature.sources;
+drop schema research cascade;

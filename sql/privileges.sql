@@ -23,7 +23,8 @@
 do $$
 declare
     v_schemas constant text [] := array[
-        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics', 'backtest', 'bi'
+        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics', 'backtest', 'bi',
+        'research'
     ];
     v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
@@ -87,7 +88,7 @@ declare
         'feature._liquidation_cover_live', 'feature._liquidations', 'feature._liquidations_live',
         'feature._longer_loaded', 'feature._no_trades', 'feature._open_interest',
         'feature._open_interest_live', 'feature._packed', 'feature._set_calls', 'feature._set_declared',
-        'feature._set_tables', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
+        'feature._set_tables', 'feature._source_columns', 'feature._sources_known', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
         'feature._top_rows', 'feature._top_rows_live', 'feature._trade_rows', 'feature._trade_rows_live',
         'feature._valid_rows', 'feature._valid_rows_of_many', 'feature._bits', 'ml._external', 'ml._kept',
         'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
@@ -272,6 +273,14 @@ begin
             'grant select, insert, update, delete on %I.%I to %s',
             v_item.nspname, v_item.relname, v_item.grantees
         );
+    end loop;
+
+    -- Tables of users' own hold data, and no text that is executed.
+    for v_item in
+        select c.oid from pg_catalog.pg_class c
+        where c.relnamespace = 'research'::regnamespace and c.relkind in ('r', 'p')
+    loop
+        perform feature._grant_research(v_item.oid);
     end loop;
 
     -- Taking turns, of procedures that commit and so run with the caller's rights.

@@ -262,7 +262,7 @@ begin
 end
 $$;
 comment on function ml.label_values(text, text, timestamptz, timestamptz, timestamptz, interval) is
-'A label at the grid times in [from, to), where its horizon had ended and was known by as_of (default: now). Nothing that happens from label_end on changes it: ts + horizon, of a triple barrier the end of the bar in which the first barrier was hit. Classes are 0 and 1; thresholds of bursts and liquidations are the symbol''s own trailing quantile over lookback_days, of intervals that had ended by ts and as known at ts. A horizon that is no multiple of the grid is made of finer bars. Errors: AP101 unknown symbol, AP203 an impossible grid, AP221 there are no bars fine enough, AP301 unknown label.';
+'A label at the grid times in [from, to), where its horizon had ended and was known by as_of (default: now). Nothing that happens from label_end on changes it: ts + horizon, of a triple barrier the end of the bar in which the first barrier was hit. Classes are 0 and 1; thresholds of bursts and liquidations are the symbol''s own trailing quantile over lookback_days, of intervals that had ended by ts and as known at ts. A horizon that is no multiple of the grid is made of finer bars. Errors: AP101 unknown symbol, AP203 an impossible grid, AP221 there are no bars fine enough, AP229 a SELECT gives several rows, AP301 unknown label.';
 
 create or replace function ml.label_barriers(
     label text, symbol text, "from" timestamptz, "to" timestamptz, as_of timestamptz default null,

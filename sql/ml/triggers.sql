@@ -147,6 +147,9 @@ begin
         is not distinct from (old.kind, old.task, old.horizon, old.params, old.label) then
         return new;
     end if;
+    if to_regprocedure('ml._label_task(text, bigint, jsonb)') is null then
+        return new; -- sql/ is being applied, and what it seeds is its own
+    end if;
     v_task := ml._label_task(new.kind, ops._micros(new.horizon), new.params);
     if v_task is distinct from new.task then
         raise exception 'a label of kind % is for %, not for %', quote_literal(new.kind), v_task, new.task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,9 +231,9 @@ def first_hit(
 def test_triple_barriers_equal_a_loop(bars: tuple[Conn, dict[str, pd.DataFrame]]) -> None:
     conn, frames = bars
     frame = frames["AAAUSDT"]
-    fixed = made(conn, "tb", "triple_barrier", "40 min", up_bps=25, down_bps=15)
+    fixed = made(conn, "tb", "triple_barrier", "40 min", up_bps=80, down_bps=60)
     atr = made(
-        conn, "tba", "triple_barrier", "40 min", up_atr=2, down_atr=1.5, atr_bars=10,
+        conn, "tba", "triple_barrier", "40 min", up_atr=3, down_atr=2.5, atr_bars=10,
         atr_bar_minutes=5, outcome="return",
     )  # fmt: skip
     five = frame.resample("5min").agg({"high": "max", "low": "min", "close": "last"})
@@ -255,9 +256,9 @@ def test_triple_barriers_equal_a_loop(bars: tuple[Conn, dict[str, pd.DataFrame]]
                 if not np.isfinite(width):
                     assert ts not in hits
                     continue
-                up, down = before + 2 * width, before - 1.5 * width
+                up, down = before + 3 * width, before - 2.5 * width
             else:
-                up, down = before * 1.0025, before * 0.9985
+                up, down = before * 1.008, before * 0.994
             what, j = first_hit(frame, i, 40, up, down)
             if what is None:
                 assert ts not in hits
@@ -274,7 +275,7 @@ def test_triple_barriers_equal_a_loop(bars: tuple[Conn, dict[str, pd.DataFrame]]
     ).fetchall()}  # fmt: skip
     assert dict(target["target"]) == {ts: float(hit == "up") for ts, hit in table.items()}
     side = values(
-        conn, made(conn, "tbs", "triple_barrier", "40 min", up_bps=25, down_bps=15, outcome="side")
+        conn, made(conn, "tbs", "triple_barrier", "40 min", up_bps=80, down_bps=60, outcome="side")
     )
     assert dict(side["target"]) == {
         ts: float(hit == "up") for ts, hit in table.items() if hit != "time"
@@ -378,12 +379,18 @@ def test_nothing_after_label_end_changes_a_label(
     with traded.transaction(force_rollback=True):
         cut = end + after * MINUTE
         traded.execute(
-            "update market.trades set price = price * 3, size = 9 where ts >= %s", (cut,)
+            "update market.trades set price = price * 3, size = 9, known_at = ts + interval '1 second'"
+            " where ts >= %s",
+            (cut,),
         )
-        traded.execute("update market.liquidation_events set notional = 1e6 where ts >= %s", (cut,))
+        traded.execute(
+            "update market.liquidation_events set notional = 1e6, known_at = ts + interval '1 second'"
+            " where ts >= %s",
+            (cut,),
+        )
         traded.execute(
             "update market.order_book_snapshots set bid_prices[1] = bid_prices[1] * 0.9,"
-            " ask_sizes[1] = 77 where ts >= %s",
+            " ask_sizes[1] = 77, known_at = ts + interval '1 second' where ts >= %s",
             (cut,),
         )
         traded.execute(
@@ -397,16 +404,16 @@ def test_nothing_after_label_end_changes_a_label(
         # In the last minute before the end, where it reads.
         last = end - MINUTE
         traded.execute(
-            "update market.trades set price = price * 1.5, size = size * 2"
-            " where ts >= %s and ts < %s and symbol = 'TAAUSDT'", (last, end),
+            "update market.trades set price = price * 1.5, size = size * 2,"
+            " known_at = ts + interval '1 second' where ts >= %s and ts < %s and symbol = 'TAAUSDT'", (last, end),
         )  # fmt: skip
         traded.execute(
-            "update market.order_book_snapshots set bid_prices[1] = bid_prices[1] * 0.9"
-            " where ts >= %s and ts < %s", (last, end),
+            "update market.order_book_snapshots set bid_prices[1] = bid_prices[1] * 0.9,"
+            " known_at = ts + interval '1 second' where ts >= %s and ts < %s", (last, end),
         )  # fmt: skip
         traded.execute(
-            "insert into market.liquidation_events (symbol, ts, event_id, side, price, size,"
-            " notional) values ('TAAUSDT', %s, 'y', 'long', 1, 1, 1e7)", (last,),
+            "insert into market.liquidation_events (symbol, ts, event_id, known_at, side, price,"
+            " size, notional) values ('TAAUSDT', %s, 'y', %s, 'sell', 1, 1, 1e7)", (last, end),
         )  # fmt: skip
         changed = traded.execute(query, args).fetchone()
         if kind not in ("direction", "rank", "volatility", "triple_barrier", "drawdown"):
@@ -461,7 +468,7 @@ def test_a_select_is_a_label_under_the_same_guard(
     ):  # fmt: skip
         assert code(conn, create, "bad", bad, Jsonb({}))[0] in ("AP222", "AP307"), bad
     conn.execute(create, ("many", "select close as target from market.candles", Jsonb({})))
-    assert code(conn, query, "many", at(100), at(102), at(N))[0] == "AP222"
+    assert code(conn, query, "many", at(100), at(102), at(N))[0] == "AP229"
     assert code(conn, "select * from ml._label_select('AAAUSDT', '{0}', 0, 1, 1)")[0] == "AP721"
 
 
@@ -513,3 +520,28 @@ def test_roles_may_declare_and_read_labels(
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         reader.execute("select ml.create_label('no', 'return', '30 min')")
     operator.execute("select ml.drop_label('op')")
+
+
+def test_the_page_s_blocks_on_labels_run(db: Conn) -> None:
+    fill(db, "BTCUSDT", 420, seed=2)
+    db.execute("call market.refresh_aggregates()")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    part = page.split("## Labels")[1].split("## Deep models")[0]
+    blocks = [block.split("```")[0] for block in part.split("```sql\n")[1:]]
+    assert len(blocks) == 2
+    for block in blocks:
+        db.execute(block)
+    for name in ("barriers", "range_1h", "up_20", "vol_1h"):
+        rows = db.execute(
+            "select count(*) from ml.label_values(%s, 'BTCUSDT', %s, %s, %s)",
+            (name, at(240), at(250), at(420)),
+        ).fetchone()
+        assert rows is not None and rows[0] >= 5, name
+    spec = db.execute("select kind from ml._training_spec('barriers_technical')").fetchone()
+    assert spec == ("triple_barrier",)
+    rows = db.execute(
+        "select count(*), min(label_end - ts), max(label_end - ts) from ml.training_set("
+        "'barriers_technical', 'BTCUSDT', %s, %s, %s)",
+        (at(420), at(240), at(280)),
+    ).fetchone()
+    assert rows is not None and rows[0] > 20 and rows[1] < rows[2] <= dt.timedelta(hours=2)

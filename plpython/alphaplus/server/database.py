@@ -7,7 +7,7 @@ SQL and Python give each other times as bigint microseconds since 1970 (``ops._m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000
@@ -28,6 +28,7 @@ class Moment(NamedTuple):
     as_of: int
     until: int | None = None
     label_start: int | None = None
+    others: Mapping[str, Sequence[str]] = {}
 
 
 class Database:

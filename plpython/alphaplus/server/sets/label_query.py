@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from alphaplus.server.database import Database, Moment
-from alphaplus.server.sets import user
+from alphaplus.server.sets import reads, user
 from alphaplus.server.sets.sqlcheck import reading, syntax
 from alphaplus.server.sets.sqlcheck.clocks import clocks
 from sqlglot.optimizer.scope import traverse_scope
 
-INTERVAL = "label_interval"
-TABLES = (*user.TABLES, INTERVAL)
 COLUMN = "target"
 
 
@@ -28,7 +26,7 @@ def check(db: Database, query: str) -> str:
     """
     plpy = db.plpy
     known = user.catalogue(db)
-    known.relations[f"market.{INTERVAL}"] = syntax.Relation(("ts", "label_end"))  # type: ignore[index]
+    known.relations[f"market.{reads.INTERVAL}"] = syntax.Relation(("ts", "label_end"))  # type: ignore[index]
     problems = reading.read_only(query, known)
     if not problems:
         tree = syntax.parse(query)
@@ -42,10 +40,14 @@ def check(db: Database, query: str) -> str:
             detail="; ".join(str(problem) for problem in problems),
             hint=problems[0].hint,
         )
-    kinds = user.column_types(
-        plpy, query, "AP222", "Give one row with a column target: select ln(max(c.high) / …) as"
-        " target from market.candles c …",
-    )  # fmt: skip
+    kinds, failed = user.column_types(plpy, reads.Reads().rewritten(query))
+    if failed:
+        plpy.error(
+            f"the label's query does not run: {failed}",
+            sqlstate="AP222",
+            hint="Give one row with a column target: select ln(max(c.high) / min(c.low)) as target"
+            " from market.candles c",
+        )
     if list(kinds) != [COLUMN] or kinds[COLUMN] not in user.NUMBERS:
         plpy.error(
             "the label's query is not one column target, a number or a boolean",
@@ -58,7 +60,7 @@ def check(db: Database, query: str) -> str:
 
 def statement(query: str, task: str) -> str:
     """The label at the moment asked for: up to two rows, of which one is too many."""
-    inside = user.rewritten(query.strip().rstrip(";"), user.NOW, TABLES)
+    inside = reads.Reads().rewritten(query.strip().rstrip(";"))
     # float8 has no cast from boolean
     value = "u.target::int::float8" if task == "classification" else "u.target::float8"
     return f"select {value} as target from ({inside}\n) as u limit 2"
@@ -75,7 +77,7 @@ def run(
 ) -> Iterator[tuple[int, float | None]]:
     """``ml._label_select``: the times at which the label's SELECT gives a row, with its target.
 
-    Raises (SQLSTATE): AP721 no label is being computed; AP222 several rows.
+    Raises (SQLSTATE): AP721 no label is being computed; AP229 several rows.
     """
     db = Database.of(plpy, cache)
     if db.label_asked is None:
@@ -93,7 +95,7 @@ def run(
             if len(found) > 1:
                 plpy.error(
                     "the label's query gives more than one row for one time",
-                    sqlstate="AP222",
+                    sqlstate="AP229",
                     hint="Aggregate, or take one by limit 1 with an order.",
                 )
             if len(found):

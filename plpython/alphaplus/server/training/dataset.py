@@ -80,18 +80,11 @@ def declared(
     Raises (SQLSTATE): AP307 unknown kind or parameter, or a value out of its range; AP222 a SELECT
     that is not taken.
     """
-    if horizon is None:
-        plpy.error(
-            "a label needs a horizon",
-            sqlstate="AP307",
-            hint="How far it looks: interval '30 minutes'.",
-        )
-    assert horizon is not None
-    label = _label(plpy, kind, horizon, params)
+    label = _label(plpy, kind, horizon or 0, params)
     try:
         stored = label.completed(Database.of(plpy, cache))
         # With what the database had to say the task may be another.
-        task = type(label).made(horizon, stored).task_of
+        task = type(label).made(label.horizon, stored).task_of
     except labels.LabelError as error:
         plpy.error(str(error), sqlstate="AP307", hint="select * from ml.label_kinds")
         raise
