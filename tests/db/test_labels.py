@@ -285,6 +285,30 @@ def test_triple_barriers_equal_a_loop(bars: tuple[Conn, dict[str, pd.DataFrame]]
     assert code(conn, query, at(0), at(9))[0] == "AP223"
 
 
+def test_a_missing_bar_is_unknown_or_quiet(db: Conn) -> None:
+    frame = candles(db, "AAAUSDT", 8, 120)
+    gone = frame.index[60]
+    db.execute("delete from market.candles where ts = %s", (gone,))
+    db.execute("delete from market.candles_history where ts = %s", (gone,))
+    query = "select ts, hit, label_end from ml.label_barriers(%s, 'AAAUSDT', %s, %s, %s)"
+    span = (at(30), at(61), at(120))
+    barriers = {"up_bps": 30, "down_bps": 30}
+    strict = made(db, "strict", "triple_barrier", "40 min", **barriers)
+    quiet = made(db, "quiet", "triple_barrier", "40 min", **barriers, missing_bars="quiet")
+    known = {ts: (hit, end) for ts, hit, end in db.execute(query, (strict, *span)).fetchall()}
+    loose = {ts: (hit, end) for ts, hit, end in db.execute(query, (quiet, *span)).fetchall()}
+    assert known and len(loose) > len(known) and known.items() <= loose.items()
+    for ts, (hit, end) in loose.items():
+        i = int(frame.index.get_loc(ts))
+        part = frame.drop(gone)
+        before = frame["close"].iloc[i - 1]
+        j = int(part.index.searchsorted(ts))
+        ahead = int(part.index.searchsorted(ts + 40 * MINUTE)) - j
+        what, k = first_hit(part, j, ahead, before * 1.003, before * 0.997)
+        assert hit == what and (hit == "time" or end == part.index[k] + MINUTE)
+        assert (ts in known) == (end <= gone)
+
+
 def test_a_bar_that_reaches_both_barriers_is_decided_by_its_minutes(db: Conn) -> None:
     frame = candles(db, "AAAUSDT", 3)
     hours = frame.resample("60min").agg(
@@ -523,7 +547,7 @@ def test_roles_may_declare_and_read_labels(
 
 
 def test_the_page_s_blocks_on_labels_run(db: Conn) -> None:
-    fill(db, "BTCUSDT", 420, seed=2)
+    fill(db, "BTCUSDT", 420, seed=2, per_minute=12)
     db.execute("call market.refresh_aggregates()")
     page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
     part = page.split("## Labels")[1].split("## Deep models")[0]
@@ -533,10 +557,10 @@ def test_the_page_s_blocks_on_labels_run(db: Conn) -> None:
         db.execute(block)
     for name in ("barriers", "range_1h", "up_20", "vol_1h"):
         rows = db.execute(
-            "select count(*) from ml.label_values(%s, 'BTCUSDT', %s, %s, %s)",
-            (name, at(240), at(250), at(420)),
+            "select count(*) from ml.label_values(%s, 'BTCUSDT', %s, %s, %s, '5 minutes')",
+            (name, at(240), at(280), at(420)),
         ).fetchone()
-        assert rows is not None and rows[0] >= 5, name
+        assert rows is not None and rows[0] >= 4, name
     spec = db.execute("select kind from ml._training_spec('barriers_technical')").fetchone()
     assert spec == ("triple_barrier",)
     rows = db.execute(

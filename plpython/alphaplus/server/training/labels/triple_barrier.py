@@ -31,7 +31,8 @@ class TripleBarrier(Label):
     """An upper and a lower price around the close before t, and a time: which comes first.
 
     A bar whose high reaches the upper and whose low the lower price at once is looked at by its
-    minutes; where one minute does both, or a bar before the first hit is missing, it is not known.
+    minutes; where one minute does both, or a bar before the first hit is missing (``missing_bars``
+    says otherwise), it is not known.
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 3.4.
     """
 
@@ -52,6 +53,10 @@ class TripleBarrier(Label):
             "up", ("up", "down", "side", "return"), "up or down: whether that barrier is hit first;"
             " side: whether it is the upper one, of times at which one is hit; return: the log"
             " return up to the first hit or the horizon, basis points",
+        ),
+        "missing_bars": Choice(
+            "unknown", ("unknown", "quiet"), "a bar that is missing before the first hit: unknown:"
+            " the label is not known; quiet: nothing was traded in it, so nothing was hit",
         ),
     }  # fmt: skip
 
@@ -101,6 +106,7 @@ class TripleBarrier(Label):
         side = np.full(len(grid), np.nan)
         last = np.full(len(grid), of.ahead - 1)
         both = np.zeros(len(grid), dtype=bool)
+        quiet = self.params["missing_bars"] == "quiet"
         wanted = np.isfinite(entry)
         for sort in ("up", "down"):
             if self.params[f"{sort}_bps"] is not None or self.params[f"{sort}_atr"] is not None:
@@ -117,11 +123,12 @@ class TripleBarrier(Label):
             hit = np.minimum(up, down)
             side[part] = np.where(up < down, UP, np.where(down < up, DOWN, TIME))
             both[part] = (up == down) & (hit < FAR)
-            side[part[(hole <= hit) & (hole < FAR)]] = np.nan
+            if not quiet:
+                side[part[(hole <= hit) & (hole < FAR)]] = np.nan
             last[part] = np.minimum(hit, of.ahead - 1)
         both &= np.isfinite(side)
         ends = grid + (last + 1) * of.width
-        final = of.closes[np.clip(of.position + last, 0, len(of.closes) - 1)]
+        final = _carried(of.closes)[np.clip(of.position + last, 0, len(of.closes) - 1)]
         if both.any():
             found = side, ends, final
             self._decide(reader, of, np.flatnonzero(both), (upper, lower), found, as_of)
@@ -183,6 +190,7 @@ class TripleBarrier(Label):
         minutes = reader.bars(MINUTE, int(opens.min()), int(opens.max()) + of.width)
         seen = minutes.at(as_of)
         size = of.width // MINUTE
+        quiet = self.params["missing_bars"] == "quiet"
         places = (opens - minutes.start) // MINUTE
         for row, at in zip(rows.tolist(), places.tolist(), strict=True):
             high, low = seen["high"][at : at + size], seen["low"][at : at + size]
@@ -192,10 +200,17 @@ class TripleBarrier(Label):
             # Without its minutes, or with both in one of them, it is not known.
             if len(up) and len(down) and up[0] != down[0]:
                 hit = min(up[0], down[0])
-                if not len(holes) or holes[0] > hit:
+                if quiet or not len(holes) or holes[0] > hit:
                     side[row] = UP if up[0] < down[0] else DOWN
                     ends[row] = ends[row] - of.width + (hit + 1) * MINUTE
                     final[row] = seen["close"][at + hit]
+
+
+def _carried(closes: Floats) -> Floats:
+    """Each bar's close, of one that is missing the last before it."""
+    place = np.where(np.isfinite(closes), np.arange(len(closes)), 0)
+    carried: Floats = closes[np.maximum.accumulate(place)]
+    return carried
 
 
 def _first(found: Mask) -> Times:
