@@ -45,8 +45,8 @@ comment on column feature.sources.description is 'What it is, in words.';
 comment on column feature.sources.created_at is 'When it was declared.';
 comment on column feature.sources.created_by is 'Who declared it.';
 
-alter table feature.sets add column symbols jsonb not null default '{}';
-comment on column feature.sets.symbols is
+alter table feature.sets add column other_symbols jsonb not null default '{}';
+comment on column feature.sets.other_symbols is
 'Other symbols that the SELECT reads, by the alias that stands before the table: a list, or an object of lists by the symbol that is computed.';
 
 create table feature.set_symbols (
@@ -56,7 +56,7 @@ create table feature.set_symbols (
     constraint set_symbols_key unique nulls not distinct (set_id, symbol, of_symbol)
 );
 create index set_symbols_symbol_idx on feature.set_symbols (symbol);
-comment on table feature.set_symbols is 'Whose rows beside their own symbol''s the sets of feature.sets.symbols read: late ones void their vectors.';
+comment on table feature.set_symbols is 'Whose rows beside their own symbol''s the sets of feature.sets.other_symbols read: late ones void their vectors.';
 comment on column feature.set_symbols.set_id is 'The set.';
 comment on column feature.set_symbols.symbol is 'The symbol whose rows are read.';
 comment on column feature.set_symbols.of_symbol is 'For vectors of which symbol; null: of all.';

@@ -192,7 +192,7 @@ begin
         return v_newest.set_id;
     end if;
     insert into feature.sets
-        (name, version, features, definition, kind, grid, lookback, sha256, description, symbols)
+        (name, version, features, definition, kind, grid, lookback, sha256, description, other_symbols)
     values (
         _add_set.name, coalesce(v_newest.version, 0) + 1, _add_set.features, _add_set.definition,
         'select', ops._length(_add_set.grid), ops._length(_add_set.lookback), _add_set.sha256,

@@ -18,7 +18,7 @@ as $$
 begin
     select
         s.name, s.version, s.features, s.definition, ops._micros(s.grid), ops._micros(s.lookback),
-        s.symbols, (
+        s.other_symbols, (
             select coalesce(jsonb_object_agg(o.source, feature._source_columns(o)), '{}')
             from feature.sources o
             join feature.set_sources x on x.source = o.source and x.set_id = s.set_id
