@@ -272,6 +272,8 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._holder",
                 "sentiment._score_batch",
                 "ml._store_live",
+                "analytics._refresh_snapshot",
+                "analytics._refresh_states",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:
