@@ -191,10 +191,7 @@ as $$
 declare
     v_used text;
 begin
-    if not exists (select from ml.labels l where l.label = drop_label.label) then
-        raise exception 'unknown label %', quote_nullable(label)
-        using errcode = 'AP301', hint = 'List them with: select label, horizon from ml.labels';
-    end if;
+    perform ml._label(label);
     select string_agg(distinct u.model, ', ') into v_used
     from (
         select m.model from ml.models m where m.label = drop_label.label
