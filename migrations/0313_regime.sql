@@ -1,4 +1,4 @@
--- depends: 0333_drift
+-- depends: 0312_simulation_posterior
 --
 -- 0313: starting weights of ensembles by regime and algorithm.
 

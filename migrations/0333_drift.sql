@@ -1,4 +1,4 @@
--- depends: 0381_corporate_actions
+-- depends: 0332_expected
 --
 -- 0333: gates on relative gains; histograms in lz4.
 
