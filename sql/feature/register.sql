@@ -3,8 +3,8 @@
 -- The families that the code declares, a row each; lengths of time in microseconds.
 create or replace function feature._declared()
 returns table (
-    name text, version integer, features text [], grid bigint, lookback bigint, sha256 bytea,
-    description text, formulas text [], units text [], sources text []
+    name text, version integer, features text [], grid bigint, lookback bigint, reach bigint,
+    sha256 bytea, description text, formulas text [], units text [], sources text []
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -31,7 +31,7 @@ $$;
 -- name@version says; and what is next trained on one is trained on this.
 create or replace function feature._register(
     family text, family_version integer, features text [], grid bigint, lookback bigint,
-    digest bytea, description text, formulas text [], units text [], sources text []
+    reach bigint, digest bytea, description text, formulas text [], units text [], sources text []
 )
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -56,15 +56,16 @@ begin
             hint = 'Raise Family.version in the code; the old version''s models stay as they are.';
     end if;
     insert into feature.sets as s
-        (name, version, features, definition, kind, grid, lookback, sha256, description)
+        (name, version, features, definition, kind, grid, lookback, reach, sha256, description)
     values (
         family, family_version, _register.features, family, 'builtin',
-        ops._length(_register.grid), ops._length(_register.lookback), digest,
+        ops._length(_register.grid), ops._length(_register.lookback),
+        ops._length(_register.reach), digest,
         _register.description
     )
     on conflict (name, version) do update
     set features = excluded.features, definition = excluded.definition, grid = excluded.grid,
-        lookback = excluded.lookback, sha256 = excluded.sha256, description = excluded.description
+        lookback = excluded.lookback, reach = excluded.reach, sha256 = excluded.sha256, description = excluded.description
     returning s.set_id into v_set_id;
     update feature.sets s set definition = s.name || '@' || s.version
     where s.name = family and s.version <> family_version and s.kind = 'builtin'
@@ -159,8 +160,8 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform feature._register(
-        d.name, d.version, d.features, d.grid, d.lookback, d.sha256, d.description, d.formulas,
-        d.units, d.sources
+        d.name, d.version, d.features, d.grid, d.lookback, d.reach, d.sha256, d.description,
+        d.formulas, d.units, d.sources
     )
     from feature._declared() d;
     perform feature._make_set_functions(s.set_id)

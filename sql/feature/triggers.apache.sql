@@ -8,7 +8,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
-    select m.set_id, m.symbol, min(n.usable), least(max(n.ts) + max(s.lookback) + interval '1 day', max(m.through)), tg_table_name
+    select m.set_id, m.symbol, min(n.usable), least(max(n.ts) + max(coalesce(s.reach, s.lookback)) + interval '1 day', max(m.through)), tg_table_name
     from (
         select r.symbol, r.ts, market.usable_at(interval '1 minute', r.ts, r.known_at) as usable
         from new_rows r

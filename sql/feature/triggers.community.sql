@@ -31,7 +31,7 @@ begin
         return null;
     end if;
     insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
-    select m.set_id, m.symbol, v_first, least(v_last + s.lookback + interval '1 day', m.through), tg_argv[0]
+    select m.set_id, m.symbol, v_first, least(v_last + coalesce(s.reach, s.lookback) + interval '1 day', m.through), tg_argv[0]
     from feature.watermarks m
     join feature.sets s on s.set_id = m.set_id
     where m.symbol = new.symbol and v_first < m.through;

@@ -238,35 +238,35 @@ begin
         case name
 
             when '_trades_1m' then
-                delete from market._trades_1m_rows r using pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                delete from market._trades_1m_rows r using unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 where r.symbol = d.symbol and r.bucket = d.bucket;
                 insert into market._trades_1m_rows
                 select a.*
-                from pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                from unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 cross join lateral market._trades_1m_of(d.symbol, d.bucket, d.bucket + interval '1 minute') a;
 
             when '_book_1m' then
-                delete from market._book_1m_rows r using pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                delete from market._book_1m_rows r using unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 where r.symbol = d.symbol and r.bucket = d.bucket;
                 insert into market._book_1m_rows
                 select a.*
-                from pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                from unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 cross join lateral market._book_1m_of(d.symbol, d.bucket, d.bucket + interval '1 minute') a;
 
             when '_liquidations_1m' then
-                delete from market._liquidations_1m_rows r using pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                delete from market._liquidations_1m_rows r using unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 where r.symbol = d.symbol and r.bucket = d.bucket;
                 insert into market._liquidations_1m_rows
                 select a.*
-                from pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                from unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 cross join lateral market._liquidations_1m_of(d.symbol, d.bucket, d.bucket + interval '1 minute') a;
 
             else
-                delete from market._candles_rows r using pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                delete from market._candles_rows r using unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 where r.timeframe = v_width and r.symbol = d.symbol and r.bucket = d.bucket;
                 insert into market._candles_rows
                 select a.*
-                from pg_catalog.unnest(v_symbols, v_buckets) as d (symbol, bucket)
+                from unnest(v_symbols, v_buckets) as d (symbol, bucket)
                 cross join lateral market._candles_of(d.symbol, v_width, d.bucket, d.bucket + v_width) a;
         end case;
         commit;

@@ -498,6 +498,10 @@ class OtherContract(Exception):
     """An instrument is registered with another contract than a load says."""
 
 
+class OtherInstrument(OtherContract):
+    """Rows that are there as one instrument would be stored as another one, too."""
+
+
 class Register:
     """The instruments of a database: registers those not known and remembers their symbols."""
 
@@ -513,6 +517,17 @@ class Register:
     def name(self, instrument: Instrument) -> str:
         """The symbol of an instrument, without registering it."""
         return self._known.get(instrument) or instrument.symbol(self._default)
+
+    def is_new(self, instrument: Instrument) -> bool:
+        """Is it not registered yet?"""
+        if instrument in self._known:
+            return False
+        row = self._conn.execute(
+            "select from market.instruments where exchange = %s and native_symbol = %s"
+            " and kind is not distinct from %s and series = %s",
+            (instrument.exchange, instrument.native, instrument.kind, instrument.series),
+        ).fetchone()
+        return row is None
 
     def symbol(self, instrument: Instrument) -> str:
         """The symbol of an instrument, registered when it is new.
@@ -537,7 +552,9 @@ class Register:
                 i.margin, i.settlement, i.contract_size, i.unit, i.expiry, i.series,
                 i.negative_prices, i.aliases(),
                 (10 if i.exchange == self._default else 100)
-                + {"perpetual": 0, "spot": 50}.get(i.kind or "", 60),
+                # A name that fits a spot pair and a perpetual is asked about; what is dated, or of
+                # no known kind, does not stand in their way.
+                + (0 if i.kind in ("perpetual", "spot") else 60),
                 i.source, i.source_date,
             ),
         )  # fmt: skip
