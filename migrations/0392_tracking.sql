@@ -1,4 +1,4 @@
--- depends: 0381_corporate_actions
+-- depends: 0382_sparse
 --
 -- 0392: aggregates kept in one way. Rows of bars of every timeframe lie in one table, and the buckets
 -- that changed since the last refresh in market.dirty_buckets, whichever aggregate they are of. What
