@@ -14,7 +14,15 @@ begin
         from new_rows r
         where r.ts < (select max(x.through) from feature.watermarks x)
     ) n
-    join feature.watermarks m on m.symbol = n.symbol
+    join (
+        select w.set_id, w.symbol, w.through, w.symbol as read_symbol from feature.watermarks w
+        union all
+        -- Sets that read other symbols' rows.
+        select w.set_id, w.symbol, w.through, x.symbol
+        from feature.set_symbols x
+        join feature.watermarks w
+            on w.set_id = x.set_id and w.symbol = coalesce(x.of_symbol, w.symbol)
+    ) m on m.read_symbol = n.symbol
     join feature.sets s on s.set_id = m.set_id
     where n.usable < m.through
     group by m.set_id, m.symbol;

@@ -31,10 +31,18 @@ begin
         return null;
     end if;
     insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
-    select m.set_id, m.symbol, v_first, least(v_last + coalesce(s.reach, s.lookback) + interval '1 day', m.through), tg_argv[0]
-    from feature.watermarks m
+    select distinct m.set_id, m.symbol, v_first, least(v_last + coalesce(s.reach, s.lookback) + interval '1 day', m.through), tg_argv[0]
+    from (
+        select w.set_id, w.symbol, w.through, w.symbol as read_symbol from feature.watermarks w
+        union all
+        -- Sets that read other symbols' rows.
+        select w.set_id, w.symbol, w.through, x.symbol
+        from feature.set_symbols x
+        join feature.watermarks w
+            on w.set_id = x.set_id and w.symbol = coalesce(x.of_symbol, w.symbol)
+    ) m
     join feature.sets s on s.set_id = m.set_id
-    where m.symbol = new.symbol and v_first < m.through;
+    where m.read_symbol = new.symbol and v_first < m.through;
     perform set_config(c_name, v_key, false);
     return null;
 end

@@ -305,7 +305,7 @@ begin
             start_offset => case when aggregate.kept_from > '-infinity'
                 then date_trunc('minute', now() - aggregate.kept_from) end,
             end_offset => interval '10 minutes', schedule_interval => interval '15 minutes',
-            if_not_exists => true
+            initial_start => date_trunc('hour', now()) + interval '1 hour', if_not_exists => true
         );
     end if;
 end

@@ -18,8 +18,6 @@ NOT_YET = [
     r"market\.usable_at",
     # Continuous aggregates hold data: back_end.community.sql makes them once, one a timeframe.
     r"market\._\w+_rows",
-    # sql/market/now.sql
-    r"market\._\w+_now",
     # 0329_alerts
     r"(announce_alerts on ops\.alerts|ops\._announce_alerts)",
     # A function and its history for each feature set (feature._sync, feature.create_set).

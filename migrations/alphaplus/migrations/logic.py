@@ -97,6 +97,7 @@ def drop(conn: psycopg.Connection[Any], objects: Objects) -> None:
                 psycopg.errors.UndefinedObject,
                 psycopg.errors.UndefinedTable,
                 psycopg.errors.InvalidSchemaName,
+                psycopg.errors.WrongObjectType,  # a table has taken a view's place
             ):
                 done.add((kind, identity))
         if not done:
