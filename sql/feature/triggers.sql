@@ -1,7 +1,8 @@
 -- What changed vectors make invalid. What late rows do is by edition: triggers.apache.sql and
 -- triggers.community.sql.
 
--- Late rows of a user's source void stored vectors as market rows do; they may be of one symbol or for all, and may be taken back.
+-- Late rows of a user's source void stored vectors as market rows do; they may be of one symbol or for
+-- all, and may be taken back.
 create or replace function feature._mark_source() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
