@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import data, files, live, model, operate, texts
+from alphaplus.cli import dashboards, data, files, live, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(model.app, name="model")
 app.add_typer(operate.scheduler, name="scheduler")
 app.add_typer(operate.drift, name="drift")
+app.add_typer(dashboards.app, name="dashboards")
 
 
 data.register(app)
