@@ -96,6 +96,10 @@ from (
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
     ),
     (
+        'step strategies', '* * * * *', 'call backtest.step()', '1 minute', false,
+        'Lets strategies that are followed live act on what became known.'
+    ),
+    (
         'refresh snapshots', '*/5 * * * *', 'call analytics.refresh_snapshots()', '5 minutes', true,
         'Keeps the newest analytics.comprehensive_analysis of each symbol.'
     ),
