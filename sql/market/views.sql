@@ -91,25 +91,30 @@ comment on view market.candles_1m is
 
 create or replace view market.candles_5m as select b.* from market._bars_of(interval '5 minutes') b;
 comment on view market.candles_5m is
-'Bars of 00:05:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 00:05:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
 create or replace view market.candles_15m as select b.* from market._bars_of(interval '15 minutes') b;
 comment on view market.candles_15m is
-'Bars of 00:15:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 00:15:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
 create or replace view market.candles_1h as select b.* from market._bars_of(interval '1 hour') b;
 comment on view market.candles_1h is
-'Bars of 01:00:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 01:00:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
 create or replace view market.candles_4h as select b.* from market._bars_of(interval '4 hours') b;
 comment on view market.candles_4h is
-'Bars of 04:00:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 04:00:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
 create or replace view market.candles_1d as select b.* from market._bars_of(interval '1 day') b;
 comment on view market.candles_1d is
-'Bars of 1 day: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 1 day: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';

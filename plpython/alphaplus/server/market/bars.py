@@ -140,7 +140,8 @@ class BarQueries:
         """The bars that open in [start, end), every revision of each.
 
         Four-hour and daily bars that the symbol lacks (a venue with hourly candles only) are made
-        of the hourly ones that were loaded.
+        of the hourly ones that were loaded; a few minutes of trades are not in their way, as bars
+        from trades come last.
         """
         versions = self.versions(width, start, end)
         hours = None
@@ -149,6 +150,7 @@ class BarQueries:
         if hours is not None and len(hours.bucket):
             bucket = hours.bucket // width * width
             here = (versions.usable <= versions.bucket + width) & (versions.expires == NEVER)
+            here &= versions.priority < TRADED
             wanted = (hours.priority == 0) & ~np.isin(bucket, versions.bucket[here])
             usable = np.maximum(hours.usable, bucket + width)
             wanted &= usable < hours.expires
@@ -163,7 +165,12 @@ class BarQueries:
                 MERGED,
                 np.concatenate([versions.first_ts, hours.first_ts[wanted]]),
                 np.concatenate([versions.last_ts, hours.last_ts[wanted]]),
-                np.concatenate([versions.priority, hours.priority[wanted] + 10]),
+                np.concatenate(
+                    [
+                        np.where(versions.priority < TRADED, versions.priority, 20),
+                        hours.priority[wanted] + 10,
+                    ]
+                ),
             )
         return w.Series(versions, start, end, width)
 
