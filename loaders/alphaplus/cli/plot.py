@@ -163,7 +163,7 @@ def draw_folds(client: Any, figure: Any, version: int) -> str:
     if not parts:
         raise Nothing(f"version {version} has no metrics by fold: none were handed in")
     classes = about["task"] == "classification"
-    shown = (
+    shown: tuple[tuple[str, str, float | None], ...] = (
         (("auc", "AUC", 0.5), ("log_loss", "log loss (nats)", None), ("ece", "ECE", None))
         if classes
         else (("rmse", "RMSE", None), ("mae", "MAE", None), ("rank_ic", "rank IC", 0.0))
@@ -207,11 +207,13 @@ def draw_folds(client: Any, figure: Any, version: int) -> str:
 
 
 def _dated(panel: Any, label: str) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib import dates
 
-    locator = AutoDateLocator()
+    made: Any = dates  # untyped
+
+    locator = made.AutoDateLocator()
     panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    panel.xaxis.set_major_formatter(made.ConciseDateFormatter(locator))
     panel.set_xlabel(label)
 
 
