@@ -153,45 +153,16 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_aggregate record;
+    v_aggregate market.aggregates;
     v_limit bigint := (ops.setting('ops.dirty_buckets', '100000') #>> '{}')::bigint;
     v_lag interval := ops.setting_interval('ops.pending_lag', interval '30 minutes');
-    v_count bigint;
-    v_refreshed timestamptz;
-    v_behind boolean;
 begin
     check_name := 'aggregate';
     for v_aggregate in select a.* from market.aggregates a order by a.name loop
         subject := substr(v_aggregate.name, 2);
-        if v_aggregate.native and not market._native_works() then
-            status := 'red';
-            detail := 'a continuous aggregate, which this TimescaleDB cannot refresh or not rightly: call market.switch_aggregates(false)';
-        elsif v_aggregate.native then
-            -- What changed behind the watermark, and whether rows wait before it for too long.
-            select
-                max(u."from") filter (where u."to" = 'infinity'),
-                coalesce(ceil(sum(extract(epoch from u."to" - u."from")) filter (where u."to" < 'infinity' and u."from" > '-infinity')
-                / extract(epoch from v_aggregate.width)), 0)
-            into v_refreshed, v_count
-            from market._stale(v_aggregate.name) u;
-            execute format(
-                'select exists (select from %s s where s.ts >= $1 and s.ts < $2%s)', v_aggregate.source,
-                case when v_aggregate.source = 'market.candles'::regclass
-                    then ' and s.timeframe = interval ''1 minute''' else '' end
-            )
-            into v_behind
-            using v_refreshed, public.time_bucket(v_aggregate.width, at - interval '10 minutes' - v_lag);
-            status := case when v_behind or v_count > v_limit then 'red' else 'green' end;
-            detail := format(
-                'kept by TimescaleDB%s; %s changed buckets before that wait for the refresh',
-                case when v_refreshed > '-infinity' then format(' up to %s', v_refreshed) else ', still empty' end,
-                v_count
-            );
-        else
-            execute format('select count(*) from market.%I', v_aggregate.name || '_marks') into v_count;
-            status := case when v_count > v_limit then 'red' else 'green' end;
-            detail := format('%s changed buckets wait for the refresh', v_count);
-        end if;
+        select case when s.behind or s.dirty > v_limit then 'red' else 'green' end, s.detail
+        into status, detail
+        from market._aggregate_state(v_aggregate, at - v_lag) s;
         return next;
     end loop;
     check_name := 'vectors';
