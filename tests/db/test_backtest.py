@@ -106,12 +106,19 @@ def trades_of(db: Conn, trial: int, columns: str) -> list[tuple[Any, ...]]:
     return db.execute(query.encode(), (trial,)).fetchall()
 
 
-def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
-    """The plain way: step through predictions, look through all rows for each fill."""
-    cursor = db.execute(
-        "select ts, known_at, price from market.trades where symbol = %s order by ts", (symbol,)
-    )
-    rows: Any = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price"])
+def loop(
+    db: Conn, p: Any, symbol: str, rule: dict[str, Any], rows: Any = None, half: float = 1e-4
+) -> Any:
+    """The plain way: step through predictions, look through all rows for each fill.
+
+    rows: ts, known, price, and half of the spread that is paid beside ``half``; None: the trades.
+    """
+    if rows is None:
+        cursor = db.execute(
+            "select ts, known_at, price, 0 from market.trades where symbol = %s order by ts",
+            (symbol,),
+        )
+        rows = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price", "paid"])
     cursor = db.execute("select ts, rate from market.funding_rates where symbol = %s", (symbol,))
     funding = cursor.fetchall()
     latency, wait, hold = rule["latency"], rule["max_wait"], rule["hold"]
@@ -145,7 +152,7 @@ def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
         quantity = rule["capital"] / entry.price
         gross = side * quantity * (exit_.price - entry.price)
         fees = 5e-4 * quantity * (entry.price + exit_.price)
-        spread = 1e-4 * quantity * (entry.price + exit_.price)
+        spread = quantity * (half * (entry.price + exit_.price) + entry.paid + exit_.paid)
         paid = sum(
             side * quantity * rate * rows[rows.known <= ts].price.iloc[-1]
             for ts, rate in funding

@@ -1,0 +1,1 @@
+drop table analytics.superseded_outcomes;
