@@ -365,10 +365,12 @@ what is older than 30 days goes.';
 create or replace procedure analytics.refresh(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_as_of constant timestamptz := analytics._asked(coalesce(as_of, clock_timestamp()));
 begin
-    perform analytics._refresh_sums(coalesce(as_of, clock_timestamp()));
-    perform analytics._check_features(coalesce(as_of, clock_timestamp()));
+    perform analytics._refresh_sums(v_as_of);
+    perform analytics._check_features(v_as_of);
 end
 $$;
 comment on procedure analytics.refresh(timestamptz) is
-'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower.';
+'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower. Errors: AP960 as_of.';
