@@ -5,6 +5,7 @@ The peer of a view over predictions is the same question asked of the rows; both
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ PREDICTIONS = 1_000_000
 DAYS = 60
 SYMBOLS = 5
 STATES = 20_000
+FIRST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 VIEWS = (
     "comprehensive_analysis", "volume_analysis", "model_health", "training", "drift",
     "drift_features", "inference", "promotions", "data_quality", "liquidations", "calibration",
@@ -107,17 +109,17 @@ def _similar(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
         ) as copy,
     ):
         for i, z in enumerate(walk):
-            ts = np.datetime64("2020-01-01") + np.timedelta64(i, "h")
+            ts = FIRST + dt.timedelta(hours=i)
             text = "[" + ",".join(f"{v:.6f}" for v in z) + "]"
-            copy.write_row(("A1USDT", "1 hour", f"{ts}+00", f"{ts}+00", 100 + i % 7, 1, [], text))
+            copy.write_row(("A1USDT", "1 hour", ts, ts, 100 + i % 7, 1, "{}", text))
     conn.execute(
         "insert into analytics.state_scales select 'A1USDT', '1 hour', '2020-01-01 00:00+00', 1,"
         " '{}', '{}', '{}'"
     )
     conn.execute("analyze analytics.states")
-    last = np.datetime64("2020-01-01") + np.timedelta64(STATES - 1, "h")
-    query = "select ts from analytics.similar_states('A1USDT', '{}+00', 20, '1 hour', exact => {})"
-    asked = [last - np.timedelta64(int(h), "h") for h in rng.integers(0, 500, 40)]
+    last = FIRST + dt.timedelta(hours=STATES - 1)
+    query = "select ts from analytics.similar_states('A1USDT', '{}', 20, '1 hour', exact => {})"
+    asked = [last - dt.timedelta(hours=int(h)) for h in rng.integers(0, 500, 40)]
     found = wanted = 0
     spent = {"true": 0.0, "false": 0.0}
     for at in asked:
