@@ -31,3 +31,7 @@ comment on column analytics.superseded_outcomes.probability is 'The same of a cl
 comment on column analytics.superseded_outcomes.outcome is 'The outcome that counted then.';
 comment on column analytics.superseded_outcomes.known_at is 'Since when it was known.';
 comment on column analytics.superseded_outcomes.superseded_at is 'Since when another one, or none, counts.';
+
+-- What a dashboard asks for is a stretch of the predictions' times.
+create index prediction_cells_ts_idx on analytics.prediction_cells (kind, width, ts);
+create index prediction_sums_ts_idx on analytics.prediction_sums (width, ts);

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from purgedcv import deflated_sharpe_ratio
 
 from tests.db import serving
 
@@ -337,3 +338,13 @@ def test_nothing_to_trade(world: Conn) -> None:
         "select trades, net_return from backtest.run('s', %s, %s)", (START, END)
     ).fetchone()
     assert row == (0, 0.0)
+
+
+def test_deflated_sharpe_of_an_array(db: Conn) -> None:
+    returns = np.random.default_rng(1).normal(0.001, 0.01, 300)
+    query = "select backtest.deflated_sharpe(%s, %s, %s)"
+    row = db.execute(query, (returns.tolist(), 0.002, 25)).fetchone()
+    assert row is not None
+    assert row[0] == pytest.approx(deflated_sharpe_ratio(returns, 25, 0.002), abs=1e-12)
+    for wrong in (([], 0.1, 5), ([0.1] * 50, 0.1, 5), (None, 0.1, 5), (returns.tolist(), -1, 5)):
+        assert db.execute(query, wrong).fetchone() == (None,)
