@@ -56,13 +56,12 @@ as $$
         group by r.reason, r.place
     ),
     grid as (
-        select date_part('epoch', $5) as step, timestamptz '2000-01-01 00:00:00+00' as origin
+        select ops._micros($5)::double precision as step
     )
     select
         c.reason, c.n,
         c.n / nullif(
-            ceil(date_part('epoch', $3 - g.origin) / g.step)
-            - ceil(date_part('epoch', $2 - g.origin) / g.step), 0
+            ceil(ops._micros($3) / g.step) - ceil(ops._micros($2) / g.step), 0
         )
     from counted c
     cross join grid g

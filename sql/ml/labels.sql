@@ -59,7 +59,7 @@ declare
 begin
     select l.* into v_label from ml.labels l where l.label = label_values.label;
     if not found then
-        raise exception 'unknown label %', quote_literal(label)
+        raise exception 'unknown label %', coalesce(quote_literal(label), 'null')
         using errcode = 'AP301', hint = 'List them with: select label, horizon from ml.labels';
     end if;
     return query

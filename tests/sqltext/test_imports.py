@@ -10,7 +10,7 @@ ROOMS = {"server": "plpython", "loaders": "loaders", "cli": "loaders", "trainer"
 SHARED = ("alphaplus.pgbinary", "alphaplus.texts")
 # The server's layers: a module imports its own layer and those before it.
 LAYERS = (
-    ("types", "interrupts", "disk"),
+    ("types", "interrupts", "disk", "errors"),
     ("codec", "database"),
     ("market", "regime", "analytics"),
     ("features",),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server import errors
 from alphaplus.server.database import EPOCH, Database, micros, moments
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.store import blocks
@@ -28,6 +29,20 @@ def _label(plpy: Any, kind: str, horizon: int, params: str | None) -> labels.Lab
         raise
 
 
+def _grid(
+    db: Database, symbol: str, label: labels.Label, span: tuple[int, int, int], step: int
+) -> Times:
+    """The grid times in [from, to) of which an outcome can be known by as_of: not those whose
+    interval ends later, nor those whose interval ended before the symbol's data begin."""
+    start, end, as_of = span
+    end = min(end, as_of - label.horizon + step)
+    if end - start > 10_000 * step:
+        query = "select market._first($1) as at"
+        first = db.execute(query, ("text",), [symbol])[0]["at"]
+        start = end if first is None else max(start, first - EPOCH - label.horizon)
+    return blocks.grid(start, end, step)
+
+
 def label_rows(
     plpy: Any,
     cache: dict[str, Any],
@@ -43,8 +58,9 @@ def label_rows(
     """``(time, target)`` for grid times in [start, end) whose label is known by as_of."""
     begin, stop, known_by = moments(plpy, start, end, as_of)
     label = _label(plpy, kind, horizon, params)
-    grid = blocks.grid(begin, stop, step)
-    target = label.values(Database.of(plpy, cache), symbol, grid, step, known_by)
+    db = Database.of(plpy, cache)
+    grid = _grid(db, symbol, label, (begin, stop, known_by), step)
+    target = label.values(db, symbol, grid, step, known_by)
     known = np.isfinite(target)
     times = micros(*grid[known].tolist())
     return zip(times, target[known].tolist(), strict=True)
@@ -98,7 +114,7 @@ def assemble(
     """
     label = _label(db.plpy, spec["kind"], spec["horizon"], spec["params"])
     width = spec["step"]
-    grid = blocks.grid(start, min(end, as_of - label.horizon + width), width)
+    grid = _grid(db, symbol, label, (start, end, as_of), width)
     target = label.values(db, symbol, grid, width, as_of)
     known = np.isfinite(target)
     grid, target = grid[known], target[known]
@@ -126,7 +142,7 @@ def targets(
     width = spec["step"]
     found = []
     for symbol in symbols:
-        grid = blocks.grid(begin, min(stop, known_by - label.horizon + width), width)
+        grid = _grid(db, symbol, label, (begin, stop, known_by), width)
         target = label.values(db, symbol, grid, width, known_by)
         known = np.isfinite(target)
         ts = grid[known] + EPOCH
@@ -187,9 +203,12 @@ def training_rows(
 ) -> Iterator[tuple[str, int, int, list[float], float]]:
     """``(symbol, time, label end, features, target)`` by symbol and time."""
     db = Database.of(plpy, cache)
-    for symbol, grid, ends, target, features, _ in _all(
-        db, model, symbols, start, end, as_of, states
-    ):
+    found = _all(db, model, symbols, start, end, as_of, states)
+    return errors.rows(cache, _rows(found), 5, time=1)
+
+
+def _rows(found: Iterable[Any]) -> Iterator[tuple[str, int, int, list[float], float]]:
+    for symbol, grid, ends, target, features, _ in found:
         columns = micros(*grid.tolist()), micros(*ends.tolist())
         for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
             yield symbol, *row

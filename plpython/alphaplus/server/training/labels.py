@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from alphaplus.server import interrupts
 from alphaplus.server.database import Database
 from alphaplus.server.market import revisions as w
 from alphaplus.server.market.reader import MarketReader, Needs, Request, Windows
@@ -195,6 +196,7 @@ class Volatility(Label):
         """The trailing quantile of realised variances of the blocks of [t - lookback, t)."""
         out = np.full(len(grid), np.nan)
         for begin in range(0, len(grid), CHUNK):
+            interrupts.process()
             part = grid[begin : begin + CHUNK]
             close = series.windows(part, back + 1, ("close",))["close"]
             squares = np.diff(np.log(close), axis=1) ** 2
@@ -247,6 +249,7 @@ class Liquidation(Label):
         """The trailing quantile of h-sums over the blocks of [t - lookback, t), as known at t."""
         out = np.full(len(grid), np.nan)
         for begin in range(0, len(grid), CHUNK):
+            interrupts.process()
             part = grid[begin : begin + CHUNK]
             seen = windows.liquidations.windows(part, back, ("long_notional", "short_notional"))
             total = np.nan_to_num(seen["long_notional"]) + np.nan_to_num(seen["short_notional"])
