@@ -23,7 +23,8 @@
 do $$
 declare
     v_schemas constant text [] := array[
-        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics', 'backtest', 'bi'
+        'ops', 'market', 'feature', 'regime', 'ml', 'drift', 'sentiment', 'analytics', 'backtest', 'bi',
+        'research'
     ];
     v_roles constant text := 'alphaplus_loader, alphaplus_trainer, alphaplus_app, alphaplus_reader, alphaplus_operator';
     v_readers constant text := 'alphaplus_app, alphaplus_reader, alphaplus_operator';
@@ -41,12 +42,14 @@ declare
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
         'feature._store', 'feature._store_at', 'feature._store_many', 'feature._pack', 'regime._refresh_batch',
-        'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch'
+        'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch',
+        'analytics._refresh_snapshot', 'analytics._refresh_states'
     ];
     -- Functions that run with the rights of a role made for them alone, which nobody logs in as: an
     -- owner may drop and alter. Users' SELECTs, and the COPY of vectors from memory.
     v_apart constant jsonb := '{
         "feature._set_rows": "alphaplus_select", "feature._set_columns": "alphaplus_select",
+        "ml._label_select": "alphaplus_select",
         "feature._copy_vectors": "alphaplus_copy",
         "regime._copy_blocks": "alphaplus_copy"
     }';
@@ -86,13 +89,13 @@ declare
         'feature._liquidation_cover_live', 'feature._liquidations', 'feature._liquidations_live',
         'feature._longer_loaded', 'feature._no_trades', 'feature._open_interest',
         'feature._open_interest_live', 'feature._packed', 'feature._set_calls', 'feature._set_declared',
-        'feature._set_tables', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
+        'feature._set_tables', 'feature._source_columns', 'feature._sources_known', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
         'feature._top_rows', 'feature._top_rows_live', 'feature._trade_rows', 'feature._trade_rows_live',
         'feature._valid_rows', 'feature._valid_rows_of_many', 'feature._bits', 'ml._external', 'ml._kept',
         'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
         'regime._simulated', 'regime._thresholds_of', 'regime._us', 'regime._width', 'sentiment._assets_state',
         'sentiment._champion', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
-        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros',
+        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums',
         'market._first', 'ops._failure', 'ops._failed'
     ];
     v_schema text;
@@ -274,6 +277,14 @@ begin
         );
     end loop;
 
+    -- Tables of users' own hold data, and no text that is executed.
+    for v_item in
+        select c.oid from pg_catalog.pg_class c
+        where c.relnamespace = 'research'::regnamespace and c.relkind in ('r', 'p')
+    loop
+        perform feature._grant_research(v_item.oid);
+    end loop;
+
     -- Taking turns, of procedures that commit and so run with the caller's rights.
     grant execute on function ops._lock, ops._try_lock, ops._hold, ops._let_go, ops._holder
     to alphaplus_operator, alphaplus_loader;
@@ -304,7 +315,7 @@ begin
     grant insert on regime.blocks to alphaplus_copy;
     grant execute on function regime._copy_blocks to alphaplus_owner;
 
-    execute 'grant execute on function feature._set_rows to alphaplus_owner, ' || v_readers;
+    execute 'grant execute on function feature._set_rows, ml._label_select to alphaplus_owner, ' || v_readers;
     grant execute on function feature._set_columns to alphaplus_owner;
 
     -- The loader's helpers in its own schemas run with its own rights.

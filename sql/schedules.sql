@@ -96,6 +96,22 @@ from (
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
     ),
     (
+        'step strategies', '* * * * *', 'call backtest.step()', '1 minute', false,
+        'Lets strategies that are followed live act on what became known.'
+    ),
+    (
+        'refresh snapshots', '*/5 * * * *', 'call analytics.refresh_snapshots()', '5 minutes', true,
+        'Keeps the newest analytics.comprehensive_analysis of each symbol.'
+    ),
+    (
+        'refresh states', '3,18,33,48 * * * *', 'call analytics.refresh_states()', '15 minutes', true,
+        'Keeps the states that analytics.similar_states looks through.'
+    ),
+    (
+        'refresh all states', '40 1 * * *', 'call analytics.refresh_states(null, true)', '1 day', true,
+        'The same for all of history, so that what was loaded late for earlier months is seen.'
+    ),
+    (
         'refresh ensembles', '*/5 * * * *', 'call ml.refresh_ensembles()', '5 minutes', false,
         'Keeps what ensembles have learned, so that their answers begin there.'
     ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,12 +144,43 @@ def admin(server: Server) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture(scope="session")
 def template_db(server: Server, admin: psycopg.Connection[Any]) -> Iterator[str]:
-    """A freshly migrated database that nobody can connect to: the others are copies of it."""
-    name = f"aptest_{os.getpid()}_template"
-    applier.migrate(server.conninfo(name))
-    seal(admin, name)
+    """A migrated database that nobody can connect to: the others are copies of it.
+
+    It is named by a digest of what makes it and kept: runs share it until a file changes. The two
+    newest stay, so that a run on the files of before goes on.
+    """
+    name = f"aptest_template_{_digest()}"
+    found = admin.execute("select from pg_database where datname = %s", (name,)).fetchone()
+    if found is None:
+        made = f"aptest_{os.getpid()}_template"
+        applier.migrate(server.conninfo(made))
+        seal(admin, made)
+        with suppress(psycopg.errors.DuplicateDatabase):  # another run was faster
+            admin.execute(
+                sql.SQL("alter database {} rename to {}").format(
+                    sql.Identifier(made), sql.Identifier(name)
+                )
+            )
+        if admin.execute("select from pg_database where datname = %s", (made,)).fetchone():
+            drop_database(admin, made)
     yield name
-    drop_database(admin, name)
+    kept = admin.execute(
+        "select datname from pg_database where datname like 'aptest\\_template\\_%%'"
+        " order by datname <> %s, oid desc offset 2",
+        (name,),
+    ).fetchall()
+    for (old,) in kept:
+        with suppress(psycopg.Error):  # another run drops it too, or copies it
+            drop_database(admin, old)
+
+
+def _digest() -> str:
+    """Of every file that makes a database."""
+    made = hashlib.sha256()
+    for path in sorted([*ROOT.glob("sql/**/*"), *ROOT.glob("migrations/**/*")]):
+        if path.suffix in (".sql", ".toml", ".py", ".txt"):
+            made.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return made.hexdigest()[:16]
 
 
 def seal(admin: psycopg.Connection[Any], name: str) -> None:

@@ -184,6 +184,79 @@ $$;
 comment on function analytics._comprehensive_analysis(text, timestamptz) is
 'See analytics.comprehensive_analysis, which calls it: there a parameter may have the name of a column.';
 
+create or replace function analytics._newest_analysis(asked_symbol text)
+returns table (
+    symbol text, as_of timestamptz, ts timestamptz, price double precision,
+    change_1h double precision, change_24h double precision, trend text,
+    regime text, regime_confidence double precision, regime_since timestamptz,
+    liquidity_score double precision, volatility_score double precision,
+    volume_24h double precision, volume_ratio double precision, buy_share double precision,
+    breakout text, volume_divergence text, patterns jsonb, liquidation_probability double precision,
+    liquidation_risk text, liquidation_risks jsonb, ensemble_probability double precision,
+    ensemble_confidence double precision, ensemble_method text, ensemble_risk text,
+    sentiment_score double precision, texts bigint, drift boolean, drift_severity text,
+    staleness interval, stale text [], notes text [], age interval
+)
+language plpgsql stable parallel restricted
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres'
+rows 1
+as $$
+#variable_conflict use_column
+declare
+    v_symbol constant text := market.resolve($1);
+    v_age constant interval := ops.setting_interval('analytics.snapshot_max_age', interval '11 minutes');
+begin
+    return query
+        select a.*, now() - s.as_of
+        from analytics.snapshots s
+        cross join lateral jsonb_to_record(s.answer) as a (
+                symbol text, as_of timestamptz, ts timestamptz, price double precision,
+                change_1h double precision, change_24h double precision, trend text,
+                regime text, regime_confidence double precision, regime_since timestamptz,
+                liquidity_score double precision, volatility_score double precision,
+                volume_24h double precision, volume_ratio double precision, buy_share double precision,
+                breakout text, volume_divergence text, patterns jsonb, liquidation_probability double precision,
+                liquidation_risk text, liquidation_risks jsonb, ensemble_probability double precision,
+                ensemble_confidence double precision, ensemble_method text, ensemble_risk text,
+                sentiment_score double precision, texts bigint, drift boolean, drift_severity text,
+                staleness interval, stale text [], notes text []
+        )
+        where s.symbol = v_symbol and s.as_of > now() - v_age and s.as_of <= now();
+    if not found then
+        return query select a.*, interval '0' from analytics._comprehensive_analysis($1, now()) a;
+    end if;
+end
+$$;
+comment on function analytics._newest_analysis(text) is
+'The kept answer for a symbol where it is not too old, else one computed now.';
+
+create or replace function analytics._kept_or_live(asked_symbol text, asked_as_of timestamptz)
+returns table (
+    symbol text, as_of timestamptz, ts timestamptz, price double precision,
+    change_1h double precision, change_24h double precision, trend text,
+    regime text, regime_confidence double precision, regime_since timestamptz,
+    liquidity_score double precision, volatility_score double precision,
+    volume_24h double precision, volume_ratio double precision, buy_share double precision,
+    breakout text, volume_divergence text, patterns jsonb, liquidation_probability double precision,
+    liquidation_risk text, liquidation_risks jsonb, ensemble_probability double precision,
+    ensemble_confidence double precision, ensemble_method text, ensemble_risk text,
+    sentiment_score double precision, texts bigint, drift boolean, drift_severity text,
+    staleness interval, stale text [], notes text [], age interval
+)
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+rows 1
+as $$
+begin
+    if $2 is null then
+        return query select a.* from analytics._newest_analysis($1) a;
+    else
+        return query select a.*, interval '0' from analytics._comprehensive_analysis($1, $2) a;
+    end if;
+end
+$$;
+comment on function analytics._kept_or_live(text, timestamptz) is
+'See analytics.comprehensive_analysis, which calls it.';
+
 create or replace function analytics.comprehensive_analysis(
     symbol text, as_of timestamptz default null
 )
@@ -197,22 +270,69 @@ returns table (
     liquidation_risk text, liquidation_risks jsonb, ensemble_probability double precision,
     ensemble_confidence double precision, ensemble_method text, ensemble_risk text,
     sentiment_score double precision, texts bigint, drift boolean, drift_severity text,
-    staleness interval, stale text [], notes text []
+    staleness interval, stale text [], notes text [], age interval
 )
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 rows 1
 as $$
-    select x.* from analytics._comprehensive_analysis($1, $2) x
+    select x.* from analytics._kept_or_live($1, $2) x
 $$;
 comment on function analytics.comprehensive_analysis(text, timestamptz) is
-'All that is known of a symbol at as_of (default: now): price and trend, regime, liquidity and volatility scores (0 to 1), volume, patterns with the direction model''s probability, liquidation risk at every horizon, the ensemble, sentiment, whether a served model''s data drifted, and what is stale. What cannot be told is null, and notes say why; nothing known at all is a row with a note. trend: by the regime, else by the day''s change beyond one per cent. Errors: AP101, AP102 symbol, AP960 as_of.';
+'All that is known of a symbol: price and trend, regime, liquidity and volatility scores (0 to 1), volume, patterns with the direction model''s probability, liquidation risk at every horizon, the ensemble, sentiment, whether a served model''s data drifted, and what is stale. With as_of it is computed as of that time. Without, it is the answer that the clock kept last (age says how old it is; call analytics.refresh_snapshots()), computed anew where that is older than the setting analytics.snapshot_max_age. What cannot be told is null, and notes say why; nothing known at all is a row with a note. trend: by the regime, else by the day''s change beyond one per cent. Errors: AP101, AP102 symbol, AP960 as_of.';
+
+create or replace function analytics._refresh_snapshot(symbol text) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres'
+as $$
+declare
+    v_at constant timestamptz := clock_timestamp();
+begin
+    insert into analytics.snapshots as s (symbol, as_of, took, answer)
+    select a.symbol, v_at, clock_timestamp() - v_at, to_jsonb(a)
+    from analytics._comprehensive_analysis($1, v_at) a
+    on conflict on constraint snapshots_pkey do update
+    set as_of = excluded.as_of, took = clock_timestamp() - v_at, answer = excluded.answer;
+    return null;
+exception when others then
+    return sqlerrm;
+end
+$$;
+comment on function analytics._refresh_snapshot(text) is
+'Keeps the analysis of a symbol as of now; gives what went wrong, null where nothing did.';
+
+-- Commits after each symbol, so it cannot pin search_path; every name is qualified.
+create or replace procedure analytics.refresh_snapshots()
+language plpgsql
+as $$
+declare
+    v_symbol text;
+    v_wrong text;
+    v_problems text [] := array[]::text [];
+begin
+    for v_symbol in select i.symbol::text from market.instruments i order by i.symbol loop
+        -- One at a time; who comes second leaves the work to the first.
+        exit when not ops._try_lock('analytics.refresh_snapshots');
+        v_wrong := analytics._refresh_snapshot(v_symbol);
+        if v_wrong is not null then
+            v_problems := v_problems || pg_catalog.format('%s: %s', v_symbol, v_wrong);
+        end if;
+        commit;
+    end loop;
+    if v_problems <> '{}' then
+        raise exception 'some symbols have no new snapshot: %', pg_catalog.array_to_string(v_problems, '; ')
+        using errcode = 'AP977', hint = 'The others have. See: select * from analytics.comprehensive_analysis(symbol, now()).';
+    end if;
+end
+$$;
+comment on procedure analytics.refresh_snapshots() is
+'For the clock: computes analytics.comprehensive_analysis of each symbol as of now and keeps it, so that screens read it at once. Commits after each symbol. Errors: AP977 some symbols failed.';
 
 create or replace view analytics.comprehensive_analysis as
 select a.*
 from market.instruments as i
 cross join lateral analytics.comprehensive_analysis(i.symbol) as a;
 comment on view analytics.comprehensive_analysis is
-'All that is known of every symbol now, a row each; analytics.comprehensive_analysis(symbol, as_of) gives one at any time.';
+'All that is known of every symbol now, a row each, as the clock kept it last (age); analytics.comprehensive_analysis(symbol, as_of) gives one at any time.';
 comment on column analytics.comprehensive_analysis.symbol is 'The canonical symbol.';
 comment on column analytics.comprehensive_analysis.as_of is 'The time of the answer.';
 comment on column analytics.comprehensive_analysis.ts is 'Close of the last bar known then.';
@@ -245,3 +365,4 @@ comment on column analytics.comprehensive_analysis.drift_severity is 'The worst 
 comment on column analytics.comprehensive_analysis.staleness is 'as_of less ts.';
 comment on column analytics.comprehensive_analysis.stale is 'What is older than ops.stale_after or not there: price, order book, regime, models, sentiment.';
 comment on column analytics.comprehensive_analysis.notes is 'Why something is null.';
+comment on column analytics.comprehensive_analysis.age is 'How old the answer is; zero: computed for this question.';

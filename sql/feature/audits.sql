@@ -85,8 +85,8 @@ as $$
     cross join lateral feature._audit_warmup(
         feature._source(s), market.resolve($2),
         ops._micros($3), ops._micros($4), $5, $6, $8,
-        ops._micros(s.lookback)
+        ops._micros(coalesce(s.reach, s.lookback))
     ) a
 $$;
 comment on function feature.audit_warmup(text, text, timestamptz, timestamptz, integer, double precision, integer, integer) is
-'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared lookback before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';
+'How much history does each feature need? At random grid times of [from, to) the set is computed as if the data began the declared reach (or lookback) before, then 3/4, 1/2, 3/8, 1/4, … of it: needed is the shortest of these from which on the value stays the same (null: never known); enough: twice the declared history gives no other value, to tolerance (relative). Changes nothing: what is left out is not read. Errors: AP101 unknown symbol, AP202 unknown feature set, AP211 a time that is null or infinite, AP212 fewer than one sample or an invalid tolerance.';

@@ -3,8 +3,8 @@
 -- The families that the code declares, a row each; lengths of time in microseconds.
 create or replace function feature._declared()
 returns table (
-    name text, version integer, features text [], grid bigint, lookback bigint, sha256 bytea,
-    description text, formulas text [], units text [], sources text []
+    name text, version integer, features text [], grid bigint, lookback bigint, reach bigint,
+    sha256 bytea, description text, formulas text [], units text [], sources text []
 )
 language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
 as $python$
@@ -31,7 +31,7 @@ $$;
 -- name@version says; and what is next trained on one is trained on this.
 create or replace function feature._register(
     family text, family_version integer, features text [], grid bigint, lookback bigint,
-    digest bytea, description text, formulas text [], units text [], sources text []
+    reach bigint, digest bytea, description text, formulas text [], units text [], sources text []
 )
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -56,15 +56,16 @@ begin
             hint = 'Raise Family.version in the code; the old version''s models stay as they are.';
     end if;
     insert into feature.sets as s
-        (name, version, features, definition, kind, grid, lookback, sha256, description)
+        (name, version, features, definition, kind, grid, lookback, reach, sha256, description)
     values (
         family, family_version, _register.features, family, 'builtin',
-        ops._length(_register.grid), ops._length(_register.lookback), digest,
+        ops._length(_register.grid), ops._length(_register.lookback),
+        ops._length(_register.reach), digest,
         _register.description
     )
     on conflict (name, version) do update
     set features = excluded.features, definition = excluded.definition, grid = excluded.grid,
-        lookback = excluded.lookback, sha256 = excluded.sha256, description = excluded.description
+        lookback = excluded.lookback, reach = excluded.reach, sha256 = excluded.sha256, description = excluded.description
     returning s.set_id into v_set_id;
     update feature.sets s set definition = s.name || '@' || s.version
     where s.name = family and s.version <> family_version and s.kind = 'builtin'
@@ -159,8 +160,8 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform feature._register(
-        d.name, d.version, d.features, d.grid, d.lookback, d.sha256, d.description, d.formulas,
-        d.units, d.sources
+        d.name, d.version, d.features, d.grid, d.lookback, d.reach, d.sha256, d.description,
+        d.formulas, d.units, d.sources
     )
     from feature._declared() d;
     perform feature._make_set_functions(s.set_id)
@@ -176,7 +177,8 @@ $$;
 -- A user's set, or a new version of one: its id, or that of the newest where it is the same.
 create or replace function feature._add_set(
     name text, features text [], definition text, grid bigint, lookback bigint, sha256 bytea,
-    description text, formulas text [], units text [], sources text []
+    description text, formulas text [], units text [], sources text [], symbols jsonb,
+    reads text []
 )
 returns integer
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -191,13 +193,29 @@ begin
         return v_newest.set_id;
     end if;
     insert into feature.sets
-        (name, version, features, definition, kind, grid, lookback, sha256, description)
+        (name, version, features, definition, kind, grid, lookback, sha256, description, other_symbols)
     values (
         _add_set.name, coalesce(v_newest.version, 0) + 1, _add_set.features, _add_set.definition,
         'select', ops._length(_add_set.grid), ops._length(_add_set.lookback), _add_set.sha256,
-        _add_set.description
+        _add_set.description, _add_set.symbols
     )
     returning * into v_added;
+    -- Whose late rows can change its vectors.
+    insert into feature.set_symbols (set_id, symbol, of_symbol)
+    select distinct v_added.set_id, x.symbol, x.of_symbol
+    from jsonb_each(_add_set.symbols) a
+    cross join lateral (
+        select null::text as of_symbol, e.symbol
+        from jsonb_array_elements_text(
+            case jsonb_typeof(a.value) when 'array' then a.value else '[]' end
+        ) as e (symbol)
+        union all
+        select o.key, e.symbol
+        from jsonb_each(case jsonb_typeof(a.value) when 'object' then a.value else '{}' end) o
+        cross join lateral jsonb_array_elements_text(o.value) as e (symbol)
+    ) x;
+    insert into feature.set_sources (set_id, source)
+    select v_added.set_id, r.source from unnest(reads) as r (source);
     perform feature._define(
         v_added.name, v_added.version, v_added.features, formulas, units, sources
     );
@@ -214,7 +232,7 @@ as $$
     select c.relname::text, array_agg(a.attname::text order by a.attnum)
     from pg_class c
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    where c.relnamespace = 'market'::regnamespace and c.relkind in ('r', 'p')
+    where c.relnamespace = 'market'::regnamespace and c.relkind in ('r', 'p', 'v')
         and c.relname = any ($1)
     group by c.relname
 $$;

@@ -11,13 +11,19 @@ $$;
 -- A set as it was declared; lengths of time in microseconds.
 create or replace function feature._set_declared(
     set_id integer, out name text, out version integer, out features text [], out definition text,
-    out grid bigint, out lookback bigint
+    out grid bigint, out lookback bigint, out symbols jsonb, out sources jsonb
 )
 language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
-    select s.name, s.version, s.features, s.definition, ops._micros(s.grid), ops._micros(s.lookback)
-    into name, version, features, definition, grid, lookback
+    select
+        s.name, s.version, s.features, s.definition, ops._micros(s.grid), ops._micros(s.lookback),
+        s.other_symbols, (
+            select coalesce(jsonb_object_agg(o.source, feature._source_columns(o)), '{}')
+            from feature.sources o
+            join feature.set_sources x on x.source = o.source and x.set_id = s.set_id
+        )
+    into name, version, features, definition, grid, lookback, symbols, sources
     from feature.sets s where s.set_id = _set_declared.set_id;
 end
 $$;
@@ -28,13 +34,15 @@ language sql immutable parallel safe
 return s.kind = 'builtin' and s.definition = s.name || '@' || s.version;
 
 -- The moment that a user's SELECT is run for; kept in Python, out of the reach of SQL.
-create or replace function feature._moment()
-returns table (symbol text, start bigint, as_of bigint, until bigint)
+create or replace function feature._moment(alias text)
+returns table (
+    symbols text [], start bigint, stop bigint, as_of bigint, until bigint, label_start bigint
+)
 language plpython3u stable parallel restricted security definer
 set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.sets import user
-    return [user.moment(plpy, GD)]
+    return [user.moment(plpy, GD, alias)]
 $python$;
 
 -- The two functions that run a user's SELECT. They belong to alphaplus_select (privileges.sql), which
@@ -68,20 +76,22 @@ $python$;
 
 create or replace function feature._create_set(
     name text, query text, lookback bigint, grid bigint, description text,
-    formulas jsonb, unchecked boolean
+    formulas jsonb, unchecked boolean, symbols jsonb
 )
 returns integer
 language plpython3u volatile set search_path = pg_catalog, pg_temp
 as $python$
     from alphaplus.server.sets import user
     return user.create(
-        plpy, GD, name, query, lookback, grid, description, formulas, unchecked
+        plpy, GD, name, query, lookback, grid, description, formulas, unchecked,
+        symbols
     )
 $python$;
 
 create or replace function feature.create_set(
     name text, query text, lookback interval, grid interval default interval '1 minute',
-    description text default '', formulas jsonb default '{}', unchecked boolean default false
+    description text default '', formulas jsonb default '{}', unchecked boolean default false,
+    symbols jsonb default '{}'
 )
 returns integer
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -118,11 +128,13 @@ begin
     perform ops._lock('feature.create_set:' || name);
     return feature._create_set(
         name, query, ops._micros(lookback), ops._micros(grid),
-        coalesce(description, ''), formulas, coalesce(unchecked, false)
+        coalesce(description, ''), formulas, coalesce(unchecked, false), symbols
     );
 end
 $$;
-comment on function feature.create_set(text, text, interval, interval, text, jsonb, boolean) is
+comment on function feature.create_set(
+    text, text, interval, interval, text, jsonb, boolean, jsonb
+) is
 'Adds a feature set, or a new version of one: query is one read-only SELECT over market.candles, trades, order_book_snapshots, liquidation_events, funding_rates and open_interest that gives ts and one number per feature (a column symbol is left out). At each grid time t it is run on the rows of the symbol in [t - lookback, t) as they were known at t, and its newest row, if it lies in [t - grid, t), is the vector: so it cannot look ahead, and live equals history. Of several newest rows of one ts the one with the greatest key of its table (trade_id, event_id: by length, then byte by byte; sequence; timeframe) is the vector, or, where the SELECT groups rows or unites them, the one with the greatest values from left to right; where it orders rows by ts alone to take them one by one (limit, rows frames, lag, last), the key is added. Days, hours and dates are those of UTC. Afterwards it is like any other set: feature.<name>, feature.<name>_history, feature.vector, feature.materialise, ml.models. formulas: {"feature": {"formula": …, "unit": …, "source": …}} for the reference. unchecked: take a query that the look-ahead check cannot show to be safe (feature.audit_lookahead tells). The same definition again gives the same set. Returns its id. Errors: AP203 name, lookback, grid or formulas; AP204 not such a SELECT; AP205 it looks ahead, with line, column and reason.';
 
 create or replace function feature.drop_set(name text, version integer default null) returns integer

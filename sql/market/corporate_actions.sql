@@ -63,7 +63,7 @@ begin
     bars as (
         select s.name, b.*
         from spans s
-        cross join lateral market._candles_known(s.name, $3, v_as_of) b
+        cross join lateral market._candles_known(s.name, $3, v_as_of, v_as_of) b
         where b.timeframe = $2 and b.ts >= s.since and b.ts < s.until and b.ts < $4
             and b.ts + $2 <= v_as_of
     ),
@@ -76,7 +76,7 @@ begin
                 else coalesce(1 - a.amount / nullif((
                     select b.close
                     from spans p
-                    cross join lateral market._candles_known(p.name, a.ts - interval '60 days', v_as_of) b
+                    cross join lateral market._candles_known(p.name, a.ts - interval '60 days', v_as_of, v_as_of) b
                     where b.timeframe = $2 and b.ts >= p.since and b.ts < p.until
                         and b.ts < a.ts
                     order by b.ts desc limit 1

@@ -194,15 +194,17 @@ declare
     v_job bigint;
 begin
     for v_key in
-        select m.model, s.symbol
+        -- Models of texts are of no instrument: they are trained where they are named, once.
+        select distinct m.model, case when l.task <> 'text' then s.symbol end as symbol
         from ml.models m
+        join ml.labels l on l.label = m.label
         cross join (
             select market.resolve(u.symbol) as symbol from unnest(symbols) as u (symbol)
             union all
             select i.symbol from market.instruments i where symbols is null
         ) s
-        where (models is null or m.model = any (models))
-        order by m.model, s.symbol
+        where models is null and l.task <> 'text' or m.model = any (models)
+        order by 1, 2
     loop
         v_job := null;
         call ml.retrain(v_key.model, v_key.symbol, options => train_all.options, job_id => v_job);
@@ -211,7 +213,8 @@ end
 $$;
 comment on procedure ml.train_all(text [], text [], jsonb) is
 'Asks for training of every model (or those named) for every instrument (or those named). Jobs
-that already wait are not doubled. options as in ml.retrain.';
+that already wait are not doubled. Models of texts belong to no instrument: only where they are named
+they are trained too, once. options as in ml.retrain.';
 
 create or replace procedure ml.retrain_due()
 language plpgsql security definer

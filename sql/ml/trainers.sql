@@ -79,6 +79,22 @@ begin
         raise exception 'unknown trainer'
         using errcode = 'AP430', hint = 'Start again: its token is no longer known.';
     end if;
+    -- A place among training.max_concurrent, whoever asked for the job; two trainers that look at once
+    -- are told one after the other.
+    if exists (
+        select from procrastinate.procrastinate_jobs q
+        where q.queue_name = 'training' and q.status = 'todo'
+    ) then
+        perform ops._lock('ml:next job');
+        if (
+            select count(*) >= (ops.setting('training.max_concurrent', '2') #>> '{}')::integer
+            from ml.training_jobs j
+            where j.status = 'running' and j.heartbeat_at > clock_timestamp() - ml._lease_timeout()
+        ) then
+            state := 'later';
+            return;
+        end if;
+    end if;
     loop
         v_entry := procrastinate.procrastinate_fetch_job_v2(array['training'], v_trainer.worker_id);
         if v_entry.id is null then
@@ -102,7 +118,8 @@ end
 $$;
 comment on function ml._next_job(uuid) is
 'For the trainer: the next job of the queue with its lease (state claimed; job holds all that training
-needs); state later: some wait for others or for their time; none: none waits. Errors: AP430 unknown
+needs); state later: some wait for others, for their time or for a place among training.max_concurrent
+that run at once over all trainers; none: none waits. Errors: AP430 unknown
 trainer.';
 
 create or replace function ml._queue_end(

@@ -152,6 +152,22 @@ comment on function ml._training_bytes(
 ) is
 'ml.training_set as numpy holds it, little-endian, in one value (a row would be written to disk on its way): int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n) as in ml.training_matrix, float8 features (n, k) row by row; where the model asks for noise filtering, last int8 counts (6) of the rows it dropped: hampel, bad_tick, volume, spread, gap, any.';
 
+create or replace function ml.training_block(
+    model text, symbol text, as_of timestamptz, "from" timestamptz default null,
+    "to" timestamptz default null, regime text default null
+)
+returns bytea
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return ml._training_bytes($1, $2, $3, $4, $5, $6);
+end
+$$;
+comment on function ml.training_block(
+    text, text, timestamptz, timestamptz, timestamptz, text
+) is
+'ml.training_set as numpy holds it, little-endian, in one value of less than 1 GB: int8 n and k, then int8 ts (n) and label_end (n) in microseconds since 1970, float8 target (n), int4 symbols (n), the number of each row''s symbol among those of the set by name, float8 features (n, k) row by row, NaN where not knowable. Rows by time, then symbol. What is larger is read in stretches of [from, to): alphaplus.client does. Errors: AP101 unknown symbol, AP302 unknown model, AP601 unknown regime.';
+
 create or replace function ml._folds(times bytea, ends bytea, folds integer)
 returns table (fold integer, train_from bigint, train_to bigint, test_from bigint, test_to bigint)
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp

@@ -136,6 +136,34 @@ begin
 end
 $$;
 
+-- A label is what its kind can be, and stays what it was for those who were trained on it.
+create or replace function ml._check_label() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_task text;
+begin
+    if tg_op = 'UPDATE' and (new.kind, new.task, new.horizon, new.params, new.label)
+        is not distinct from (old.kind, old.task, old.horizon, old.params, old.label) then
+        return new;
+    end if;
+    if to_regprocedure('ml._label_task(text, bigint, jsonb)') is null then
+        return new; -- sql/ is being applied, and what it seeds is its own
+    end if;
+    v_task := ml._label_task(new.kind, ops._micros(new.horizon), new.params);
+    if v_task is distinct from new.task then
+        raise exception 'a label of kind % is for %, not for %', quote_literal(new.kind), v_task, new.task
+        using errcode = 'AP224', hint = 'ml.create_label says it by itself; select kind, task from ml.label_kinds';
+    end if;
+    if tg_op = 'UPDATE' and ml._label_is_used(old.label) then
+        raise exception 'label % is what model versions predict, and cannot change', quote_literal(old.label)
+        using errcode = 'AP225', hint = 'Make a new version of it: ml.create_label with the same name.';
+    end if;
+    return new;
+end
+$$;
+comment on function ml._check_label() is 'Refuses a label that its kind does not know, and a change of one that versions predict.';
+
 -- A model is looked at when it is written down.
 create or replace function ml._check_model() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -223,6 +251,8 @@ begin
 end
 $$;
 
+create or replace trigger check_label before insert or update on ml.labels
+for each row execute function ml._check_label();
 create or replace trigger guard_version before update or delete on ml.model_versions
 for each row execute function ml._guard_version();
 create or replace trigger mark_performance after insert or update of outcome on ml.predictions

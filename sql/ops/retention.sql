@@ -98,5 +98,5 @@ on conflict (target) do nothing;
 insert into ops.settings (name, value, description)
 values
 ('training.schedules_on', 'false', 'Whether the schedules of ops.training_schedules run.'),
-('training.max_concurrent', '2', 'Most trainings that schedules have queued or running at once.')
+('training.max_concurrent', '2', 'Most trainings that run at once, over all trainers and whoever asked for them; schedules queue no more than that either.')
 on conflict (name) do nothing;

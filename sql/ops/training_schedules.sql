@@ -20,7 +20,7 @@ begin
     perform ops._lock('ops:training_schedules');
     if (ops.setting('training.schedules_on', 'false') #>> '{}')::boolean then
         for v_work in
-            select s.schedule_id, s.cron, greatest(s.updated_at, r.due_at) as since
+            select s.schedule_id, s.name, s.cron, greatest(s.updated_at, r.due_at) as since
             from ops.training_schedules s
             left join lateral (
                 select max(x.due_at) as due_at
@@ -29,23 +29,32 @@ begin
             where s.enabled
             order by s.schedule_id
         loop
-            v_due := ops.cron_last_due(v_work.cron, v_at);
-            continue when v_due is null or v_due <= v_work.since;
-            -- However often it was missed, it is one run: of the last time it was due.
-            v_missed := 0;
-            v_next := v_due;
-            while v_missed < 1000 loop
-                v_next := ops.cron_last_due(v_work.cron, v_next - interval '1 minute');
-                exit when v_next is null or v_next <= v_work.since;
-                v_missed := v_missed + 1;
-            end loop;
-            update ops.training_runs r
-            set due_at = v_due, missed = r.missed + 1 + v_missed
-            where r.schedule_id = v_work.schedule_id and r.status = 'waiting';
-            if not found then
-                insert into ops.training_runs (schedule_id, due_at, missed)
-                values (v_work.schedule_id, v_due, v_missed);
-            end if;
+            begin
+                v_due := ops.cron_last_due(v_work.cron, v_at);
+                continue when v_due is null or v_due <= v_work.since;
+                -- However often it was missed, it is one run: of the last time it was due.
+                v_missed := 0;
+                v_next := v_due;
+                while v_missed < 1000 loop
+                    v_next := ops.cron_last_due(v_work.cron, v_next - interval '1 minute');
+                    exit when v_next is null or v_next <= v_work.since;
+                    v_missed := v_missed + 1;
+                end loop;
+                update ops.training_runs r
+                set due_at = v_due, missed = r.missed + 1 + v_missed
+                where r.schedule_id = v_work.schedule_id and r.status = 'waiting';
+                if not found then
+                    insert into ops.training_runs (schedule_id, due_at, missed)
+                    values (v_work.schedule_id, v_due, v_missed);
+                end if;
+            exception when others then
+                -- One that cannot be read does not keep the others from theirs.
+                get stacked diagnostics v_error = message_text;
+                perform ops.raise_alert(
+                    'training', 'medium', 'training schedule:' || v_work.name,
+                    format('when training schedule %s is due cannot be told: %s', v_work.name, v_error)
+                );
+            end;
         end loop;
     end if;
 

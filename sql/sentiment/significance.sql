@@ -25,7 +25,7 @@ language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
     with bars as (
         select c.timeframe, c.ts + c.timeframe as closed, c.close
-        from market._candles_known($1, $2, $3) c
+        from market._candles_known($1, $2, $3, $3) c
         where c.timeframe <= interval '1 hour' and c.known_at <= $3
     )
     select b.closed, b.close

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 from scipy.signal import lfilter
 
+from tests.db.toy_labels import unchecked
+
 Conn = psycopg.Connection[Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -79,11 +81,12 @@ def install(db: Conn, features: int = 4, model: str = "toy", task: str = "classi
         " values ('toy', %s, 'toy', 'builtin', '0', sha256('toy')) returning set_id",
         (names,),
     ).fetchone()
-    db.execute(
-        "insert into ml.labels (label, task, kind, horizon, description)"
-        " values ('toy', %s, 'toy', '5 min', 'toy')",
-        (task,),
-    )
+    with unchecked(db):
+        db.execute(
+            "insert into ml.labels (label, task, kind, horizon, description)"
+            " values ('toy', %s, 'toy', '5 min', 'toy')",
+            (task,),
+        )
     db.execute(
         "insert into ml.models (model, label, feature_set, feature_version) values (%s, 'toy', 'toy', 1)",
         (model,),

@@ -21,6 +21,8 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
+from tests.db.toy_labels import unchecked
+
 ROOT = Path(__file__).resolve().parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FEATURES = ["one", "two", "three", "noise"]
@@ -111,10 +113,12 @@ def install(db: psycopg.Connection[Any]) -> None:
         (FEATURES,),
     )
     for label, task in (("toy", "classification"), ("toy_volume", "regression")):
-        db.execute(
-            "insert into ml.labels (label, task, kind, horizon, description) values (%s, %s, 'toy', '5 min', 'toy')",
-            (label, task),
-        )
+        with unchecked(db):
+            db.execute(
+                "insert into ml.labels (label, task, kind, horizon, description)"
+                " values (%s, %s, 'toy', '5 min', 'toy')",
+                (label, task),
+            )
         db.execute(
             "insert into ml.models (model, label, feature_set, feature_version, params, training)"
             " values (%s, %s, 'toy', 1, %s, '{\"folds\": 3}')",

@@ -11,6 +11,8 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
+from tests.db.toy_labels import unchecked
+
 Conn = psycopg.Connection[Any]
 Array = NDArray[np.float64]
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -61,11 +63,12 @@ def install(db: Conn) -> None:
         " values ('fixed', %s, 'fixed', 'builtin', '0', sha256('fixed'))",
         (NAMES,),
     )
-    db.execute(
-        "insert into ml.labels (label, task, kind, horizon, description) values"
-        " ('fixed', 'classification', 'fixed', '5 min', 'fixed'),"
-        " ('fixed_value', 'regression', 'fixed', '5 min', 'fixed')"
-    )
+    with unchecked(db):
+        db.execute(
+            "insert into ml.labels (label, task, kind, horizon, description) values"
+            " ('fixed', 'classification', 'fixed', '5 min', 'fixed'),"
+            " ('fixed_value', 'regression', 'fixed', '5 min', 'fixed')"
+        )
     db.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
         " values ('fixed', 'fixed', 'fixed', 1), ('fixed_value', 'fixed_value', 'fixed', 1)"

@@ -222,6 +222,14 @@ def test_any_window_is_a_merge(toy: World) -> None:
     hours = one(toy.db, "select count(*) from drift.histograms where width = '1 hour'")[0]
     assert hours >= 14 * 24 - 1
     merged = [toy.check(*m) for m in moments]
+    # Packed, a window ends within a block.
+    toy.db.execute("delete from drift.histograms; delete from drift.coverage")
+    toy.db.execute("call feature.pack('toy', array['AAA'])")
+    assert one(toy.db, "select count(*) > 10 from feature.vector_blocks") == (True,)
+    assert [toy.check(*m) for m in moments] == raw
+    toy.db.execute("call drift.refresh_histograms()")
+    assert [toy.check(*m) for m in moments] == raw
+    toy.db.execute("delete from feature.vector_blocks")
     for (as_of, window), a, b in zip(moments, raw, merged, strict=True):
         assert set(a) == set(b)
         for name in a:

@@ -17,6 +17,7 @@ from alphaplus.server.serving import ensemble as numeric
 from tests.db import market_data as market
 from tests.db import serving as w
 from tests.db.serving import at, named, one
+from tests.db.toy_labels import unchecked
 
 Conn = psycopg.Connection[Any]
 Connect = Callable[[str, str], Conn]
@@ -240,7 +241,8 @@ def test_performance_is_what_the_predictions_say(world: Conn) -> None:
 
 
 def test_filling_fitting_and_the_lines_of_an_ensemble(world: Conn) -> None:
-    world.execute("update ml.labels set kind = 'direction' where label = 'fixed'")
+    with unchecked(world):
+        world.execute("update ml.labels set kind = 'direction' where label = 'fixed'")
     world.execute("call ml.fill_ensemble('three', 'AAA', %s, %s, '1 minute')", (at(0), at(500)))
     assert one(world, "select count(*) from ml.ensemble_rounds") == 500
     # The toy's prices stand still: nothing to learn from one class.

@@ -21,8 +21,6 @@ NOT_YET = [
     r"market\.(_create_aggregate|_make_rows|_make_view|_watch|_stale|_native_works|usable_at)",
     r"market\.(_mark_changed|_forget_all)",
     r"(mark_inserted|mark_deleted|mark_updated|forget_all) on market\.\w+",
-    # sql/market/now.sql
-    r"market\._\w+_now",
     # 0329_alerts
     r"(announce_alerts on ops\.alerts|ops\._announce_alerts)",
     # A function and its history for each feature set (feature._sync, feature.create_set).

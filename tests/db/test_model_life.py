@@ -286,6 +286,35 @@ def test_a_schedule_that_is_refused_is_told(line: Line) -> None:
     assert one(db, "select kind from ops.open_alerts") == ("training",)
 
 
+def test_a_clock_that_jumps(line: Line) -> None:
+    """Forward over many times: one run. Back again: nothing is run twice. And one schedule that
+    cannot be read keeps no other from its run."""
+    db = line.db
+    db.execute("delete from ops.training_schedules")
+    db.execute("call ops.set_training_schedule('one', '0 * * * *', 'toy', 'AAA')")
+    db.execute(
+        "insert into ops.training_schedules (name, cron, model) values ('bad', '99 99 * * *', 'toy')"
+    )
+    db.execute("update ops.training_schedules set updated_at = '2026-03-01 00:30+00'")
+    db.execute("select ops.set_setting('training.schedules_on', 'true')")
+
+    def run(at: str) -> list[Any]:
+        db.execute("call ops.run_training_schedules(%s)", (at,))
+        return db.execute(
+            "select to_char(due_at at time zone 'UTC', 'DD HH24'), missed from ops.training_runs"
+            " order by run_id"
+        ).fetchall()
+
+    assert run("2026-03-01 01:00+00") == [("01 01", 0)]
+    assert run("2026-03-03 12:20+00") == [("01 01", 0), ("03 12", 58)]
+    assert run("2026-03-02 06:00+00") == [("01 01", 0), ("03 12", 58)]  # back
+    assert run("2026-03-03 12:59+00") == [("01 01", 0), ("03 12", 58)]
+    assert len(run("2026-03-03 13:00+00")) == 3
+    assert one(db, "select count(*) from ml.training_jobs") == (1,)
+    said = db.execute("select message from ops.open_alerts where kind = 'training'").fetchall()
+    assert len(said) == 1 and "bad" in said[0][0]
+
+
 def test_policies_say_who_trains(line: Line) -> None:
     db = line.db
     db.execute("call ml.retrain_due()")

@@ -139,7 +139,8 @@ def test_definer_functions_are_pinned_and_nobody_elses(db_module: Conn) -> None:
         where n.nspname = any (%s) and p.prosecdef
             and (
                 p.proowner <> case
-                    when p.proname in ('_set_rows', '_set_columns') then 'alphaplus_select'::regrole
+                    when p.proname in ('_set_rows', '_set_columns', '_label_select')
+                        then 'alphaplus_select'::regrole
                     when p.proname in ('_copy_vectors', '_copy_blocks')
                         then 'alphaplus_copy'::regrole
                     else 'alphaplus_owner'::regrole end

@@ -53,11 +53,12 @@ APP_WRITES = {
 }
 # Helpers that run with another role's rights and that all readers may call: this one runs users'
 # SELECTs with alphaplus_select's.
-READING_DEFINERS = {"feature._set_rows"}
+READING_DEFINERS = {"feature._set_rows", "ml._label_select"}
 # Functions that belong to a role made for them alone.
 APART = {
     "feature._set_rows": "alphaplus_select",
     "feature._set_columns": "alphaplus_select",
+    "ml._label_select": "alphaplus_select",
     "feature._copy_vectors": "alphaplus_copy",
     "regime._copy_blocks": "alphaplus_copy",
 }
@@ -272,6 +273,8 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 "ops._holder",
                 "sentiment._score_batch",
                 "ml._store_live",
+                "analytics._refresh_snapshot",
+                "analytics._refresh_states",
             )
             allowed = not (definer and helper) or name in stores
         if not allowed:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,87 @@ def test_kill_9_of_the_server(second_server: SecondServer) -> None:
         if process.poll() is None:
             toy.kill(process)
         db.close()
+
+
+def test_kill_9_of_the_server_in_a_promotion(second_server: SecondServer) -> None:
+    """What was promoted is, what was being promoted is not; and nothing is half."""
+    name = "promoted"
+    applier.migrate(second_server.server.conninfo(name))
+    db = psycopg.connect(second_server.server.conninfo(name), autocommit=True)
+    toy.install(db)
+    first, second, third = (toy.register(db, artifact=toy.fake_artifact(n)) for n in "abc")
+    db.execute("call ml.promote(%s, 'test', true)", (first,))
+    db.execute("call ml.promote(%s, 'test', true)", (second,))
+    midway = psycopg.connect(second_server.server.conninfo(name))
+    midway.execute("call ml.promote(%s, 'test', true)", (third,))
+    db.execute("select pg_switch_wal()")
+    db.close()
+    second_server.kill9()
+    second_server.start()
+    with pytest.raises(psycopg.Error):
+        midway.commit()
+    midway.close()
+    db = psycopg.connect(second_server.server.conninfo(name), autocommit=True)
+    try:
+        serves = "select ml.champion('toy', 'AAA'), (select count(*) from ml.alias_history)"
+        assert db.execute(serves).fetchone() == (second, 2)
+        # The next promotion and the way back go on from there.
+        db.execute("call ml.promote(%s, 'test', true)", (third,))
+        db.execute("call ml.rollback('toy', 'AAA')")
+        assert db.execute(serves).fetchone() == (second, 4)
+    finally:
+        db.close()
+
+
+def test_places_are_for_whoever_asked(world: Connection, as_trainer: str) -> None:
+    """training.max_concurrent holds for jobs asked for by hand too, over all trainers."""
+    from alphaplus.trainer import job as jobs
+
+    world.execute("select ops.set_setting('training.max_concurrent', '1')")
+    toy.fill(world, "BBB", seed=4)
+    one, two = toy.retrain(world), toy.retrain(world, symbol="BBB")
+    with psycopg.connect(as_trainer, autocommit=True) as conn:
+        tokens = [jobs.start(conn) for _ in range(2)]
+        first = jobs.take(conn, tokens[0])
+        assert isinstance(first, jobs.Claimed)
+        assert jobs.take(conn, tokens[1]) == "later"
+        world.execute("select ops.set_setting('training.max_concurrent', '2')")
+        second = jobs.take(conn, tokens[1])
+        assert isinstance(second, jobs.Claimed)
+        assert {first.job["job_id"], second.job["job_id"]} == {one, two}
+        # One whose trainer is silent holds no place.
+        three = toy.retrain(world, "toy_volume")
+        assert jobs.take(conn, tokens[0]) == "later"
+        world.execute(
+            "update ml.training_jobs set heartbeat_at = now() - interval '1 hour' where job_id = %s",
+            (first.job["job_id"],),
+        )
+        third = jobs.take(conn, tokens[0])
+        assert isinstance(third, jobs.Claimed) and third.job["job_id"] == three
+        for token in tokens:
+            conn.execute("select ml._trainer_stop(%s)", (token,))
+
+
+def test_a_champion_from_elsewhere_without_inputs(world: Connection, as_trainer: str) -> None:
+    """Its spec says nothing of its inputs: it reads rows, and is compared all the same."""
+    import lightgbm
+
+    x, _, y = toy.toy_rows(2000, seed=7)
+    text = lightgbm.train(
+        {"objective": "binary", "verbose": -1, "num_threads": 1}, lightgbm.Dataset(x, y), 10
+    ).model_to_string()
+    champion = toy.register(
+        world, artifact=text.encode(), spec={}, train_to=(toy.START - timedelta(days=1)).isoformat()
+    )
+    world.execute("call ml.promote(%s, 'ours', true)", (champion,))
+    number = toy.retrain(world)
+    toy.train_all(as_trainer)
+    assert toy.job(world, number).status == "succeeded", toy.job(world, number).error
+    row = world.execute(
+        "select metrics -> 'champion' ->> 'method' from ml.model_versions where job_id = %s",
+        (number,),
+    ).fetchone()
+    assert row == ("unseen",)
 
 
 def test_the_clock_s_procedures(world: Connection, as_trainer: str) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import psycopg
 from alphaplus.cli.connect import role_conninfo
-from alphaplus.cli.load import one_file, series, summary
+from alphaplus.cli.load import one_file, series, summary, within
+from alphaplus.cli.pulse import pulse
 from alphaplus.loaders import simulator
 from alphaplus.loaders.load import Options, Report
 from rich.console import Console
@@ -53,6 +54,7 @@ class Demo:
         self.operator = operator
         self.loader = loader
         self.step_number = 0
+        self.doing = ""
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -60,7 +62,13 @@ class Demo:
         self.step_number += 1
         self.console.print(f"[bold]{self.step_number}. {what}[/bold]")
         begin = time.monotonic()
-        yield
+        self.doing = "at it"
+        with pulse(
+            lambda words: self.console.print(f"   … {words}", markup=False, highlight=False),
+            lambda: self.doing,
+            on=not self.console.is_terminal,
+        ):
+            yield
         self.console.print(f"   {time.monotonic() - begin:.1f} s")
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -105,6 +113,7 @@ def simulated(demo: Demo) -> int:
         have = {name for (name,) in demo.rows("select distinct symbol from market.simulation_runs")}
         missing = [base for base in BASES if f"{base}USDT@sim" not in have]
         for base in missing:
+            demo.doing = f"simulating {base}"
             (name,) = simulator.run(demo.loader, [base], DAYS, SEED + BASES.index(base))
             demo.console.print(f"   {name}")
         for symbol, trades, books, events in demo.rows(
@@ -308,6 +317,7 @@ def train(demo: Demo, keys: list[Key]) -> None:
                 )
                 what = f"{now[0][0]} {now[0][1]}" if now else "training"
                 progress.update(bar, completed=len(jobs) - left, description=what)
+                demo.doing = f"{len(jobs) - left} of {len(jobs)} done, now {what}"
                 time.sleep(0.5)
             progress.update(bar, completed=len(jobs))
         _, errors = trainer.communicate()
@@ -412,7 +422,7 @@ def from_files(demo: Demo, folder: Path) -> int:
     if not folder.is_dir():
         demo.console.print(f"alphaplus demo: {folder} is no folder")
         return 1
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_data(path))
+    files, _ = within([folder])
     with demo.step(f"market data: {len(files)} files under {folder}"):
         load_files(demo, files)
     prepare(demo)
@@ -486,15 +496,6 @@ def from_files(demo: Demo, folder: Path) -> int:
 MINUTE_SYMBOLS, HOUR_SYMBOLS = 2, 6
 
 
-def is_data(path: Path) -> bool:
-    """Does the name look like market data (the loader decides by content)?"""
-    ends = (
-        ".csv", ".tsv", ".parquet", ".pq", ".feather", ".arrow", ".json", ".jsonl", ".ndjson",
-        ".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz",
-    )  # fmt: skip
-    return path.name.lower().endswith(ends) and not path.name.startswith(".")
-
-
 def load_files(demo: Demo, files: list[Path]) -> None:
     """Load what can be identified, and say of the rest what is missing."""
     reports: list[Report] = []
@@ -503,6 +504,7 @@ def load_files(demo: Demo, files: list[Path]) -> None:
         demo.console.print(f"   not loaded: {words}", markup=False, soft_wrap=True)
 
     for path in files:
+        demo.doing = f"loading {path.name}"
         _, got = one_file(demo.loader, path, Options(), complain)
         reports += got
     demo.console.print(summary(reports))

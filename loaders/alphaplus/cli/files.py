@@ -68,17 +68,33 @@ def _options(**given: Any) -> Any:
     return Options(**given)
 
 
+def _kind_and_files(what: list[str]) -> tuple[str, list[Path]]:
+    """What ``load`` is given: files, and before them what they are.
+
+    A first word that is the name of something on disk and no kind is a file.
+    """
+    from alphaplus.loaders.load import KINDS
+
+    first, rest = what[0], what[1:]
+    if first in (*KINDS, "texts") and rest:
+        return first, [Path(one) for one in rest]
+    if Path(first).exists() or first.startswith((".", "/", "~")) or "." in first:
+        return "auto", [Path(one) for one in what]
+    if rest:
+        return first, [Path(one) for one in rest]  # no kind: the loader lists those there are
+    typer.echo(f"alphaplus load: no such file: {first}", err=True)
+    raise typer.Exit(1)
+
+
 def load(
-    kind: Annotated[
-        str,
+    what: Annotated[
+        list[str],
         typer.Argument(
-            help="auto, candles, trades, order_book, book_feed, liquidations, funding,"
-            " open_interest, texts"
+            metavar="[KIND] FILES...",
+            help="KIND: auto (default), candles, trades, order_book, book_feed, liquidations,"
+            " funding, open_interest, texts. FILES: CSV, JSON, Parquet, feather, recorded streams;"
+            " packed or in archives; or folders of them",
         ),
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="CSV, JSON, Parquet, feather, recorded streams; packed or in archives"),
     ],
     exchange: Exchange = None,
     symbol: Symbol = None,
@@ -127,6 +143,7 @@ def load(
     from alphaplus.cli import load as runner
     from alphaplus.cli.connect import role_conninfo
 
+    kind, files = _kind_and_files(what)
     if kind == "texts":
         from alphaplus.cli import texts
 
@@ -149,7 +166,7 @@ def load(
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="as for load")],
+    files: Annotated[list[Path], typer.Argument(help="as for load; folders too")],
     dataset: Annotated[str, typer.Option(help="auto, or the kind that load takes")] = "auto",
     exchange: Exchange = None,
     symbol: Symbol = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from alphaplus.cli.pulse import pulse
 from alphaplus.loaders.description import BadDescription, Missing
 from alphaplus.loaders.files import BeyondLimit, DamagedFile
 from alphaplus.loaders.formats import UnknownFormat
@@ -60,10 +61,15 @@ def run(
     except (BadDescription, BadZone) as error:
         complain(str(error))
         return USAGE
-    missing = [str(path) for path in files if not path.is_file()]
+    missing = [str(path) for path in files if not path.exists()]
     if missing:
         complain(f"no such file: {', '.join(missing)}")
         return FAILED
+    files, empty = within(files)
+    for folder in empty:
+        complain(f"{folder}: no file in it has a name that market data have")
+    if not files:
+        return NOTHING
     statuses: list[int] = []
     reports: list[Report] = []
     try:
@@ -71,7 +77,9 @@ def run(
     except psycopg.OperationalError as error:
         complain(f"no connection: {_line(error)}")
         return FAILED
+    doing = ["connecting"]
     with (
+        pulse(complain, lambda: doing[0], on=not console.is_terminal),
         Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -82,11 +90,14 @@ def run(
             disable=not console.is_terminal,
         ) as progress,
     ):
-        for path in files:
+        for number, path in enumerate(files, 1):
             task = progress.add_task(path.name, total=1.0, rows=0)
+            place = f"{path.name} (file {number} of {len(files)})"
+            doing[0] = f"{place}: opening it"
 
-            def show(report: Report, share: float, task: Any = task) -> None:
+            def show(report: Report, share: float, task: Any = task, place: str = place) -> None:
                 progress.update(task, completed=share, rows=report.read)
+                doing[0] = f"{place}: {share:.0%}, {report.read:,} rows read"
 
             while True:
                 try:
@@ -100,6 +111,7 @@ def run(
             statuses.append(status)
             reports += got
             progress.update(task, completed=1.0)
+        doing[0] = "refreshing the aggregates"
         while refresh and reports and not dry:
             try:
                 conn.execute("call market.refresh_aggregates()")
@@ -115,6 +127,43 @@ def run(
         for line in series(reports):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return next((s for s in (FAILED, UNKNOWN, NOTHING, TOO_MANY_BAD) if s in statuses), 0)
+
+
+# What files of market data are called; what they are, the loader decides by their content.
+ENDINGS = (
+    ".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".json", ".jsonl", ".ndjson",
+    ".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz",
+)  # fmt: skip
+
+
+def is_data(path: Path) -> bool:
+    """Does the name look like market data?"""
+    name = path.name.lower()
+    return name.endswith(ENDINGS) and not name.startswith((".", "readme", "license", "checksum"))
+
+
+def within(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Files as they are, of folders the files in and below them by name; and folders with none.
+
+    What a folder holds beside data (pages, hidden files, what is hidden folders') is passed over.
+    """
+    files: list[Path] = []
+    empty: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(
+            one
+            for one in path.rglob("*")
+            if one.is_file()
+            and is_data(one)
+            and not any(part.startswith(".") for part in one.relative_to(path).parts)
+        )
+        files += found
+        if not found:
+            empty.append(path)
+    return files, empty
 
 
 def _line(error: Exception) -> str:

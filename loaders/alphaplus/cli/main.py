@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import files, live, model, operate, texts
+from alphaplus.cli import dashboards, data, files, live, model, operate, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -18,8 +18,10 @@ app = typer.Typer(
 app.add_typer(model.app, name="model")
 app.add_typer(operate.scheduler, name="scheduler")
 app.add_typer(operate.drift, name="drift")
+app.add_typer(dashboards.app, name="dashboards")
 
 
+data.register(app)
 files.register(app)
 live.register(app)
 texts.register(app)
@@ -105,10 +107,20 @@ def simulate(
         for name in symbols or ("BTC", "ETH", "SOL")
     ]
     from alphaplus.cli.connect import role_conninfo
+    from alphaplus.cli.pulse import pulse
 
-    with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
-        for name in simulator.run(conn, bases, days, seed, end, config):
-            typer.echo(f"simulated {name}: {days:g} days to {end:%Y-%m-%d %H:%M} UTC, seed {seed}")
+    doing = ["simulating"]
+    with (
+        psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn,
+        pulse(lambda words: typer.echo(f"alphaplus simulate: {words}", err=True), lambda: doing[0]),
+    ):
+        for i, base in enumerate(bases):
+            doing[0] = f"simulating {base}"
+            for name in simulator.run(conn, [base], days, seed + i, end, config):
+                typer.echo(
+                    f"simulated {name}: {days:g} days to {end:%Y-%m-%d %H:%M} UTC, seed {seed}"
+                )
+        doing[0] = "refreshing the aggregates"
         conn.execute("call market.refresh_aggregates()")
 
 

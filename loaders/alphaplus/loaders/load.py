@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-from alphaplus.loaders import feeds, files, pgcopy, rows, tables
+from alphaplus.loaders import feeds, files, made_bars, pgcopy, rows, tables
 from alphaplus.loaders.description import (
     BadDescription,
     Description,
@@ -43,7 +43,13 @@ from alphaplus.loaders.formats import (
     tardis_funding,
     text,
 )
-from alphaplus.loaders.instruments import BadName, OtherContract, Register
+from alphaplus.loaders.instruments import (
+    BadName,
+    Instrument,
+    OtherContract,
+    OtherInstrument,
+    Register,
+)
 from alphaplus.loaders.known_files import published
 from alphaplus.loaders.rows import Block, Dialect
 from alphaplus.loaders.stamps import BadZone
@@ -162,6 +168,45 @@ class Report:
     def stored(self) -> int:
         """Rows that are in the database now because the file says them."""
         return self.loaded + self.duplicate + self.corrected
+
+
+# Is every one of some rows there under one other symbol of the asset?
+SAME_CANDLES = """
+select c.symbol
+from unnest(%(ts)s::bigint[], %(a)s::float8[], %(b)s::float8[], %(c)s::float8[]) r (ts, a, b, c)
+join market.candles c on c.ts = timestamptz '2000-01-01 00:00+00' + r.ts * interval '1 microsecond'
+    and c.close = r.a and c.high = r.b and c.low = r.c
+where c.symbol = any(array(select i.symbol from market.instruments i where i.base = %(base)s))
+    and c.timeframe = %(width)s * interval '1 microsecond'
+group by c.symbol having count(*) = cardinality(%(ts)s::bigint[]) limit 1
+"""
+SAME_TRADES = """
+select t.symbol from unnest(%(ts)s::bigint[], %(a)s::float8[], %(b)s::float8[]) r (ts, a, b)
+join market.trades t on t.ts = timestamptz '2000-01-01 00:00+00' + r.ts * interval '1 microsecond'
+    and t.price = r.a and t.size = r.b
+where t.symbol = any(array(select i.symbol from market.instruments i where i.base = %(base)s))
+group by t.symbol having count(distinct t.ts) = cardinality(%(ts)s::bigint[]) limit 1
+"""
+
+
+def _sample(kind: str, instrument: Instrument, found: dict[str, Any]) -> dict[str, Any]:
+    """Some rows that tell one market from another: spread over all, of different times, bars that
+    moved. Volumes do not count: they depend on how a file's units were understood."""
+    ts = found["ts"]
+    names = ("close", "high", "low") if kind == "candles" else ("price", "size", "size")
+    a, b, c = (np.asarray(found[name], float) for name in names)
+    _, chosen = np.unique(ts, return_index=True)
+    if kind == "candles":
+        chosen = chosen[b[chosen] > c[chosen]]
+    if len(chosen) > 8:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, 8).astype(int)]
+    if len(chosen) < 3:  # two bars may be alike by chance
+        chosen = chosen[:0]
+    width = int(found["timeframe"][0]) if kind == "candles" and len(ts) else 0
+    return {
+        "ts": ts[chosen].tolist(), "a": a[chosen].tolist(), "b": b[chosen].tolist(),
+        "c": c[chosen].tolist(), "base": instrument.base or instrument.native, "width": width,
+    }  # fmt: skip
 
 
 class Loader:
@@ -446,7 +491,7 @@ class Loader:
                 with self._transaction():
                     if isinstance(layout.reader, feeds.Feed):
                         self._feed_block(layout.reader, lines, first, load_id, report)
-                    elif isinstance(layout.reader, feeds.RowBooks):
+                    elif not isinstance(layout.reader, Format):
                         block = layout.block(lines, first, self.limits)
                         self._book_rows(layout.reader, block, load_id, report)
                     else:
@@ -457,7 +502,7 @@ class Loader:
                 self.progress(report, min(1.0, taken / total))
             if layout is None:
                 raise UnknownFormat(f"{source.shown} is empty")
-            if isinstance(layout.reader, feeds.RowBooks):
+            if isinstance(layout.reader, feeds.RowBooks | made_bars.TradeBars):
                 with self._transaction():
                     layout.reader.end()
                     self._store_made(layout.reader, lambda line: "", load_id, report)
@@ -504,6 +549,11 @@ class Loader:
                 d.dataset = "order_book"
                 books = feeds.RowBooks(kind, d, o.levels, o.every, state)
                 return _Layout(books, cells, head.dialect, header=True), head.index + 1
+        if o.kind in ("auto", "candles", "trades") and made_bars.is_kraken(cells, d):
+            report.format, report.kind = "kraken trades", "candles"
+            d.dataset = "candles"
+            bars = made_bars.TradeBars(d, state)
+            return _Layout(bars, made_bars.NAMES, head.dialect, header=False), head.index
         wanted = {"auto": None, "book_feed": "order_book"}.get(o.kind, o.kind)
         found, header = detect(cells, d, wanted)
         report.format, report.kind, d.dataset = found.name, found.kind, found.kind
@@ -641,6 +691,8 @@ class Loader:
             if self.dry:
                 report.loaded += len(part)
                 continue
+            if not self.options.again and self.register.is_new(instrument):
+                self._not_there_already(kind, symbol, instrument, found, load_id)
             symbol = self.register.symbol(instrument)
             if kind == "trades":
                 part, found = self._one_telling(columns, part, found, symbol, load_id, report)
@@ -653,6 +705,35 @@ class Loader:
                 for i in part[different]
             ]  # fmt: skip
         return refused
+
+    def _not_there_already(
+        self, kind: str, symbol: str, instrument: Instrument, found: dict[str, Any], load_id: int
+    ) -> None:
+        """No second instrument of rows that are there under another name.
+
+        Raises:
+            OtherInstrument: the same file was loaded as another instrument, or one of the same
+                asset has the very rows.
+        """
+        row = self.conn.execute(
+            "select s.symbol from market.loads l join market.loads o on o.file = l.file"
+            " and o.file_sha256 = l.file_sha256 and o.load_id <> l.load_id and o.status = 'done'"
+            " cross join lateral jsonb_to_recordset(o.summary) s (symbol text)"
+            " join market.instruments i on i.symbol = s.symbol and i.base = %s"
+            " where l.load_id = %s and o.summary <> '[]' and not o.summary @> %s::jsonb limit 1",
+            (instrument.base or instrument.native, load_id, json.dumps([{"symbol": symbol}])),
+        ).fetchone()
+        if row is None and kind in ("candles", "trades") and instrument.series == "traded":
+            row = self.conn.execute(
+                SAME_CANDLES if kind == "candles" else SAME_TRADES, _sample(kind, instrument, found)
+            ).fetchone()
+        if row is not None:
+            raise OtherInstrument(
+                f"these rows are there as {row[0]}; as {symbol} they would be a second instrument."
+                f" Name the one that is there (--symbol, --exchange, --kind; `alphaplus"
+                f" instruments list {instrument.base or instrument.native}`), or say --again to"
+                " have both"
+            )
 
     def _one_telling(
         self,
@@ -877,7 +958,13 @@ class Loader:
 
         self._store_made(feed, raw, load_id, report)
 
-    def _book_rows(self, books: feeds.RowBooks, block: Block, load_id: int, report: Report) -> None:
+    def _book_rows(
+        self,
+        books: feeds.RowBooks | made_bars.TradeBars,
+        block: Block,
+        load_id: int,
+        report: Report,
+    ) -> None:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
@@ -889,7 +976,7 @@ class Loader:
                     f" its columns: {', '.join(map(str, block.frame.columns))}"
                 ) from None
             refused += [(int(block.lines[i]), block.raw(i), why, "") for i, why in bad.items()]
-        self._quarantine(refused, "order_book", load_id, report)
+        self._quarantine(refused, report.kind, load_id, report)
         where = {int(line): i for i, line in enumerate(block.lines)}
         self._store_made(
             books,
@@ -900,7 +987,7 @@ class Loader:
 
     def _store_made(
         self,
-        maker: feeds.Feed | feeds.RowBooks,
+        maker: feeds.Feed | feeds.RowBooks | made_bars.TradeBars,
         raw: Callable[[int], str],
         load_id: int,
         report: Report,
@@ -957,7 +1044,7 @@ def _is_document(stream: IO[bytes]) -> bool:
 class _Layout:
     """What a file turned out to be: its reader, its columns' names, whether a header tells them."""
 
-    reader: Format | feeds.Feed | feeds.RowBooks
+    reader: Format | feeds.Feed | feeds.RowBooks | made_bars.TradeBars
     names: list[str]
     dialect: Dialect
     header: bool

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.migrations import logic
+from alphaplus.migrations import logic, users_views
 from alphaplus.migrations.chain import Chain
 from alphaplus.migrations.check import check_applied, check_frozen
 from alphaplus.migrations.files import ROOT, MigrationError, migration_files, sha256, sql_files
@@ -64,8 +64,15 @@ def migrate(
                 set_lock_timeout(conn, patience)
                 lock_out_others(conn)
                 check_applied(conn, root)
+                is_new = _anything_new(conn, root)
+                broken = users_views.broken_tiles(conn) if is_new else {}
+                theirs = users_views.take(conn) if is_new else []
                 applied = _apply_migrations(conn, root)
-                return Report(created, applied, _apply_sql(conn, root))
+                changed = _apply_sql(conn, root)
+                users_views.give_back(conn, theirs)
+                if is_new:
+                    users_views.check_tiles(conn, broken)
+                return Report(created, applied, changed)
 
         report = patiently(conninfo, conn.info.backend_pid, work, patience, say)
         # pg_cron's launcher forgets to look again when its tables appear while it looks; a reload
@@ -157,6 +164,20 @@ def _create_extension(conn: psycopg.Connection[Any], name: str) -> None:
 
 def _dsn(conn: psycopg.Connection[Any]) -> str:
     return pq.make_conninfo(conn.info.dsn, password=conn.info.password)
+
+
+def _anything_new(conn: psycopg.Connection[Any], root: Path) -> bool:
+    """Whether a migration is pending, or a file of sql/ is not as it was applied last."""
+    if conn.execute("select pg_catalog.to_regclass('ops.sql_files')").fetchone() == (None,):
+        return True
+    known = {
+        path: bytes(digest)
+        for path, digest in conn.execute("select path, sha256 from ops.sql_files")
+    }
+    here = {path.relative_to(root).as_posix(): sha256(path) for path in sql_files(root)}
+    done = {name for (name,) in conn.execute("select migration from ops.migration_checksums")}
+    there = {p.stem for p in migration_files(root) if not p.stem.endswith(".rollback")}
+    return known != here or done != there
 
 
 def _apply_migrations(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...]:

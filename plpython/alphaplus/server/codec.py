@@ -68,6 +68,20 @@ def floats(raw: bytes | None) -> Floats:
     return np.frombuffer(raw or b"", dtype=">f8").astype(np.float64)
 
 
+def sent_integers(raw: bytes | None) -> Times:
+    """Values of a bigint[] as ``array_send`` writes it; no nulls."""
+    if not raw or len(raw) <= 20:
+        return np.zeros(0, np.int64)
+    return np.frombuffer(raw[20:], [("n", ">i4"), ("v", ">i8")])["v"].astype(np.int64)
+
+
+def sent_floats(raw: bytes | None) -> Floats:
+    """Values of a double precision[] as ``array_send`` writes it; no nulls."""
+    if not raw or len(raw) <= 20:
+        return np.zeros(0)
+    return np.frombuffer(raw[20:], [("n", ">i4"), ("v", ">f8")])["v"].astype(np.float64)
+
+
 def arrays(raw: bytes | None, count: int, width: int) -> Floats:
     """Arrays (as ``array_send`` writes float8[]) as rows of ``width``, cut or padded with NaN."""
     out = np.full((count, width), np.nan)

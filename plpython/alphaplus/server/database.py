@@ -7,14 +7,30 @@ SQL and Python give each other times as bigint microseconds since 1970 (``ops._m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from alphaplus.server import errors
 
 EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000
 KEPT = 200  # users' sets, and their statements, that a backend keeps
 _KEY = "alphaplus.database"
+
+
+class Moment(NamedTuple):
+    """What a user's SELECT is run for; times in microseconds since 1970.
+
+    It reads the rows of the symbol that happened in [start, stop) and were known by ``as_of``; of
+    an audit also those of [stop, until). ``label_start``: where a label's interval begins.
+    """
+
+    symbol: str
+    start: int
+    stop: int
+    as_of: int
+    until: int | None = None
+    label_start: int | None = None
+    others: Mapping[str, Sequence[str]] = {}
 
 
 class Database:
@@ -24,12 +40,13 @@ class Database:
         self.plpy = plpy
         self._plans: dict[tuple[str, Sequence[str]], Any] = {}
         # Of users' feature sets (they never change): by definition the family, by id the set that
-        # was asked for and the statement that evaluates it; and the moment it is evaluated at:
-        # symbol, start, as_of and, of an audit, until, where no SQL can reach it.
+        # was asked for and the statement that evaluates it; and the moment it is evaluated at,
+        # where no SQL can reach it. The same of a label's SELECT.
         self.sets: dict[str, Any] = {}
         self.sets_asked: dict[int, Any] = {}
         self.statements: dict[int, str] = {}
-        self.moment: tuple[str, int, int, int | None] | None = None
+        self.moment: Moment | None = None
+        self.label_asked: Any = None
 
     @classmethod
     def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:

@@ -306,9 +306,9 @@ def test_an_old_bar_is_no_answer() -> None:
     bucket = np.arange(100, dtype=np.int64) * w.MINUTE
     market = Market(w.MINUTE, bucket, {name: np.arange(1.0, 101) for name in series.CHANNELS})
     plan = technical.Plan("1m", ("sma_20",), relative=False)
-    grid = np.arange(95, 110, dtype=np.int64) * w.MINUTE
+    grid = np.arange(95, 140, dtype=np.int64) * w.MINUTE
     known = np.isfinite(technical.evaluate(market.read, grid, [plan])[:, 0])
-    assert known.tolist() == [t <= 100 + series.MAX_AGE - 1 for t in range(95, 110)]
+    assert known.tolist() == [t <= 100 + series.greatest_age(w.MINUTE) - 1 for t in range(95, 140)]
 
 
 def test_the_sets_declare_what_they_are() -> None:

@@ -568,7 +568,23 @@ def test_clean_queries_pass(query: str) -> None:
     assert reading.read_only(query, CATALOGUE) == []
 
 
-@pytest.mark.parametrize(("query", "words", "column"), LEAKS)
+# What of it is still refused: what asks for rows after the newest, for the clock, or for chance. The
+# rest cannot happen: a SELECT reads the rows of one moment, whatever joins and groups it holds.
+REFUSED = (
+    "LEAD", "following", "when the", "nested", "RECURSIVE", "TABLESAMPLE", "clock", "put together", "escapes",
+    "goes back", "run", "runs", "who asks", "when the query runs", "day of the run", "Unicode",
+    "changes with each run",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("query", [case[0] for case in LEAKS if case[1] not in REFUSED])
+def test_what_the_moment_keeps_out_is_let_through(query: str) -> None:
+    assert ahead.look_ahead(query, CATALOGUE) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "words", "column"), [case for case in LEAKS if case[1] in REFUSED]
+)
 def test_look_ahead_is_refused_with_its_position(
     query: str, words: str, column: int | None
 ) -> None:

@@ -17,7 +17,7 @@ from alphaplus.trainer.models import ALGORITHMS, TrainingError, estimator
 from alphaplus.trainer.models.base import Stopped
 from alphaplus.trainer.rows import Inputs, inputs, purged
 from alphaplus.trainer.train import train
-from alphaplus.trainer.walk_forward import walk_forward
+from alphaplus.trainer.walk_forward import _simplest, walk_forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
@@ -193,8 +193,26 @@ def test_backward_scores_become_the_base_rate() -> None:
     assert spec.probability({"calibration": found}, np.array([-9.0, 9.0])) == pytest.approx(
         [y.mean()] * 2, rel=0.05
     )
-    one = calibrate.calibration("isotonic", np.zeros(50), np.zeros(50))
-    assert 0 < spec.probability({"calibration": one}, np.zeros(1))[0] < 0.02
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_quiet_stretch_does_not_silence_the_scores(method: str) -> None:
+    """Rows without an event, however many: order is kept and no score becomes impossible."""
+    rng = np.random.default_rng(7)
+    raw = rng.normal(-2, 1, 4_640)
+    found = calibrate.calibration(method, raw, np.zeros(4_640), effect=60)
+    p = spec.probability({"calibration": found}, raw)
+    assert (np.diff(p[np.argsort(raw)]) > 0).all()
+    assert 0.002 < p.mean() < spec.sigmoid(raw).mean()
+
+
+def test_a_calibration_is_chosen_only_beyond_a_standard_error() -> None:
+    """A loss smaller by chance chooses nothing, a clear one does; overlapping rows count less."""
+    rng = np.random.default_rng(8)
+    loss = rng.random(10_000)
+    for gain, effect, expected in ((1e-3, 1.0, "none"), (0.1, 1.0, "platt"), (0.1, 1e4, "none")):
+        better = loss - gain + rng.normal(0, 0.3, 10_000)
+        assert _simplest({"none": loss, "platt": better}, effect) == expected
 
 
 @pytest.mark.parametrize("persistence", [1, 5])

@@ -62,7 +62,7 @@ def raw_scores(
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
         kind = np.float64 if given.type == "tensor(double)" else np.float32
-        output = spec["inputs"].get("output", session.get_outputs()[0].name)
+        output = (spec.get("inputs") or {}).get("output", session.get_outputs()[0].name)
         scores = np.concatenate(
             [
                 np.asarray(session.run([output], {given.name: part.astype(kind)})[0])

@@ -37,11 +37,14 @@ def platt(raw: Array, y: Array, effect: float = 1.0) -> dict[str, Any]:
 
 
 def isotonic(raw: Array, y: Array, effect: float = 1.0, knots: int = 100) -> dict[str, Any]:
-    """Isotonic regression on sigmoid(raw), thinned to at most ``knots`` knots, never 0 or 1."""
-    del effect
+    """Isotonic regression on sigmoid(raw), thinned to at most ``knots`` knots, never 0 or 1.
+
+    A frequency is at least half an event from 0 and 1, as rows count that tell ``effect`` times of
+    the same.
+    """
     p = spec.sigmoid(raw)
     fitted = IsotonicRegression(out_of_bounds="clip").fit(p, y)
-    edge = 1 / (2 * len(y) + 2)
+    edge = 1 / (2 * len(y) / effect + 2)
     x = np.asarray(fitted.X_thresholds_, dtype=np.float64)
     level = np.clip(np.asarray(fitted.y_thresholds_, dtype=np.float64), edge, 1 - edge)
     if len(x) > knots:
@@ -60,7 +63,10 @@ METHODS = {"none": none, "platt": platt, "isotonic": isotonic}
 
 
 def calibration(method: str, raw: Array, y: Array, effect: float = 1.0) -> dict[str, Any]:
-    """Fit a calibration; with one class only, the base rate with a pseudo-count.
+    """Fit a calibration; on rows of one class Platt's, whose prior keeps the scores' order.
+
+    Rows of one class say that the scores are too high or too low, and nothing of their order: a
+    quiet stretch is no reason to answer its frequency in the next one.
 
     Args:
         method: a key of ``METHODS``.
@@ -68,9 +74,8 @@ def calibration(method: str, raw: Array, y: Array, effect: float = 1.0) -> dict[
         y: what became of them.
         effect: design effect of overlapping labels, about the rows in a horizon.
     """
-    if y.min() == y.max():
-        base = (float(y.sum()) + 0.5) / (len(y) + 1)
-        return {"method": "platt", "a": 0.0, "b": float(np.log(base / (1 - base)))}
+    if y.min() == y.max() and method != "none":
+        method = "platt"
     return METHODS[method](raw, y, effect)
 
 

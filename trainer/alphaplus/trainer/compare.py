@@ -52,7 +52,7 @@ def compare(
     ours_at = _keys(rows, found.rows)
     last = instant(champion["train_to"])
     # The champion may read longer sequences, or single rows.
-    length = int(champion["spec"]["inputs"].get("length", 1))
+    length = int((champion["spec"].get("inputs") or {}).get("length") or 1)
     theirs_rows = inputs(matrix, length, round(job["grid"] * 1e6))
     _, i, at = np.intersect1d(
         ours_at, _keys(theirs_rows, np.arange(len(theirs_rows))), return_indices=True

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 log = logging.getLogger("alphaplus.trainer")
+SAY = 30.0  # seconds between two lines on how far a job is
 
 NAME = f"{socket.gethostname()}/{os.getpid()}"
 
@@ -105,7 +106,11 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         """Beat until stopped; called by the thread."""
         conn: psycopg.Connection[Any] | None = None
+        said = time.monotonic()
         while not self._done.is_set():
+            if time.monotonic() - said >= SAY:
+                said = time.monotonic()
+                log.info("job %s: %.0f %%, %s", self.job_id, 100 * self.latest[0], self.latest[1])
             try:
                 if conn is None or conn.closed:
                     conn = connect(self.conninfo, stop=self._done.is_set)

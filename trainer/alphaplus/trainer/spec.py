@@ -86,7 +86,7 @@ def probability(spec: Spec, raw: Array) -> Array:
 
 def value(spec: Spec, raw: Array) -> Array:
     """Predicted value of a regression from the artifact's raw score, in the target's unit."""
-    output = spec["output"]
+    output = spec.get("output") or {"kind": "identity"}
     scale = float(output.get("scale", 1.0))
     if output["kind"] == "exp":
         return scale * np.exp(raw)

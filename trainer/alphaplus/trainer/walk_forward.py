@@ -45,8 +45,9 @@ def _best(
     rows: Inputs,
     where: Sequence[NDArray[np.int64]],
     known: Sequence[NDArray[np.bool_]],
-) -> str:
-    """The method whose probabilities of the known rows lost least; "platt" while none is known."""
+    effect: float,
+) -> str | None:
+    """The method to trust by the known rows' losses; None while none is known."""
     losses = {}
     for method in methods:
         parts = [
@@ -54,9 +55,36 @@ def _best(
             for p, i, k in zip(calibrated[method], where, known, strict=True)
         ]
         losses[method] = np.concatenate(parts or [np.empty(0)])
-    if not len(losses[methods[0]]):
-        return "platt" if "platt" in methods else methods[0]
-    return min(methods, key=lambda m: float(losses[m].mean()))
+    return _simplest(losses, effect) if len(losses[methods[0]]) else None
+
+
+def _first(methods: Sequence[str], raw: Array, y: Array, effect: float) -> str:
+    """The method of the first fold, by rows after those that the probe was fitted on: of the scores
+    as they are and Platt's, whose prior holds with few events."""
+    if not len(y):
+        return methods[0]
+    losses = {
+        method: metrics.log_losses(
+            y, spec.probability({"calibration": calibrate.calibration(method, raw, y, effect)}, raw)
+        )
+        for method in methods
+        if method != "isotonic"
+    }
+    return _simplest(losses, effect) if losses else methods[0]
+
+
+def _simplest(losses: dict[str, Array], effect: float) -> str:
+    """The first method that loses no more than the best by a standard error.
+
+    Rows that overlap tell ``effect`` times of the same, and count so much less. Source: the one
+    standard error rule of Breiman, Friedman, Olshen, Stone (1984), section 3.4.3.
+    """
+    best = min(losses, key=lambda m: float(losses[m].mean()))
+    for method, loss in losses.items():
+        gap = loss - losses[best]
+        if gap.mean() <= gap.std() * math.sqrt(effect / len(gap)):
+            return method
+    return best
 
 
 def walk_forward(
@@ -76,8 +104,9 @@ def walk_forward(
 ) -> WalkForward:
     """Predict each test fold with what was known before it, calibration and threshold too.
 
-    The method of calibration ("auto") is chosen for each fold by the earlier folds, Platt's for the
-    first: what is reported chose nothing. The version's own is the one that all folds choose.
+    The method of calibration ("auto") is chosen for each fold by the earlier folds, for the first
+    by the rows that stop its fit: what is reported chose nothing. The version's own is the one
+    that all folds choose.
     """
 
     def fresh(stage: str) -> Estimator:
@@ -134,7 +163,8 @@ def walk_forward(
                 known_raw.append(probe.raw(late.x))
                 known_y.append(late.y)
             seen_raw, seen_y = (np.concatenate(v or [np.empty(0)]) for v in (known_raw, known_y))
-            picks.append(_best(methods, calibrated, rows, where, ended))
+            pick = _best(methods, calibrated, rows, where, ended, effect)
+            picks.append(pick or _first(methods, seen_raw, seen_y, effect))
             for method in methods:
                 fit: dict[str, Any] = {}
                 line = float(train.y.mean())
@@ -167,7 +197,7 @@ def walk_forward(
     picked = np.zeros(len(at), dtype=bool)
     if is_class:
         every = [np.ones(len(i), dtype=bool) for i in where]
-        best = _best(methods, calibrated, rows, where, every)
+        best = _best(methods, calibrated, rows, where, every, effect)
         predicted = np.concatenate([calibrated[m][k] for k, m in enumerate(picks)])
         picked = np.concatenate([chosen[m][k] for k, m in enumerate(picks)])
     return WalkForward(

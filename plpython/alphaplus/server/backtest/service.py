@@ -13,7 +13,6 @@ from alphaplus.server.backtest.simulate import (
     Bars,
     Curve,
     Floats,
-    Ints,
     Rows,
     Rule,
     Symbol,
@@ -22,24 +21,11 @@ from alphaplus.server.backtest.simulate import (
     first_fills,
     trade,
 )
+from alphaplus.server.codec import sent_floats, sent_integers
 from alphaplus.server.database import Database
 
 YEAR = 365.25 * 86_400_000_000
 REASONS = ("prediction", "held", "end")
-
-
-def _ints(data: bytes | None) -> Ints:
-    """Values of a bigint[] as array_send writes it; no nulls."""
-    if not data or len(data) <= 20:
-        return np.zeros(0, np.int64)
-    return np.frombuffer(data[20:], [("n", ">i4"), ("v", ">i8")])["v"].astype(np.int64)
-
-
-def _floats(data: bytes | None) -> Floats:
-    """Values of a double precision[] as array_send writes it; no nulls."""
-    if not data or len(data) <= 20:
-        return np.zeros(0)
-    return np.frombuffer(data[20:], [("n", ">i4"), ("v", ">f8")])["v"].astype(np.float64)
 
 
 def _read(db: Database, spec: dict[str, Any], name: str) -> Symbol:
@@ -65,14 +51,20 @@ def _read(db: Database, spec: dict[str, Any], name: str) -> Symbol:
         ["text", *times],
         [name, start, end, as_of],
     )[0]
-    usable, close, volume = _ints(b["usable"]), _floats(b["close"]), _floats(b["volume"])
-    funding = _ints(f["ts"]), _floats(f["rate"])
+    usable = sent_integers(b["usable"])
+    funding = sent_integers(f["ts"]), sent_floats(f["rate"])
     if not spec["funding"]:
         funding = np.zeros(0, np.int64), np.zeros(0)
     return Symbol(
-        _ints(p["known"]), _floats(p["value"]),
-        Rows(_ints(r["ts"]), _ints(r["known"]), _floats(r["buy"]), _floats(r["sell"])),
-        Bars(usable, close, volume, int(b["width"] or 60_000_000)), *funding,
+        sent_integers(p["known"]), sent_floats(p["value"]),
+        Rows(
+            sent_integers(r["ts"]), sent_integers(r["known"]), sent_floats(r["buy"]),
+            sent_floats(r["sell"]),
+        ),
+        Bars(
+            usable, sent_floats(b["close"]), sent_floats(b["volume"]), int(b["width"] or 60_000_000)
+        ),
+        *funding,
     )  # fmt: skip
 
 
@@ -293,7 +285,7 @@ def _random(
 
 def judge_all(columns: list[bytes], tried: int, seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """The verdict on trials' returns, an array_send of each; tried: how many were tried in all."""
-    matrix = np.stack([_floats(c) for c in columns], axis=1)
+    matrix = np.stack([sent_floats(c) for c in columns], axis=1)
     best, statistic, p = judge.reality_check(matrix, seed, draws)
     found: dict[str, Any] = {"place": best + 1, "statistic": _null(statistic), "p_value": _null(p)}
     ratios = np.array([judge.sharpe(matrix[:, k]) for k in range(matrix.shape[1])])
@@ -310,7 +302,7 @@ def judge_all(columns: list[bytes], tried: int, seed: int, draws: int) -> Iterat
 
 def deflate(returns: bytes, variance: float | None, trials: int | None) -> list[float | None]:
     """The deflated Sharpe ratio of an array_send; null where it cannot be told."""
-    values = _floats(returns)
+    values = sent_floats(returns)
     ok = variance is not None and 0 <= variance < math.inf and trials is not None and trials >= 1
     if not ok or not np.isfinite(values).all():
         return [None]

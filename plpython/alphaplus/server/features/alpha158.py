@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from alphaplus.server.features.family import Family, Feature, bar_inputs
-from alphaplus.server.features.series import Bars, Stretch, series_matrix
+from alphaplus.server.features.series import Bars, Stretch, series_matrix, spread
 from alphaplus.server.market.reader import Needs
 from alphaplus.server.types import DAY, Floats
 
@@ -63,18 +63,19 @@ def compute(b: Bars, last: bool = False) -> Floats:
 
 FAMILY = Family(
     name="factors_1d",
-    version=1,
-    revision="1",
+    version=2,
+    revision="2",
     description="Fourteen daily factors of price and volume, for panels of many symbols.",
     features=tuple(
         Feature(name, f"{formula} (needs {bars})", unit, _SOURCE, bar_inputs(letters))
         for name, formula, unit, bars, letters in FACTORS
     ),
     needs=Needs(bars=WARMUP + BLOCK),
+    reach=spread(DAY, WARMUP) + BLOCK,
     read=lambda reader, times, keep: series_matrix(
         reader.bars,
         times,
-        Stretch(DAY, WARMUP, BLOCK, max_age=1),
+        Stretch(DAY, WARMUP, BLOCK, oldest=1),
         compute,
         len(FACTORS),
         keep=keep,

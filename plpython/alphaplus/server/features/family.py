@@ -61,6 +61,9 @@ class Family:
     description: str
     features: tuple[Feature, ...]
     needs: Needs
+    # Of windows that count bars: how far before t one can lie where bars are missing, in buckets of
+    # the grid (0: no further than needs says).
+    reach: int = 0
     # How it is computed is one of two: this from windows …
     compute: Callable[[Inputs], Floats] | None = None
     grid: int = MINUTE

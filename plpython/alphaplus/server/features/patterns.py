@@ -19,12 +19,13 @@ from alphaplus.server import database, errors
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute as computing
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
-from alphaplus.server.features.series import Bars, Stretch, series_matrix
+from alphaplus.server.features.series import Bars, Stretch, series_matrix, spread
 from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.types import MINUTE, Floats, Times
 
 WARMUP = 64
 BLOCK = 240
+MAX_AGE = 5  # bars; an older one shows no pattern any more
 
 
 class Pattern(NamedTuple):
@@ -125,7 +126,7 @@ def compute(bars: Bars, last: bool = False) -> Floats:
 
 def evaluate(read: BarReader, grid: Times, width: int, keep: Keep | None = None) -> Floats:
     """All patterns at each ascending grid time, of bars of a width in microseconds."""
-    stretch = Stretch(width, WARMUP, BLOCK)
+    stretch = Stretch(width, WARMUP, BLOCK, MAX_AGE)
     return series_matrix(read, grid, stretch, compute, len(PATTERNS), keep=keep)
 
 
@@ -157,8 +158,8 @@ def _rows(
 
 FAMILY = Family(
     name="patterns_1m",
-    version=1,
-    revision="1",
+    version=2,
+    revision="2",
     description="The 61 candlestick patterns of TA-Lib on one-minute bars.",
     features=tuple(
         Feature(
@@ -172,6 +173,7 @@ FAMILY = Family(
         for pattern in PATTERNS
     ),
     needs=Needs(bars=WARMUP + BLOCK),
+    reach=spread(MINUTE, WARMUP) + BLOCK,
     read=lambda reader, times, keep: evaluate(reader.bars, times, MINUTE, keep),
     only_bars=True,
 )

@@ -84,7 +84,9 @@ def declared() -> list[tuple[Any, ...]]:
     return [
         (
             family.name, family.version, list(family.names), family.grid,
-            family.needs.lookback * family.grid, family.sha256, family.description,
+            family.needs.lookback * family.grid,
+            max(family.needs.lookback, family.reach) * family.grid,
+            family.sha256, family.description,
             *([feature[i] for feature in family.features] for i in (1, 2, 3)),
         )
         for family in everything()

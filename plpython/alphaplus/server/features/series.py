@@ -3,7 +3,11 @@
 Bars are cut into blocks of UTC time. What is computed at t is computed over the bars from a fixed
 number of them before the start of t's block to the last bar closed and known by t. History and the
 live edge read the same stretch and run the same loop, so they agree to the last bit, recursive
-indicators too. Bars that are missing are skipped, never made up.
+indicators too.
+
+Windows count bars. Bars that are missing are skipped, never made up, and those before a block are
+counted as far back as it takes, so that a share traded in regular hours, or a quiet pair, has its
+indicators: but no further than :attr:`Stretch.spread`. The last bar answers until the greatest age.
 """
 
 from __future__ import annotations
@@ -13,16 +17,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from alphaplus.server.features import incremental
 from alphaplus.server.features.family import BarReader, Keep
 from alphaplus.server.market import revisions as w
-from alphaplus.server.types import Floats, Times
+from alphaplus.server.types import DAY, Floats, Times
 
 CHANNELS = ("open", "high", "low", "close", "volume")
-MAX_AGE = 5  # bars
+WEEK = 7 * DAY
+SPREAD = 6  # times as long as the warm-up's bars would take if none were missing
 # compute(bars, last): outputs at every bar, (bars, outputs), or at the last one, (1, outputs).
 Compute = Callable[["Bars", bool], Floats]
 
@@ -98,19 +103,71 @@ class Bars:
         return mean
 
 
-class Stretch(NamedTuple):
-    """Length of a bar in microseconds; bars before a block, and in one; the age in bars at which
-    the last bar is no answer any more."""
+@dataclass(frozen=True)
+class Stretch:
+    """Length of a bar in microseconds; bars before a block, and in one. ``oldest``: the age in bars
+    at which the last bar is no answer any more (None: :func:`greatest_age`)."""
 
     width: int
     warmup: int
     block: int
-    max_age: int = MAX_AGE
+    oldest: int | None = None
+
+    @property
+    def max_age(self) -> int:
+        """The age in bars up to which the last bar is an answer."""
+        return greatest_age(self.width) if self.oldest is None else self.oldest
+
+    @property
+    def spread(self) -> int:
+        """How many lengths of a bar before a block the bars of its warm-up may lie."""
+        return spread(self.width, self.warmup)
+
+    def block_of(self, t: int) -> int:
+        """The start of t's block."""
+        span = self.block * self.width
+        return t // span * span
+
+
+def greatest_age(width: int) -> int:
+    """The age in bars up to which the last one answers: 30 of them, no more than a day of short
+    ones, no fewer than 5 of long ones."""
+    return min(30, max(5, DAY // width))
+
+
+def spread(width: int, warmup: int) -> int:
+    """How many lengths of a bar the bars of a warm-up may be spread over: a week at least (a night,
+    a long weekend), and :data:`SPREAD` times as many as there are bars."""
+    return max(WEEK // width, SPREAD * warmup)
 
 
 def begin(t: int, width: int, warmup: int, block: int) -> int:
-    """Where the stretch of bars begins that counts at t."""
+    """Where the stretch of bars begins that counts at t, if none is missing."""
     return t // (block * width) * block * width - warmup * width
+
+
+def _read(read: BarReader, grid: Times, stretch: Stretch) -> w.Series:
+    """The bars that can count at these times: further back where the first warm-up has holes."""
+    width, warmup = stretch.width, stretch.warmup
+    block = stretch.block_of(int(grid[0]))
+    for back in (warmup, 2 * warmup, stretch.spread):
+        series = read(width, block - back * width, int(grid[-1]))
+        known = np.isfinite(series.final["close"][:back])
+        if len(series.odd.index):
+            gone = series.odd.index[np.isnan(series.odd.values["close"])]
+            known[gone[gone < len(known)]] = False
+        if back >= stretch.spread or np.count_nonzero(known) >= warmup:
+            break
+    return series
+
+
+def _first(bars: _Dense, block: int, stretch: Stretch) -> int:
+    """The place from which bars count, of a block that begins at a place."""
+    before = int(bars.count[block])
+    oldest = max(block - stretch.spread, 0)
+    if before < stretch.warmup:
+        return oldest
+    return max(int(bars.places[before - stretch.warmup]), oldest)
 
 
 def series_matrix(
@@ -132,10 +189,9 @@ def series_matrix(
         out = np.empty((len(grid), columns))
     if len(grid) == 0:
         return out
-    width, warmup, block, max_age = stretch
-    span = block * width
-    start = begin(int(grid[0]), width, warmup, block)
-    series = read(width, start, int(grid[-1]))
+    width, span = stretch.width, stretch.block * stretch.width
+    series = _read(read, grid, stretch)
+    start = series.start
     size = len(series.final["close"])
     if size == 0:
         out[:] = np.nan
@@ -143,7 +199,8 @@ def series_matrix(
     if len(grid) == 1:
         over = min((int(grid[0]) - start) // width, size)
         if not len(series.odd.between(0, over, grid)):
-            out[0] = _newest(series, over, stretch, compute, keep)
+            place = min((stretch.block_of(int(grid[0])) - start) // width, over)
+            out[0] = _newest(series, over, place, stretch, compute, keep)
             return out
     anchors = grid // span
     closed = np.minimum((grid - start) // width, size)  # bars closed by each time
@@ -151,7 +208,8 @@ def series_matrix(
     bars = _Dense(series.final)
     with np.errstate(all="ignore"):
         for low, high in pairwise(edges):
-            first = int(anchors[low] * span - warmup * width - start) // width
+            place = min(int(anchors[low] * span - start) // width, size)
+            first = _first(bars, place, stretch)
             last = int(closed[high - 1])
             rows_ = slice(low, high)
             if last <= first:
@@ -159,27 +217,37 @@ def series_matrix(
                 continue
             odd = series.odd.between(first, last, grid[rows_])
             alone = high - low == 1 and len(odd) == 0
-            run = _Run(bars, (first, last), compute, max_age, alone)
+            run = _Run(bars, (first, last), compute, stretch.max_age, alone)
             run.at(closed[rows_], closed[rows_], out[rows_])
             if len(odd):
-                _as_known(series, odd, run, grid[rows_], closed[rows_], out[rows_])
+                then = _Then(series, run, place, stretch)
+                then.set(odd, grid[rows_], closed[rows_], out[rows_])
     return out
 
 
 def _newest(
-    series: w.Series, closed: int, stretch: Stretch, compute: Compute, keep: Keep | None
+    series: w.Series,
+    closed: int,
+    place: int,
+    stretch: Stretch,
+    compute: Compute,
+    keep: Keep | None,
 ) -> Floats | float:
     """The row of the last of the ``closed`` bars of a series that were never otherwise; NaN where
-    there is none, or it is too old."""
+    there is none, or it is too old. ``place``: where the block begins."""
     dense = _Dense({name: series.final[name][:closed] for name in CHANNELS})
     if not len(dense.places) or closed - dense.places[-1] > stretch.max_age:
         return math.nan
+    begin = dense.count[_first(dense, place, stretch)]
+    bars = {name: x[begin:] for name, x in dense.bars.items()} if begin else dense.bars
+    if not len(bars["close"]):
+        return math.nan
     with np.errstate(all="ignore"):
         if keep is None:
-            rows = compute(Bars.of(dense.bars), True)
+            rows = compute(Bars.of(bars), True)
         else:
             run = keep((stretch.width, compute))
-            rows = run.last(dense.bars, _of_channels(compute), talib_functions())
+            rows = run.last(bars, _of_channels(compute), talib_functions())
     newest: Floats = rows[0]
     return newest
 
@@ -241,36 +309,47 @@ class _Run:
             out[~there] = np.nan
 
 
-def _as_known(
-    series: w.Series, touched: Times, run: _Run, grid: Times, closed: Times, out: Floats
-) -> None:
-    """Set the rows of times at which some bar was not as it is now: computed from what was known
-    then. Where it was only that the newest bars had not come yet, that is an earlier row of the
-    same run."""
-    first, last = run.span
-    odd = series.odd
-    index = odd.index[touched] - first
-    missing = np.isnan(odd.values["close"][touched])
-    from_row = np.searchsorted(grid, odd.start[touched])
-    to_row = np.searchsorted(grid, odd.end[touched])
-    known = np.isfinite(series.final["close"][first:last])
-    for row in range(int(from_row.min()), min(int(to_row.max()), len(grid))):
-        limit = max(int(closed[row]) - first, 0)
-        holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
-        if len(holds) == 0:
-            continue
-        places = index[holds]
-        oldest = int(places.min())
-        here = slice(row, row + 1)
-        if missing[holds].all():
-            others = known[oldest:limit].copy()
-            others[places - oldest] = False
-            if not others.any():
-                run.at(closed[here], np.array([first + oldest]), out[here])
+class _Then:
+    """The rows of a block's times at which some bar was not as it is now."""
+
+    def __init__(self, series: w.Series, run: _Run, place: int, stretch: Stretch) -> None:
+        self.series, self.run, self.place, self.stretch = series, run, place, stretch
+
+    def set(self, touched: Times, grid: Times, closed: Times, out: Floats) -> None:
+        """Set these rows, computed from what was known then; ``touched``: the states of bars that
+        count. Where it was only that the newest bars had not come yet, that is an earlier row of
+        the same run."""
+        series, (first, last) = self.series, self.run.span
+        odd = series.odd
+        # Where a bar that counts was missing, one further back counts instead, as it was then.
+        lowest = max(self.place - self.stretch.spread, 0)
+        every = odd.between(lowest, last, grid)
+        index, missing = odd.index[every], np.isnan(odd.values["close"][every])
+        from_row = np.searchsorted(grid, odd.start[every])
+        to_row = np.searchsorted(grid, odd.end[every])
+        begin = int(np.searchsorted(grid, odd.start[touched]).min())
+        end = min(int(np.searchsorted(grid, odd.end[touched]).max()), len(grid))
+        known = np.isfinite(series.final["close"])
+        for row in range(begin, end):
+            limit = max(int(closed[row]), first)
+            holds = np.flatnonzero((from_row <= row) & (row < to_row) & (index < limit))
+            places = index[holds]
+            if not (places >= first).any():
                 continue
-        state = {name: series.final[name][first : first + limit].copy() for name in CHANNELS}
-        for name, values in state.items():
-            values[places] = odd.values[name][touched[holds]]
-        then = np.array([limit])
-        then_run = _Run(_Dense(state), (0, limit), run.compute, run.max_age, True)
-        then_run.at(then, then, out[here])
+            oldest = int(places.min())
+            here = slice(row, row + 1)
+            if oldest >= self.place and missing[holds].all():
+                others = known[oldest:limit].copy()
+                others[places - oldest] = False
+                if not others.any():
+                    self.run.at(closed[here], np.array([oldest]), out[here])
+                    continue
+            state = {name: series.final[name][lowest:limit].copy() for name in CHANNELS}
+            for name, values in state.items():
+                values[places - lowest] = odd.values[name][every[holds]]
+            bars, then = _Dense(state), np.array([limit - lowest])
+            start = _first(bars, self.place - lowest, self.stretch)
+            again = _Run(
+                bars, (start, limit - lowest), self.run.compute, self.stretch.max_age, True
+            )
+            again.at(then, then, out[here])

@@ -5,10 +5,11 @@ t is TA-Lib (or the formula below) run once over the bars from :data:`WARMUP` ba
 of t's block to the last bar closed and known by t. History and the live edge read the same stretch
 and run the same loop, so they agree to the last bit, recursive indicators too; and the stretch is
 long enough that a longer one changes a value by less than 1e-9 of it (each indicator says how many
-bars it needs, and is null until it has them). Bars that are missing are skipped, never made up.
+bars it needs, and is null until it has them). Windows count bars, not time: those that are missing
+are skipped, never made up, as far back as :func:`.series.spread` says.
 
-Prices are in quote currency, volumes in base units. A bar older than :data:`MAX_AGE` bars is no
-answer: the value is then null.
+Prices are in quote currency, volumes in base units. A bar older than :func:`.series.greatest_age`
+is no answer: the value is then null.
 
 A *set* holds scale-free numbers, so that a model does not learn the price level: a price p is held
 as p / close - 1, a difference of prices as d / close, a volume as v / (mean volume of 20 bars).
@@ -27,7 +28,7 @@ from alphaplus.server import database, errors
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute, incremental
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
-from alphaplus.server.features.series import Bars, Stretch, begin, series_matrix
+from alphaplus.server.features.series import Bars, Stretch, begin, series_matrix, spread
 from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.types import DAY, HOUR, MINUTE, Floats, Mask, Times
 
@@ -519,8 +520,13 @@ class Plan:
 
     @property
     def reach(self) -> int:
-        """How far before t a bar can count, in microseconds."""
+        """How far before t a bar can count if none is missing, in microseconds."""
         return (self.warmup + self.block) * self.width
+
+    @property
+    def farthest(self) -> int:
+        """How far before t a bar can count where bars are missing, in microseconds."""
+        return (spread(self.width, self.warmup) + self.block) * self.width
 
     def begin(self, t: int) -> int:
         """Where the stretch of bars begins that counts at t."""
@@ -697,14 +703,15 @@ def _family(name: str, plans: Sequence[Plan]) -> Family:
     higher = ", ".join(plan.timeframe for plan in plans[1:])
     return Family(
         name=name,
-        version=1,
-        revision="1",
+        version=2,
+        revision="2",
         description=(
             f"Technical indicators of {plans[0].timeframe} bars, with the last closed bar of"
             f" {higher}; scale-free."
         ),
         features=_features(plans),
         needs=Needs(bars=max(-(-plan.reach // grid) for plan in plans)),
+        reach=max(-(-plan.farthest // grid) for plan in plans),
         read=lambda reader, times, keep: evaluate(reader.bars, times, plans, keep),
         only_bars=True,
         prefetch=lambda reader, t: reader.prefetch_bars(

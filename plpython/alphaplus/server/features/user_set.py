@@ -19,7 +19,8 @@ AT_ONCE = 2000  # grid times in one call
 
 @dataclass(frozen=True)
 class UserSet:
-    """A row of feature.sets of kind select; grid and lookback in microseconds."""
+    """A row of feature.sets of kind select; grid and lookback in microseconds; other symbols and
+    sources that it reads as JSON: see :mod:`alphaplus.server.sets.reads`."""
 
     set_id: int
     name: str
@@ -28,6 +29,8 @@ class UserSet:
     query: str
     grid: int
     lookback: int
+    symbols: str = "{}"
+    sources: str = "{}"
 
 
 def load(db: Database, set_id: int) -> UserSet:
@@ -36,7 +39,7 @@ def load(db: Database, set_id: int) -> UserSet:
     row = db.execute(query, ("int4",), [set_id])[0]
     return UserSet(
         set_id, row["name"], row["version"], tuple(row["features"]), row["definition"],
-        row["grid"], row["lookback"],
+        row["grid"], row["lookback"], row["symbols"], row["sources"],
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from alphaplus.server.database import Database
 from alphaplus.server.features import registry
 from alphaplus.server.features.family import Family
-from alphaplus.server.sets import user
+from alphaplus.server.sets import reads, user
 from alphaplus.server.sets.sqlcheck.columns import lineage as lineage_of
 
 _BOOK = "order_book_snapshots"
@@ -72,7 +72,8 @@ def rows(
 
 def of_query(db: Database, query: str) -> dict[str, list[str]]:
     """Feature to ``schema.table.column`` of a user's SELECT."""
-    found = lineage_of(query, user.catalogue(db))
+    aliases = reads.named_aliases(query) - {"market", "source"}
+    found = lineage_of(query, user.catalogue(db, sorted(aliases)))
     return {name: found[name] for name in found if name not in ("ts", "symbol")}
 
 

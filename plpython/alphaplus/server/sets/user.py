@@ -13,51 +13,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alphaplus.server import database
-from alphaplus.server.database import Database
+from alphaplus.server.database import Database, Moment
 from alphaplus.server.features.user_set import UserSet
+from alphaplus.server.sets import reads
+from alphaplus.server.sets.reads import Reads
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
 from alphaplus.server.types import SECOND
 
-TABLES = (
-    "candles", "trades", "order_book_snapshots", "liquidation_events", "funding_rates",
-    "open_interest",
-)  # fmt: skip
-# What stands in a query for a table: its rows at Database.moment (sql/market/now.sql).
-NOW = "market._{table}_now()"
 WIDE = 100  # features by which ties are decided one by one
-_NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
+BOOLEAN = 16
+NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
 # Read what a set has no business with, or outside its tables, without being volatile.
 _FORBIDDEN = ("current_setting", "pg_", "has_", "inet_", "txid_", "lo_", "row_security")
 # … and these read whatever relation they are given the name of.
 _READS_BY_NAME = ("_to_xml", "to_xmlschema", "ts_stat", "ts_rewrite", "nextval", "currval")
-
-
-def rewritten(query: str, known: str) -> str:
-    """The query with each market table replaced by ``known`` (a format of ``{table}``).
-
-    The text is changed only where the tables stand.
-    """
-    from sqlglot import exp
-
-    tree = syntax.parse(query)
-    assert not isinstance(tree, syntax.Problem)
-    places: list[tuple[int, int, str]] = []
-    for table in tree.find_all(exp.Table):
-        schema = table.args.get("db")
-        if schema is None or schema.name != "market" or table.name not in TABLES:
-            continue
-        text = known.format(table=table.name)
-        if not table.alias:
-            text += f" as {table.name}"
-        places.append((schema.meta["start"], table.this.meta["end"] + 1, text))
-    for start, end, text in sorted(set(places), reverse=True):
-        query = query[:start] + text + query[end:]
-    return query
 
 
 def _statement(chosen: UserSet, quote: Any) -> str:
@@ -67,12 +41,13 @@ def _statement(chosen: UserSet, quote: Any) -> str:
     (:mod:`.sqlcheck.row_order`), else the one with the greatest values from left to right.
     """
     query, keys = row_order.keyed(chosen.query)
+    read = Reads.stored(chosen.symbols, chosen.sources)
     newest = [f"u.{row_order.OUTPUT.format(i)} desc" for i in range(1, keys + 1)]
     # A statement has at most 1664 columns: of a wide set the array decides, if need be.
     newest += [f"u.{quote(name)} desc nulls last" for name in chosen.features[:WIDE]]
     newest += ["v desc"] if len(chosen.features) > WIDE else []
     names = ", ".join(f"u.{quote(name)}::float8" for name in chosen.features)
-    source = f"({rewritten(query, NOW)}\n) as u"
+    source = f"({read.rewritten(query)}\n) as u"
     where = "u.ts >= to_timestamp($1 - $2) and u.ts < to_timestamp($1)"
     order = f"u.ts desc, {', '.join(newest)}"
     return f"select array[{names}] as v from {source} where {where} order by {order} limit 1"
@@ -107,10 +82,11 @@ def run(
     if statement is None:
         statement = _statement(chosen, plpy.quote_ident)
         database.keep(db.statements, set_id, statement)
+    others = Reads.stored(chosen.symbols, chosen.sources).others(symbol)
     out = []
     try:
         for at in times:
-            db.moment = symbol, at - back, at, stop
+            db.moment = Moment(symbol, at - back, at, at, stop, None, others)
             found = db.execute(statement, ("float8", "float8"), [at / SECOND, chosen.grid / SECOND])
             if len(found):
                 out.append((at, found[0]["v"]))
@@ -119,8 +95,11 @@ def run(
     return out
 
 
-def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]:
-    """``feature._moment``: symbol, start, as_of and, of an audit, until; microseconds since 1970.
+def moment(plpy: Any, cache: dict[str, Any], alias: str | None) -> dict[str, Any]:
+    """``feature._moment``: what a user's SELECT is being run for.
+
+    Args:
+        alias: of other symbols than its own; None: its own.
 
     Raises (SQLSTATE): AP721 no set is being computed.
     """
@@ -132,28 +111,39 @@ def moment(plpy: Any, cache: dict[str, Any]) -> tuple[str, int, int, int | None]
             hint="Read the market's tables; feature.as_of and feature.vector read as of a time.",
         )
     assert now is not None
-    return now
+    symbols = [now.symbol] if alias is None else list(now.others.get(alias, ()))
+    return {**now._asdict(), "symbols": symbols}
 
 
 def columns(plpy: Any, cache: dict[str, Any], query: str) -> list[tuple[str, int]]:
-    """``feature._set_columns``: names and types of the query's columns, as the server says."""
+    """``feature._set_columns``: names and types of the columns of a rewritten query, as the server
+    says."""
     db = Database.of(plpy, cache)
-    db.moment = "", 0, 0, None
+    db.moment = Moment("", 0, 0, 0, None, 0)
     try:
-        result = plpy.execute(f"select * from ({rewritten(query, NOW)}\n) as u limit 0")
+        result = plpy.execute(f"select * from ({query}\n) as u limit 0")
     finally:
         db.moment = None
     return list(zip(result.colnames(), result.coltypes(), strict=True))
 
 
-def catalogue(db: Database) -> syntax.Catalogue:
-    """What a set's SELECT may read and call, from the database's own catalogue."""
+def catalogue(db: Database, aliases: Collection[str] = ()) -> syntax.Catalogue:
+    """What a set's SELECT may read and call, from the database's own catalogue.
+
+    Args:
+        aliases: of other symbols, whose tables stand behind them.
+    """
     relations: dict[str, syntax.Relation] = {}
     tables = "select t.* from feature._set_tables($1) t"
-    for row in db.execute(tables, ("text[]",), [list(TABLES)]):
+    for row in db.execute(tables, ("text[]",), [[*reads.TABLES, *reads.BARS]]):
         columns = tuple(row["columns"])
         width = "timeframe" if "timeframe" in columns else None
-        relations[f"market.{row['relation']}"] = syntax.Relation(columns, "ts", width)
+        if row["relation"] in reads.BARS:
+            columns = tuple(column for column in columns if column != "source")
+        for schema in ("market", *aliases):
+            relations[f"{schema}.{row['relation']}"] = syntax.Relation(columns, "ts", width)
+    for row in db.execute("select s.* from feature._sources_known() s"):
+        relations[f"source.{row['source']}"] = syntax.Relation(tuple(row["columns"]), "ts")
     calls = db.execute("select c.* from feature._set_calls() c")
     names = {row["name"] for row in calls}
     refused = {row["name"] for row in calls if row["refused"]}
@@ -165,13 +155,15 @@ def catalogue(db: Database) -> syntax.Catalogue:
     return syntax.Catalogue(relations, refused, names)
 
 
-def check(db: Database, query: str, *, look_ahead: bool) -> tuple[str, ...]:
+def check(
+    db: Database, query: str, aliases: Collection[str], *, look_ahead: bool
+) -> tuple[str, ...]:
     """The set's features, if its SELECT is one read-only query that does not look ahead.
 
     Raises (SQLSTATE): AP204 not one read-only SELECT over the market's tables with a column ts and
     numbers; AP205 it looks ahead. The detail says where and why.
     """
-    plpy, known = db.plpy, catalogue(db)
+    plpy, known = db.plpy, catalogue(db, aliases)
     _refuse(plpy, reading.read_only(query, known), "AP204", "the query is not taken")
     tree = syntax.parse(query)
     from sqlglot import exp
@@ -211,15 +203,20 @@ def _refuse(plpy: Any, problems: list[syntax.Problem], code: str, words: str) ->
         )
 
 
-def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
-    """The columns' types; refuses (AP204) what the server does not run or is no number."""
-    failed, kinds = "", {}
+def column_types(plpy: Any, query: str) -> tuple[dict[str, int], str]:
+    """Types of the query's columns, and why the server does not run it, if so."""
     try:
         with plpy.subtransaction():
             plan = plpy.prepare("select name, type from feature._set_columns($1)", ["text"])
-            kinds = {row["name"]: row["type"] for row in plpy.execute(plan, [query])}
+            return {row["name"]: row["type"] for row in plpy.execute(plan, [query])}, ""
     except plpy.SPIError as error:
-        failed = str(error).removeprefix("spiexceptions.").partition(": ")[2] or str(error)
+        words = str(error).removeprefix("spiexceptions.")
+        return {}, words.partition(": ")[2] or words
+
+
+def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
+    """Types of a rewritten query's columns; refuses (AP204) what does not run or is no number."""
+    kinds, failed = column_types(plpy, query)
     if failed:
         plpy.error(
             f"the query does not run: {failed}",
@@ -227,7 +224,7 @@ def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
             hint="Run the SELECT on its own first; name functions of extensions with their schema"
             " (public.time_bucket), and columns by their table's alias.",
         )
-    wrong = [name for name in features if kinds.get(name) not in _NUMBERS]
+    wrong = [name for name in features if kinds.get(name) not in NUMBERS]
     if wrong:
         plpy.error(
             f"not a number: {', '.join(wrong)}",
@@ -254,12 +251,38 @@ def create(
     description: str,
     formulas: str | None,
     look_ahead: bool,
+    symbols: str | None,
 ) -> int:
     """``feature.create_set``: the set's id, new or that of the same definition."""
     db = Database.of(plpy, cache)
     query = (query or "").strip().rstrip(";").rstrip()
-    features = check(db, query, look_ahead=look_ahead)
-    kinds = types(plpy, query, features)
+    try:
+        others = reads.canonical(db, symbols)
+    except reads.ReadsError as error:
+        plpy.error(
+            str(error),
+            sqlstate="AP243",
+            hint='Give {"btc": "BTCUSDT", "majors": ["BTCUSDT", "ETHUSDT"], "spot": {"BTC-PERP":'
+            ' "BTCUSDT"}}, and read btc.candles, majors.trades, spot.candles_1h.',
+        )
+        raise
+    features = check(db, query, others, look_ahead=look_ahead)
+    unused = sorted(set(others) - reads.named_aliases(query))
+    if unused:
+        plpy.error(
+            f"the query does not read {unused[0]}",
+            sqlstate="AP244",
+            hint=f"Read {unused[0]}.candles, or leave it out of symbols.",
+        )
+    sources = reads.named_sources(query)
+    listed = {
+        row["source"]: row["columns"]
+        for row in db.execute(
+            "select s.source, feature._source_columns(s) as columns from feature.sources s"
+        )
+        if row["source"] in sources
+    }
+    kinds = types(plpy, Reads(others, listed).rewritten(query), features)
     given = _described(plpy, formulas, features)
     booleans = {name for name in features if kinds[name] == 16}
     if booleans:
@@ -271,7 +294,7 @@ def create(
         )  # fmt: skip
         query = f"select u.ts, {inside} from ({query}\n) as u"
     lengths = lookback / SECOND, grid / SECOND
-    text = json.dumps([query, features, lengths[1], lengths[0]])
+    text = json.dumps([query, features, lengths[1], lengths[0], *([others] if others else [])])
     expressions = _expressions(query)
     own = [
         words if isinstance(words, Mapping) else {"formula": words} if words else {}
@@ -287,9 +310,14 @@ def create(
         formulas_,
         [str(o.get("unit") or "not said") for o in own],
         [str(o.get("source") or "the set's query") for o in own],
+        json.dumps(others), sources,
     ]  # fmt: skip
-    kinds_ = ("text", "text[]", "text", "int8", "int8", "bytea", "text", *["text[]"] * 3)
-    call = "select feature._add_set($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) as set_id"
+    kinds_ = (
+        "text", "text[]", "text", "int8", "int8", "bytea", "text", *["text[]"] * 3, "jsonb",
+        "text[]",
+    )  # fmt: skip
+    places = ", ".join(f"${i}" for i in range(1, len(values) + 1))
+    call = f"select feature._add_set({places}) as set_id"
     return int(db.execute(call, kinds_, values)[0]["set_id"])
 
 

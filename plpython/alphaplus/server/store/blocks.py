@@ -53,9 +53,16 @@ def _most(k: int) -> int:
 def stored(db: Database, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:
     """What is stored and valid of [first, last], in pieces of ascending times; nothing is computed.
 
-    ``spec`` has set_id and k.
+    ``spec`` has set_id and k, and step where there may be more rows than fit into memory at once.
     """
-    yield from _pieces(db, spec, symbol, first, last)
+    stretch = spec["step"] * _most(spec["k"]) if "step" in spec else last - first + 1
+    for start in range(first, last + 1, max(stretch, 1)):
+        end = min(last, start + stretch - 1)
+        for ts, values in _pieces(db, spec, symbol, start, end):
+            # A block is given whole.
+            begin, stop = np.searchsorted(ts, [start, end + 1])
+            if begin < stop:
+                yield ts[begin:stop], values[begin:stop]
 
 
 def _pieces(db: Database, spec: Any, symbol: str, first: int, last: int) -> Iterator[Piece]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,30 +14,42 @@ from alphaplus.server.database import EPOCH, Database, micros, moments
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.store import blocks
 from alphaplus.server.training import labels, out_of_fold, row_filters
+from alphaplus.server.training.labels.triple_barrier import TripleBarrier
 from alphaplus.server.types import Floats, Times
 
 
 def _label(plpy: Any, kind: str, horizon: int, params: str | None) -> labels.Label:
     """The label; refuses (AP307) an unknown kind or parameter."""
     try:
-        return labels.Label.of(kind, horizon, params)
+        return labels.of(kind, horizon, params)
     except labels.LabelError as error:
         plpy.error(
             str(error),
             sqlstate="AP307",
-            hint="Kinds and parameters: see the comment of ml.labels.",
+            hint="select * from ml.label_kinds",
         )
         raise
 
 
-def _grid(
-    db: Database, symbol: str, label: labels.Label, span: tuple[int, int, int], step: int
-) -> Times:
-    """The grid times in [from, to) of which an outcome can be known by as_of: not those whose
-    interval ends later, nor those whose interval ended before the symbol's data begin."""
-    start, end, as_of = span
-    end = min(end, as_of - label.horizon + step)
-    if end - start > 10_000 * step:
+def _targets(
+    label: labels.Label, db: Database, symbol: str, grid: Times, step: int, as_of: int
+) -> labels.Targets:
+    """The label at grid times; refuses (AP221) what the data cannot give."""
+    try:
+        return label.targets(db, symbol, grid, step, as_of)
+    except labels.LabelError as error:
+        db.plpy.error(
+            str(error),
+            sqlstate="AP221",
+            hint="Load finer bars, or choose a horizon that is a multiple of the grid.",
+        )
+        raise
+
+
+def _grid(db: Database, symbol: str, label: labels.Label, start: int, end: int, step: int) -> Times:
+    """The grid times in [start, end), less those of a long span whose interval ended before the
+    symbol's data begin, where the label is one of its own market data."""
+    if end - start > 10_000 * step and label.kind not in ("select", "text"):
         query = "select market._first($1) as at"
         first = db.execute(query, ("text",), [symbol])[0]["at"]
         start = end if first is None else max(start, first - EPOCH - label.horizon)
@@ -54,16 +67,90 @@ def label_rows(
     start: int,
     end: int,
     as_of: int,
-) -> Iterator[tuple[int, float]]:
-    """``(time, target)`` for grid times in [start, end) whose label is known by as_of."""
+) -> Iterator[tuple[int, int, float]]:
+    """``(time, label end, target)`` for grid times in [start, end), of labels known by as_of."""
     begin, stop, known_by = moments(plpy, start, end, as_of)
     label = _label(plpy, kind, horizon, params)
     db = Database.of(plpy, cache)
-    grid = _grid(db, symbol, label, (begin, stop, known_by), step)
-    target = label.values(db, symbol, grid, step, known_by)
+    grid = _grid(db, symbol, label, begin, min(stop, known_by), step)
+    target, ends = _targets(label, db, symbol, grid, step, known_by)
     known = np.isfinite(target)
-    times = micros(*grid[known].tolist())
-    return zip(times, target[known].tolist(), strict=True)
+    times, until = micros(*grid[known].tolist()), micros(*ends[known].tolist())
+    return zip(times, until, target[known].tolist(), strict=True)
+
+
+def label_kinds() -> list[dict[str, Any]]:
+    """``ml._label_kinds``."""
+    return labels.catalogue()
+
+
+def declared(
+    plpy: Any, cache: dict[str, Any], kind: str, horizon: int | None, params: str | None
+) -> tuple[str, str, str]:
+    """``ml._label_declared``: task, parameters as they are to be stored, and the kind in words.
+
+    Raises (SQLSTATE): AP307 unknown kind or parameter, or a value out of its range; AP222 a SELECT
+    that is not taken.
+    """
+    label = _label(plpy, kind, horizon or 0, params)
+    try:
+        stored = label.completed(Database.of(plpy, cache))
+        # With what the database had to say the task may be another.
+        task = type(label).made(label.horizon, stored).task_of
+    except labels.LabelError as error:
+        plpy.error(str(error), sqlstate="AP307", hint="select * from ml.label_kinds")
+        raise
+    return task, json.dumps(dict(stored)), label.what
+
+
+def task_of(plpy: Any, kind: str, horizon: int, params: str | None) -> str:
+    """``ml._label_task``: what kind of model predicts such a label (AP307)."""
+    return _label(plpy, kind, horizon, params).task_of
+
+
+def barriers(
+    plpy: Any,
+    cache: dict[str, Any],
+    kind: str,
+    horizon: int,
+    params: str | None,
+    symbol: str,
+    step: int,
+    start: int,
+    end: int,
+    as_of: int,
+) -> list[tuple[int, int, str, float, float | None, float | None]]:
+    """``(time, label end, hit, bps, upper, lower)`` of a label of kind triple_barrier."""
+    begin, stop, known_by = moments(plpy, start, end, as_of)
+    label = _label(plpy, kind, horizon, params)
+    if not isinstance(label, TripleBarrier):
+        plpy.error(
+            f"a label of kind {kind} has no barriers",
+            sqlstate="AP223",
+            hint="select label from ml.labels where kind = 'triple_barrier'",
+        )
+    assert isinstance(label, TripleBarrier)
+    grid = blocks.grid(begin, stop, step)
+    if not len(grid):
+        return []
+    reader = MarketReader(Database.of(plpy, cache), symbol, known_by, int(grid[0]))
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            hits = label.hits(reader, grid, step, known_by)
+    except labels.LabelError as error:
+        plpy.error(
+            str(error),
+            sqlstate="AP221",
+            hint="Load finer bars, or choose a horizon that is a multiple of the grid.",
+        )
+    words = {1.0: "up", -1.0: "down", 0.0: "time"}
+    rows = []
+    for i in np.flatnonzero(np.isfinite(hits.side)).tolist():
+        upper, lower = (None if np.isnan(x[i]) else float(x[i]) for x in (hits.upper, hits.lower))
+        side, bps = words[float(hits.side[i])], float(hits.bps[i])
+        at, until = micros(int(grid[i]), int(hits.ends[i]))
+        rows.append((at, until, side, bps, upper, lower))
+    return rows
 
 
 def base_rate(
@@ -93,7 +180,7 @@ def base_rate(
     last = (known_by - label.horizon) // step * step
     count = max(1, window // stride)
     grid = last - stride * np.arange(count, dtype=np.int64)[::-1]
-    target = label.values(Database.of(plpy, cache), symbol, grid, step, known_by)
+    target = _targets(label, Database.of(plpy, cache), symbol, grid, step, known_by).values
     known = target[np.isfinite(target)]
     if len(known) == 0:
         return None
@@ -114,20 +201,20 @@ def assemble(
     """
     label = _label(db.plpy, spec["kind"], spec["horizon"], spec["params"])
     width = spec["step"]
-    grid = _grid(db, symbol, label, (start, end, as_of), width)
-    target = label.values(db, symbol, grid, width, as_of)
+    grid = _grid(db, symbol, label, start, min(end, as_of - label.horizon + width), width)
+    target, ends = _targets(label, db, symbol, grid, width, as_of)
     known = np.isfinite(target)
-    grid, target = grid[known], target[known]
+    grid, ends, target = grid[known], ends[known], target[known]
     reader = MarketReader(db, symbol)
     features = blocks.vectors(reader, spec, grid)
     seen = np.isfinite(features).any(axis=1)
     if not seen.all():
-        grid, target, features = grid[seen], target[seen], features[seen]
+        grid, ends, target, features = grid[seen], ends[seen], target[seen], features[seen]
     dropped = None
     if spec["noise"] not in (None, "false", "null"):
         kept, dropped = row_filters.keep(reader, grid, width, spec["noise"])
-        grid, target, features = grid[kept], target[kept], features[kept]
-    return grid, grid + label.horizon, target, features, dropped
+        grid, ends, target, features = grid[kept], ends[kept], target[kept], features[kept]
+    return grid, ends, target, features, dropped
 
 
 def targets(
@@ -142,11 +229,11 @@ def targets(
     width = spec["step"]
     found = []
     for symbol in symbols:
-        grid = _grid(db, symbol, label, (begin, stop, known_by), width)
-        target = label.values(db, symbol, grid, width, known_by)
+        latest = known_by - label.horizon + width
+        grid = _grid(db, symbol, label, begin, min(stop, latest), width)
+        target, ends = _targets(label, db, symbol, grid, width, known_by)
         known = np.isfinite(target)
-        ts = grid[known] + EPOCH
-        found.append((ts, ts + label.horizon, target[known]))
+        found.append((grid[known] + EPOCH, ends[known] + EPOCH, target[known]))
     return out_of_fold.label_block(found)
 
 

@@ -1,38 +1,28 @@
-"""Could the value in a row depend on rows that happened after it?"""
+"""What a set's SELECT cannot mean: it asks for rows after the newest, for the clock, or for chance.
+
+Later rows are out of reach, whatever a SELECT holds: it runs as a role that reads the rows of one
+moment and nothing else (sql/market/now.sql). So this keeps nobody from the future. It says early
+what would be null at each time, or another value at each run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from alphaplus.server.sets.sqlcheck.bounds import is_bounded, sources
 from alphaplus.server.sets.sqlcheck.clocks import clocks
-from alphaplus.server.sets.sqlcheck.frames import groups, labels, windows
 from alphaplus.server.sets.sqlcheck.syntax import Catalogue, Problem, parse, problem_at
 from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
 
 def look_ahead(query: str, catalogue: Catalogue) -> list[Problem]:
-    """Reasons why a row's value could depend on rows that happened after it; empty if none."""
+    """Reasons why it asks for rows after its newest, or depends on the clock; empty if none."""
     tree = parse(query)
     if isinstance(tree, Problem):
         return [tree]
     tree = _unqualified(tree)
-    scopes = traverse_scope(tree)
-    by_select = {id(scope.expression): scope for scope in scopes}
-    problems = list(clocks(tree, by_select, catalogue)) + list(_shape(tree))
-    if scopes:
-        problems.extend(labels(scopes[-1], catalogue))
-    for alias in tree.find_all(exp.TableAlias):
-        if alias.columns and isinstance(alias.parent, (exp.CTE, exp.Subquery, exp.Table)):
-            reads = list(alias.parent.find_all(exp.Table))
-            if any(not isinstance(table.this, exp.Func) for table in reads):
-                words = "a list of column names hides which column is the time"
-                problems.append(problem_at(alias, words, "Name the columns inside: price as p."))
-    for scope in scopes:
-        problems.extend(windows(scope, catalogue))
-        problems.extend(sources(scope, catalogue))
-        problems.extend(groups(scope, catalogue))
+    by_select = {id(scope.expression): scope for scope in traverse_scope(tree)}
+    problems = [*clocks(tree, by_select, catalogue), *_shape(tree), *_windows(tree)]
     return sorted(set(problems), key=lambda p: (p.line, p.column))
 
 
@@ -64,11 +54,27 @@ def _shape(tree: exp.Query) -> Iterator[Problem]:
             )
     for sample in tree.find_all(exp.TableSample):
         yield problem_at(sample, "TABLESAMPLE gives other rows each time", "Leave it out.")
-    for select in tree.find_all(exp.Query):
-        limited = select.args.get("limit") or select.args.get("offset")
-        if limited is not None and not is_bounded(select):
+
+
+def _windows(tree: exp.Query) -> Iterator[Problem]:
+    for window in tree.find_all(exp.Window):
+        function = window.this
+        while isinstance(function, (exp.IgnoreNulls, exp.RespectNulls, exp.Filter)):
+            function = function.this
+        if isinstance(function, exp.Lead):
             yield problem_at(
-                limited,
-                "LIMIT over the whole sample keeps or drops a row depending on later ones",
-                "Use LIMIT only inside a LATERAL or a subquery that is bounded by the row's time.",
+                window,
+                "LEAD reads a later row, and the newest has none",
+                "Use LAG, or make it a label: ml.create_label.",
+            )
+            continue
+        frame = window.args.get("spec")
+        if frame is not None and "FOLLOWING" in (
+            str(frame.args.get("end_side") or "").upper(),
+            str(frame.args.get("start_side") or "").upper(),
+        ):
+            yield problem_at(
+                window,
+                "the frame reaches to following rows, and the newest has none",
+                "End the frame at CURRENT ROW or before.",
             )

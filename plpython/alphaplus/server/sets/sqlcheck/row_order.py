@@ -107,6 +107,14 @@ def keyed(query: str) -> tuple[str, int]:
     return text, count
 
 
+def _of_table(source: exp.Table) -> tuple[str, ...]:
+    """The key of a market's table; behind an alias of other symbols with the symbol."""
+    if not source.db or source.db == "market":
+        return KEYS.get(syntax.qualified_name(source), ())
+    found = KEYS.get(f"market.{source.name}")
+    return () if found is None else ("{0}.symbol", *found)
+
+
 def _parsed(text: str) -> exp.Select:
     found = normalize_identifiers(sqlglot.parse_one(text, read="postgres"), dialect="postgres")
     assert isinstance(found, exp.Select)
@@ -119,9 +127,7 @@ def _keys(scope: Scope, carried: Mapping[int, int]) -> dict[str, tuple[str, ...]
     for alias, source in scope.sources.items():
         name = exp.to_identifier(alias, quoted=True).sql("postgres")
         if isinstance(source, exp.Table):
-            keys[alias] = tuple(
-                key.format(name) for key in KEYS.get(syntax.qualified_name(source), ())
-            )
+            keys[alias] = tuple(key.format(name) for key in _of_table(source))
         else:
             count = carried.get(id(source.expression), 0)
             keys[alias] = tuple(f"{name}.{OUTPUT.format(i + 1)}" for i in range(count))

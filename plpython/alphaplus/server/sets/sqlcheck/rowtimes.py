@@ -240,35 +240,6 @@ def row_times(scope: Scope, catalogue: Catalogue) -> dict[str, Collection[str]]:
     return {alias: times[alias] for alias in timed[:1]}
 
 
-def is_known_at(column: exp.Column, scope: Scope, catalogue: Catalogue) -> bool:
-    """Is it when the row that gives a SELECT its rows became known?"""
-    if scope.set_operation_scopes:
-        outputs = outputs_of(scope)
-        place = outputs.index(column.name) if column.name in outputs else len(outputs)
-        return all(
-            place < len(outputs_of(part))
-            and is_known_at(exp.column(outputs_of(part)[place]), part, catalogue)
-            for part in scope.set_operation_scopes
-        )
-    rows = next(iter(row_times(scope, catalogue)), None)
-    if rows is None or column.table not in ("", rows):
-        return False
-    if not column.table and len(scope.selected_sources) > 1:
-        return False  # it may be another's
-    source = scope.sources[rows]
-    if isinstance(source, exp.Table):
-        return column.name == "known_at"
-    if source.set_operation_scopes:
-        return is_known_at(exp.column(column.name), source, catalogue)
-    if not isinstance(source.expression, exp.Select):
-        return False
-    for projection in source.expression.selects:
-        value = projection.unalias()
-        if projection.alias_or_name == column.name:
-            return isinstance(value, exp.Column) and is_known_at(value, source, catalogue)
-    return False
-
-
 def seconds_of(node: exp.Expr | None) -> float | None:
     """Seconds of an interval that is written out and not negative; None: cannot be told."""
     unit = ""
