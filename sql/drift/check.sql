@@ -38,7 +38,7 @@ set search_path = pg_catalog, pg_temp
 as $python$
     import json
     from alphaplus.server.drift import check
-    return check.check(plpy, GD, version_id, symbols, args[2], args[3], json.loads(options))
+    return list(check.check(plpy, GD, version_id, symbols, args[2], args[3], json.loads(options)))
 $python$;
 comment on function drift._check(bigint, text [], bigint, bigint, jsonb) is
 'See drift.check; times are microseconds since 2000.';

@@ -11,7 +11,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 100
 as $python$
     from alphaplus.server.training import row_filters
-    return row_filters.rows(plpy, GD, symbol, start, stop, step, params)
+    return list(row_filters.rows(plpy, GD, symbol, start, stop, step, params))
 $python$;
 
 create or replace function feature.noise_mask(

@@ -102,7 +102,7 @@ FITTING: dict[tuple[str, str], tuple[str, ...]] = {
 }  # fmt: skip
 # Said by Python or by the code inside of a function, not by us to a caller.
 RAW = re.compile(
-    r"plpy\.|Traceback|refused:|iterator|exceptions|^[A-Za-z_.]*(Error|Exception): ", re.MULTILINE
+    r"plpy\.|Traceback|^refused: |iterator|exceptions|^[A-Za-z_.]*(Error|Exception): ", re.MULTILINE
 )
 
 
