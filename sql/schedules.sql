@@ -18,6 +18,7 @@ values
 ('market.load_unpacked', '274877906944', 'Most bytes of an archive''s members together.'),
 ('market.load_document', '134217728', 'Most bytes of a JSON array, which is read whole.'),
 ('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.'),
+('market.edition', '"auto"', 'Back end of the aggregates: "auto" (continuous aggregates where TimescaleDB has them) or "apache" (dirty buckets, before a database moves to the Apache edition). make migrate changes over.'),
 ('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;
 

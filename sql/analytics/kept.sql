@@ -366,7 +366,7 @@ create or replace procedure analytics.refresh(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_as_of constant timestamptz := analytics._asked(coalesce(as_of, clock_timestamp()));
+    v_as_of constant timestamptz := ops._moment(as_of);
 begin
     perform analytics._refresh_sums(v_as_of);
     perform analytics._check_features(v_as_of);

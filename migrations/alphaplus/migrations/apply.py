@@ -13,7 +13,15 @@ import psycopg
 from alphaplus.migrations import logic, users_views
 from alphaplus.migrations.chain import Chain
 from alphaplus.migrations.check import check_applied, check_frozen
-from alphaplus.migrations.files import ROOT, MigrationError, migration_files, sha256, sql_files
+from alphaplus.migrations.edition import change_edition, edition
+from alphaplus.migrations.files import (
+    ROOT,
+    MigrationError,
+    kind_of,
+    migration_files,
+    sha256,
+    sql_files,
+)
 from alphaplus.migrations.patience import Patience, patiently
 from psycopg import conninfo as pq
 from psycopg import sql
@@ -216,6 +224,7 @@ def _apply_sql(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...]:
     conn.execute("set local check_function_bodies = off")
     conn.execute("set local client_min_messages = warning")
     conn.execute("set local search_path = pg_catalog, pg_temp")
+    change_edition(conn)
     try:
         with conn.transaction():
             return _apply_sql_once(conn, root)
@@ -233,12 +242,12 @@ def _apply_sql_once(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...
     before = logic.catalogue(conn)
     triggers = _triggers_that_stay(conn, root, known)
     made: logic.Objects = set()
-    for path in sql_files(root):
+    for path in sql_files(root, edition(conn)):
         name = path.relative_to(root).as_posix()
         if name == "sql/privileges.sql":
             # Granting writes catalogue rows too: what was made is what was before it.
             made = logic.made(before, logic.catalogue(conn)) | triggers
-        if not triggers or path.name != "triggers.sql":
+        if not triggers or kind_of(path) != "triggers":
             _execute_file(conn, path)
         if known.pop(name, None) != sha256(path):
             changed.append(name)
@@ -262,7 +271,7 @@ def _triggers_that_stay(
     Replacing a trigger waits for everybody who writes to its table, and replacing its function for
     everybody who makes a chunk, which a load does: so it is only done where something has changed.
     """
-    files = [path for path in sql_files(root) if path.name == "triggers.sql"]
+    files = [path for path in sql_files(root, edition(conn)) if kind_of(path) == "triggers"]
     stay = logic.of_triggers(conn, logic.recorded(conn))
     there = {(kind, identity) for kind, identity, _ in logic.catalogue(conn)}
     same = all(known.get(path.relative_to(root).as_posix()) == sha256(path) for path in files)
