@@ -373,4 +373,4 @@ begin
 end
 $$;
 comment on procedure analytics.refresh(timestamptz) is
-'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower. Errors: AP960 as_of.';
+'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower. Errors: AP211 as_of.';
