@@ -139,6 +139,20 @@ def test_every_query_of_grafana_runs(
         assert len(rows(full, variable["query"])) > 1
 
 
+def test_every_tile_is_known_to_hang_on_what_it_reads(
+    db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    for _ in range(2):
+        assert tiles.register(operator, SCREENS) == len(SCREENS.tiles)
+    assert db.execute("select count(*) from analytics.tiles").fetchone() == (len(SCREENS.tiles),)
+    found = {
+        row["name"]
+        for row in rows(db, "select name from analytics.exposures where kind = 'tile'")
+    }
+    assert found == {f"{d.title} / {t.title}" for d in SCREENS.dashboards for t in d.tiles}
+
+
 def test_quotes_in_a_filter_stay_in_their_literal(world: Conn) -> None:
     evil = "x'; drop table ml.models; --"
     for tile in SCREENS.tiles:
