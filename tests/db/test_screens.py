@@ -147,8 +147,7 @@ def test_every_tile_is_known_to_hang_on_what_it_reads(
         assert tiles.register(operator, SCREENS) == len(SCREENS.tiles)
     assert db.execute("select count(*) from analytics.tiles").fetchone() == (len(SCREENS.tiles),)
     found = {
-        row["name"]
-        for row in rows(db, "select name from analytics.exposures where kind = 'tile'")
+        row["name"] for row in rows(db, "select name from analytics.exposures where kind = 'tile'")
     }
     assert found == {f"{d.title} / {t.title}" for d in SCREENS.dashboards for t in d.tiles}
 
