@@ -6,7 +6,7 @@
 -- when it is read. The last ten minutes stay with what is computed when read: what is materialised and
 -- changes again has to be materialised again.
 
--- One continuous aggregate a timeframe …
+-- One continuous aggregate a timeframe.
 create or replace function market._make_bars(bars market.aggregates) returns void
 language plpgsql volatile parallel unsafe set search_path = pg_catalog, pg_temp
 as $$
@@ -37,7 +37,7 @@ begin
 end
 $$;
 
--- … and one relation of all.
+-- All timeframes as one relation.
 create or replace function market._unite_bars() returns void
 language plpgsql volatile parallel unsafe set search_path = pg_catalog, pg_temp
 set client_min_messages = warning
