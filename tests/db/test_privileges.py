@@ -99,6 +99,7 @@ WRITTEN = {
     "ml.labels": OPERATOR,
     "ml.models": OPERATOR,
     "ml.gates": OPERATOR,
+    "ml.regime_weight_presets": OPERATOR,
     "ml.risk_levels": OPERATOR,
     "ml.retraining_policies": OPERATOR,
     "ml.traffic": OPERATOR,
@@ -262,6 +263,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
             stores = (
                 "feature._store",
                 "feature._store_at",
+                "feature._store_many",
                 "feature._pack",
                 "regime._refresh_batch",
                 "ops._note_that_it_commits",
