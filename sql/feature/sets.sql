@@ -4,7 +4,9 @@ language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- plpgsql keeps its plan; an SQL function that is not inlined would plan anew at each call.
-    return case s.kind when 'select' then 'select:' || s.set_id else s.definition end;
+    return case
+        when s.kind in ('select', 'joined') then s.kind || ':' || s.set_id else s.definition
+    end;
 end
 $$;
 
@@ -107,7 +109,8 @@ begin
         where p.pronamespace = 'feature'::regnamespace
             and p.proname in (create_set.name, create_set.name || '_history')
             and not exists (
-                select from feature.sets s where s.name = create_set.name and s.kind = 'select'
+                select from feature.sets s
+                where s.name = create_set.name and s.kind in ('select', 'joined')
             )
     ) then
         raise exception 'the name % is taken by a function of this house', quote_literal(name)
@@ -149,10 +152,10 @@ begin
     select array_agg(s.set_id) into v_ids
     from feature.sets s
     where s.name = drop_set.name and (drop_set.version is null or s.version = drop_set.version)
-        and s.kind = 'select';
+        and s.kind in ('select', 'joined');
     if v_ids is null then
         raise exception 'feature set % is part of this house', quote_literal(name)
-        using errcode = 'AP206', hint = 'Only sets made by feature.create_set can be dropped.';
+        using errcode = 'AP206', hint = 'Only sets made by feature.create_set and feature.join_sets can be dropped.';
     end if;
     select string_agg(distinct u.model, ', ') into v_used
     from feature.sets s
@@ -160,12 +163,17 @@ begin
         select m.model, m.feature_set, m.feature_version from ml.models m
         union all
         select v.model, v.feature_set, v.feature_version from ml.model_versions v
+        union all
+        select 'set ' || j.name, x.name, x.version
+        from feature.set_members b
+        join feature.sets j on j.set_id = b.set_id
+        join feature.sets x on x.set_id = b.member_id
     ) u on u.feature_set = s.name and u.feature_version = s.version
     where s.set_id = any (v_ids);
     if v_used is not null then
         raise exception 'feature set % is in use', quote_literal(name)
-        using errcode = 'AP206', detail = format('By the models %s.', v_used),
-            hint = 'Drop those models first, or make a new version of the set.';
+        using errcode = 'AP206', detail = format('By %s.', v_used),
+            hint = 'Drop those first, or make a new version of the set.';
     end if;
     -- Nobody stores a vector of theirs from here on.
     perform from feature.sets s where s.set_id = any (v_ids) for update;
@@ -184,4 +192,129 @@ begin
 end
 $$;
 comment on function feature.drop_set(text, integer) is
-'Drops a set made by feature.create_set, or one version of it, with its stored vectors; returns how many versions. Errors: AP202 unknown set, AP206 it is in use by a model, or part of this house.';
+'Drops a set made by feature.create_set or feature.join_sets, or one version of it, with its stored vectors; returns how many versions. Errors: AP202 unknown set, AP206 it is in use by a model or another set, or part of this house.';
+
+-- Of a joined set, what its members are computed by.
+create or replace function feature._set_joined(set_id integer)
+returns table (place integer, definition text, prefix text, member_id integer)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select m.position, feature._source(s), m.prefix, m.member_id
+    from feature.set_members m
+    join feature.sets s on s.set_id = m.member_id
+    where m.set_id = $1
+$$;
+
+create or replace function feature.join_sets(
+    name text, sets text [], prefixes text [] default null, grid interval default null,
+    description text default ''
+)
+returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_prefixes text [] := coalesce(prefixes, array(
+        select split_part(u.name, '@', 1) from unnest(sets) with ordinality as u (name, n) order by u.n
+    ));
+    v_members integer [] := '{}';
+    v_features text [];
+    v_grid interval;
+    v_lookback interval;
+    v_bad text;
+    v_set feature.sets;
+    v_newest feature.sets;
+    v_digest bytea;
+    v_name text;
+begin
+    if name is null or name !~ '^[a-z][a-z0-9_]{0,47}$' then
+        raise exception 'a feature set cannot be named %', coalesce(quote_literal(name), 'null')
+        using errcode = 'AP203',
+            hint = 'Use up to 48 lower-case letters, digits and underscores, beginning with a letter.';
+    end if;
+    if coalesce(cardinality(sets), 0) not between 2 and 20 or cardinality(v_prefixes) <> cardinality(sets)
+        or (select count(distinct p.prefix) < count(*) or count(p.prefix) < count(*) or bool_or(p.prefix !~ '^[a-z][a-z0-9_]*$')
+            from unnest(v_prefixes) p (prefix)) then
+        raise exception 'sets are joined by two to twenty names, each with a prefix of its own'
+        using errcode = 'AP230', hint = 'Give array[''technical_1m'', ''my_set@2''], and prefixes => array[''t'', ''mine''].';
+    end if;
+    if exists (
+        select from pg_catalog.pg_proc p
+        where p.pronamespace = 'feature'::regnamespace
+            and p.proname in (join_sets.name, join_sets.name || '_history')
+            and not exists (
+                select from feature.sets s
+                where s.name = join_sets.name and s.kind in ('select', 'joined')
+            )
+    ) then
+        raise exception 'the name % is taken by a function of this house', quote_literal(name)
+        using errcode = 'AP203', hint = 'Choose another name.';
+    end if;
+    perform ops._lock('feature.create_set:' || name);
+    foreach v_name in array sets loop
+        v_set := feature._set(
+            split_part(v_name, '@', 1), nullif(substring(v_name from '@([0-9]{1,9})$'), '')::integer
+        );
+        if v_set.kind not in ('builtin', 'select') or feature._retired(v_set) then
+            raise exception 'set % cannot be joined', quote_literal(v_name)
+            using errcode = 'AP230', hint = 'Join sets that this release computes, and no joined ones.';
+        end if;
+        v_members := v_members || v_set.set_id;
+    end loop;
+    select
+        array_agg(m.prefix || '_' || f.feature order by m.n, f.place), min(s.grid),
+        max(s.lookback + s.grid),
+        sha256(convert_to(string_agg(encode(s.sha256, 'hex') || m.prefix, ',' order by m.n, f.place), 'UTF8'))
+    into v_features, v_grid, v_lookback, v_digest
+    from unnest(v_members, v_prefixes) with ordinality as m (set_id, prefix, n)
+    join feature.sets s on s.set_id = m.set_id
+    cross join lateral unnest(s.features) with ordinality as f (feature, place);
+    v_grid := coalesce(join_sets.grid, v_grid);
+    if v_grid < interval '1 minute' or v_grid > interval '1 day'
+        or mod(extract(epoch from v_grid), 60) <> 0 or mod(86400, extract(epoch from v_grid)) <> 0 then
+        raise exception 'a grid of % is not possible', v_grid::text
+        using errcode = 'AP203',
+            hint = 'Use whole minutes that divide a day: 1 minute, 5 minutes, 1 hour, 1 day, …';
+    end if;
+    select f.name into v_bad from unnest(v_features) f (name) where length(f.name) > 63 limit 1;
+    if found or cardinality(v_features) > 1500 then
+        raise exception 'the names of the joined features are too long, or too many'
+        using errcode = 'AP230', detail = coalesce(v_bad, cardinality(v_features)::text),
+            hint = 'Up to 63 letters and 1500 features: give shorter prefixes.';
+    end if;
+    v_digest := sha256(v_digest || convert_to(v_grid::text, 'UTF8'));
+    select s.* into v_newest
+    from feature.sets s where s.name = join_sets.name order by s.version desc limit 1;
+    if v_newest.sha256 = v_digest then
+        return v_newest.set_id;
+    end if;
+    insert into feature.sets
+        (name, version, features, definition, kind, grid, lookback, sha256, description)
+    values (
+        join_sets.name, coalesce(v_newest.version, 0) + 1, v_features,
+        array_to_string(sets, ', '), 'joined', v_grid, v_lookback, v_digest,
+        coalesce(join_sets.description, '')
+    )
+    returning * into v_set;
+    insert into feature.set_members (set_id, position, member_id, prefix)
+    select v_set.set_id, m.n, m.set_id, m.prefix
+    from unnest(v_members, v_prefixes) with ordinality as m (set_id, prefix, n);
+    -- Whose late rows can change its vectors.
+    insert into feature.set_symbols (set_id, symbol, of_symbol)
+    select distinct v_set.set_id, x.symbol, x.of_symbol
+    from feature.set_symbols x where x.set_id = any (v_members);
+    insert into feature.set_sources (set_id, source)
+    select distinct v_set.set_id, x.source from feature.set_sources x where x.set_id = any (v_members);
+    insert into feature.definitions
+        (feature_set, feature_version, feature, position, formula, unit, source)
+    select
+        v_set.name, v_set.version, m.prefix || '_' || d.feature,
+        row_number() over (order by m.n, d.position), d.formula, d.unit, d.source
+    from unnest(v_members, v_prefixes) with ordinality as m (set_id, prefix, n)
+    join feature.sets s on s.set_id = m.set_id
+    join feature.definitions d on d.feature_set = s.name and d.feature_version = s.version;
+    perform feature._make_set_functions(v_set.set_id);
+    return v_set.set_id;
+end
+$$;
+comment on function feature.join_sets(text, text [], text [], interval, text) is
+'Makes one set of several (two to twenty names, each the newest version or name@version), so that a model can be trained on and served with all of them: features are named prefix_feature (prefixes: default the names), at each grid time (default: the finest member''s grid) each member''s vector of its own last grid time. Built-in sets, users'' sets, several timeframes. The same again gives the same set, others a new version; a new version of a member is joined by calling it again. Returns its id. Errors: AP202 unknown set, AP203 name or grid, AP230 not sets with prefixes, a set that cannot be joined, or names too long.';

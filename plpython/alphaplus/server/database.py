@@ -45,6 +45,9 @@ class Database:
         self.statements: dict[int, str] = {}
         self.moment: Moment | None = None
         self.label_asked: Any = None
+        # Times at which users' sets failed, until who stores them takes note: set, symbol, time in
+        # microseconds since 1970, code, message.
+        self.set_failures: list[tuple[int, str, int, str, str]] = []
 
     @classmethod
     def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:

@@ -25,6 +25,8 @@ from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
 from alphaplus.server.types import SECOND
 
 WIDE = 100  # features by which ties are decided one by one
+DATA_ERRORS = ("21", "22")  # of the data of one time: cardinality, division by zero, …
+MOST_FAILURES = 200  # that are told of one call
 BOOLEAN = 16
 NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
@@ -84,14 +86,25 @@ def run(
         database.keep(db.statements, set_id, statement)
     others = Reads.stored(chosen.symbols, chosen.sources).others(symbol)
     out = []
+    failed: list[tuple[int, str, int, str, str]] = []
     try:
         for at in times:
             db.moment = Moment(symbol, at - back, at, at, stop, None, others)
-            found = db.execute(statement, ("float8", "float8"), [at / SECOND, chosen.grid / SECOND])
+            values = [at / SECOND, chosen.grid / SECOND]
+            try:
+                found = db.execute(statement, ("float8", "float8"), values)
+            except plpy.SPIError as error:
+                # A division by zero, a logarithm of nothing: of this time alone.
+                if error.sqlstate[:2] not in DATA_ERRORS:
+                    raise
+                failed.append((set_id, symbol, at, error.sqlstate, _words(error)))
+                continue
             if len(found):
                 out.append((at, found[0]["v"]))
     finally:
         db.moment = None
+    if failed and len(db.set_failures) < MOST_FAILURES:
+        db.set_failures += failed[:MOST_FAILURES]
     return out
 
 
@@ -210,8 +223,13 @@ def column_types(plpy: Any, query: str) -> tuple[dict[str, int], str]:
             plan = plpy.prepare("select name, type from feature._set_columns($1)", ["text"])
             return {row["name"]: row["type"] for row in plpy.execute(plan, [query])}, ""
     except plpy.SPIError as error:
-        words = str(error).removeprefix("spiexceptions.")
-        return {}, words.partition(": ")[2] or words
+        return {}, _words(error)
+
+
+def _words(error: Any) -> str:
+    """The message of an error without the name of its class."""
+    words = str(error).removeprefix("spiexceptions.")
+    return words.partition(": ")[2] or words
 
 
 def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
