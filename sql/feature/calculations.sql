@@ -26,55 +26,29 @@ return (x - mean) / nullif(deviation, 0);
 comment on function feature.zscore(double precision, double precision, double precision) is
 '(x - mean) / deviation, null where the deviation is 0. Rolling: feature.zscore(x, avg(x) over w, stddev(x) over w) … window w as (order by ts rows 59 preceding).';
 
-create or replace function feature._ewma_step(
-    state double precision [], x double precision, half_life double precision
-)
-returns double precision []
-language sql immutable parallel safe
-return case
-    when x is null then state
-    when state is null then array[x, 1]
-    else array[
-        (state[1] * state[2] * power(0.5, 1 / half_life) + x)
-        / (state[2] * power(0.5, 1 / half_life) + 1),
-        state[2] * power(0.5, 1 / half_life) + 1
-    ]
-end;
-
-create or replace function feature._ewma_end(state double precision []) returns double precision
-language sql immutable parallel safe
-return state[1];
-
-create or replace aggregate feature.ewma(double precision, double precision) (
-    sfunc = feature._ewma_step, stype = double precision [], finalfunc = feature._ewma_end,
-    parallel = safe
-);
-comment on aggregate feature.ewma(double precision, double precision) is
-'Exponentially weighted mean of x in the order of its rows, half_life in rows: weights 0.5^(age / half_life), which sum to 1 (pandas: ewm(halflife=…).mean()). feature.ewma(close, 12) over (order by ts rows 119 preceding): ten half-lives hold 99.9 % of the weight.';
-
-create or replace function feature._quantile_step(
-    state double precision [], x double precision, share double precision
-)
-returns double precision []
-language sql immutable parallel safe
-return case
-    when x is null then state
-    when state is null then array[share, x] else state || x
-end;
-
-create or replace function feature._quantile_end(state double precision [])
+create or replace function feature.ewma(x double precision [], half_life double precision)
 returns double precision
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return (
-    select percentile_cont(state[1]) within group (order by u.x) from unnest(state[2:]) as u (x)
+    select sum(u.x * power(0.5, u.age / half_life)) / sum(power(0.5, u.age / half_life))
+    from (
+        select v.x, cardinality($1) - v.n as age from unnest($1) with ordinality as v (x, n)
+        where v.x is not null
+    ) as u
+    where half_life > 0
 );
+comment on function feature.ewma(double precision [], double precision) is
+'Exponentially weighted mean of an array whose newest element is the last: weights 0.5^(age / half_life), half_life in elements, which sum to 1 (pandas: ewm(halflife=…).mean()); nulls are left out. feature.ewma(array_agg(close) over (order by ts rows 119 preceding), 12): ten half-lives hold 99.9 % of the weight.';
 
-create or replace aggregate feature.quantile(double precision, double precision) (
-    sfunc = feature._quantile_step, stype = double precision [], finalfunc = feature._quantile_end,
-    parallel = safe
+create or replace function feature.quantile(x double precision [], share double precision)
+returns double precision
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return (
+    select percentile_cont(case when share between 0 and 1 then share end) within group (order by u.x)
+    from unnest($1) as u (x)
 );
-comment on aggregate feature.quantile(double precision, double precision) is
-'The quantile of a share from 0 to 1, interpolated (as percentile_cont), of x in a window: feature.quantile(volume, 0.9) over (order by ts rows 59 preceding).';
+comment on function feature.quantile(double precision [], double precision) is
+'The quantile of a share from 0 to 1 of an array, interpolated as percentile_cont does; nulls are left out. feature.quantile(array_agg(volume) over (order by ts rows 59 preceding), 0.9).';
 
 create or replace function feature.time_of_day(ts timestamptz, zone text default 'UTC')
 returns double precision

@@ -224,6 +224,7 @@ declare
     v_set feature.sets;
     v_newest feature.sets;
     v_digest bytea;
+    v_fits boolean;
     v_name text;
 begin
     if name is null or name !~ '^[a-z][a-z0-9_]{0,47}$' then
@@ -231,9 +232,13 @@ begin
         using errcode = 'AP203',
             hint = 'Use up to 48 lower-case letters, digits and underscores, beginning with a letter.';
     end if;
-    if coalesce(cardinality(sets), 0) not between 2 and 20 or cardinality(v_prefixes) <> cardinality(sets)
-        or (select count(distinct p.prefix) < count(*) or count(p.prefix) < count(*) or bool_or(p.prefix !~ '^[a-z][a-z0-9_]*$')
-            from unnest(v_prefixes) p (prefix)) then
+    select
+        cardinality(sets) between 2 and 20 and cardinality(v_prefixes) = cardinality(sets)
+        and count(distinct p.prefix) = cardinality(sets)
+        and bool_and(p.prefix ~ '^[a-z][a-z0-9_]*$')
+    into v_fits
+    from unnest(v_prefixes) p (prefix);
+    if v_fits is not true then
         raise exception 'sets are joined by two to twenty names, each with a prefix of its own'
         using errcode = 'AP230', hint = 'Give array[''technical_1m'', ''my_set@2''], and prefixes => array[''t'', ''mine''].';
     end if;

@@ -150,8 +150,8 @@ def test_the_functions_are_pandas(market: Conn) -> None:
     create(
         market, "calculated",
         """
-        select c.ts, feature.ewma(c.close, 5) over (order by c.ts rows 40 preceding) as ew,
-            feature.quantile(c.volume, 0.9) over w as q,
+        select c.ts, feature.ewma(array_agg(c.close) over (order by c.ts rows 40 preceding), 5) as ew,
+            feature.quantile(array_agg(c.volume) over w, 0.9) as q,
             feature.zscore(c.close, avg(c.close) over w, stddev(c.close) over w) as z,
             feature.safe_div(c.close, c.volume - c.volume) as nothing,
             feature.safe_ln(c.volume - c.volume) as none_either,

@@ -42,7 +42,7 @@ class Database:
         # where no SQL can reach it. The same of a label's SELECT.
         self.sets: dict[str, Any] = {}
         self.sets_asked: dict[int, Any] = {}
-        self.statements: dict[int, str] = {}
+        self.statements: dict[int, Any] = {}
         self.moment: Moment | None = None
         self.label_asked: Any = None
         # Times at which users' sets failed, until who stores them takes note: set, symbol, time in

@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from alphaplus.server import database
 from alphaplus.server.database import Database, Moment
 from alphaplus.server.features.user_set import UserSet
-from alphaplus.server.sets import reads
+from alphaplus.server.sets import reads, stretch
 from alphaplus.server.sets.reads import Reads
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
 from alphaplus.server.types import SECOND
@@ -66,9 +66,10 @@ def run(
 ) -> list[tuple[int, list[float | None]]]:
     """``feature._set_rows``: the times at which the set has a row, with its vector.
 
-    One statement a time, each over the rows of that moment alone: in one statement over many times
-    a query could reach for another time's rows. Later rows (``stop``) are those that happen after
-    the time: one that only became known late is nothing that a SELECT could look ahead to.
+    One statement a time, each over the rows of that moment alone, or, where the set's text allows
+    it, one over a stretch (:mod:`.stretch`), with the same result. Later rows (``stop``) are those
+    that happen after the time: one that only became known late is nothing that a SELECT could look
+    ahead to.
     """
     db = Database.of(plpy, cache)
     # What user_set.values() was asked for: this runs as a role that may read no table.
@@ -82,27 +83,36 @@ def run(
     assert chosen is not None
     statement = db.statements.get(set_id)
     if statement is None:
-        statement = _statement(chosen, plpy.quote_ident)
+        found = stretch.reach(chosen)
+        many = None if found is None else stretch.statement(chosen, plpy.quote_ident, WIDE)
+        statement = _statement(chosen, plpy.quote_ident), many, found
         database.keep(db.statements, set_id, statement)
+    alone, many, found = statement
     others = Reads.stored(chosen.symbols, chosen.sources).others(symbol)
-    out = []
     failed: list[tuple[int, str, int, str, str]] = []
-    try:
-        for at in times:
-            db.moment = Moment(symbol, at - back, at, at, stop, None, others)
-            values = [at / SECOND, chosen.grid / SECOND]
-            try:
-                found = db.execute(statement, ("float8", "float8"), values)
-            except plpy.SPIError as error:
-                # A division by zero, a logarithm of nothing: of this time alone.
-                if error.sqlstate[:2] not in DATA_ERRORS:
-                    raise
-                failed.append((set_id, symbol, at, error.sqlstate, _words(error)))
-                continue
-            if len(found):
-                out.append((at, found[0]["v"]))
-    finally:
-        db.moment = None
+
+    def one_by_one(some: list[int]) -> Iterator[tuple[int, list[float | None]]]:
+        try:
+            for at in some:
+                db.moment = Moment(symbol, at - back, at, at, stop, None, others)
+                values = [at / SECOND, chosen.grid / SECOND]
+                try:
+                    rows = db.execute(alone, ("float8", "float8"), values)
+                except plpy.SPIError as error:
+                    # A division by zero, a logarithm of nothing: of this time alone.
+                    if error.sqlstate[:2] not in DATA_ERRORS:
+                        raise
+                    failed.append((set_id, symbol, at, error.sqlstate, _words(error)))
+                    continue
+                if len(rows):
+                    yield at, rows[0]["v"]
+        finally:
+            db.moment = None
+
+    if found is None or many is None or stop is not None:
+        out = list(one_by_one(times))
+    else:
+        out = list(stretch.run(db, chosen, many, found, symbol, times, back, one_by_one))
     if failed and len(db.set_failures) < MOST_FAILURES:
         db.set_failures += failed[:MOST_FAILURES]
     return out
