@@ -76,6 +76,48 @@ as $python$
     return user.columns(plpy, GD, query)
 $python$;
 
+create or replace function feature._check_set(
+    set_id integer, symbol text, first bigint, last bigint
+)
+returns table (what text, finding text, ok boolean)
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.sets import check
+    return check.findings(plpy, GD, set_id, symbol, first, last)
+$python$;
+
+create or replace function feature.check_set(
+    name text, symbol text default null, version integer default null
+)
+returns table (what text, finding text, ok boolean)
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set constant feature.sets := feature._set(name, version);
+    v_wanted constant text := case when symbol is not null then market.resolve(symbol) end;
+    v_on record;
+begin
+    if v_set.kind <> 'select' then
+        return query select 'kind', 'not of feature.create_set: see feature.audit_lookahead, audit_warmup', true;
+        return;
+    end if;
+    -- The symbol of which most is there, and lately.
+    select i.symbol, e.first_ts, e.last_ts into v_on
+    from market.instruments i
+    cross join lateral feature._extent(i.symbol, v_set.grid) e
+    where e.last_ts is not null and (v_wanted is null or i.symbol = v_wanted)
+    order by e.last_ts desc, e.first_ts, i.symbol
+    limit 1;
+    return query
+        select c.what, c.finding, c.ok
+        from feature._check_set(
+            v_set.set_id, v_on.symbol, ops._micros(v_on.first_ts), ops._micros(v_on.last_ts)
+        ) c;
+end
+$$;
+comment on function feature.check_set(text, text, integer) is
+'What a set made by feature.create_set does on the data that are there, at a dozen times of a symbol (default: that with the newest bars): nulls (a feature that is never known), errors, history (how much its windows need), cost (by itself, and over a stretch where its text allows one statement for many times), later rows (whether it would be another number could it see them). ok: nothing to look at. It is what feature.create_set says when a set is made. Errors: AP101 unknown symbol, AP202 unknown set.';
+
 create or replace function feature._create_set(
     name text, query text, lookback bigint, grid bigint, description text,
     formulas jsonb, unchecked boolean, symbols jsonb
@@ -98,6 +140,9 @@ create or replace function feature.create_set(
 returns integer
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_set_id integer;
+    v_check record;
 begin
     if name is null or name !~ '^[a-z][a-z0-9_]{0,47}$' then
         raise exception 'a feature set cannot be named %', coalesce(quote_literal(name), 'null')
@@ -129,10 +174,22 @@ begin
     end if;
     -- Two at once take turns, and have a version each.
     perform ops._lock('feature.create_set:' || name);
-    return feature._create_set(
+    v_set_id := feature._create_set(
         name, query, ops._micros(lookback), ops._micros(grid),
         coalesce(description, ''), formulas, coalesce(unchecked, false), symbols
     );
+    begin
+        for v_check in select c.what, c.finding, c.ok from feature.check_set(name) c loop
+            if v_check.ok then
+                raise notice '%: %: %', name, v_check.what, v_check.finding;
+            else
+                raise warning '%: %: %', name, v_check.what, v_check.finding;
+            end if;
+        end loop;
+    exception when others then
+        raise warning '% was made, and could not be tried: %', name, sqlerrm;
+    end;
+    return v_set_id;
 end
 $$;
 comment on function feature.create_set(
@@ -216,7 +273,7 @@ declare
     v_prefixes text [] := coalesce(prefixes, array(
         select split_part(u.name, '@', 1) from unnest(sets) with ordinality as u (name, n) order by u.n
     ));
-    v_members integer [] := '{}';
+    v_members integer [] := array[]::integer [];
     v_features text [];
     v_grid interval;
     v_lookback interval;

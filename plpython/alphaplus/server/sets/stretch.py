@@ -18,12 +18,20 @@ from alphaplus.server.sets import reads
 from alphaplus.server.sets.reads import Reads
 from alphaplus.server.sets.sqlcheck import row_order
 from alphaplus.server.sets.sqlcheck.reach import Reach, reach_of
-from alphaplus.server.types import Times
+from alphaplus.server.types import DAY, HOUR, MINUTE, Times
 
 LEAST = 16  # times from which on it pays
 MOST_SPARSE = 20  # grid times of the stretch for each that is asked for
 COMPARED = 2
 Vector = list[float | None]
+
+
+def in_words(span: float) -> str:
+    """A length of time in microseconds, in words."""
+    for unit, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
+        if span >= 2 * unit and span % unit == 0:
+            return f"{span / unit:g} {name}"
+    return f"{span / MINUTE:g} minutes"
 
 
 def reach(chosen: UserSet) -> Reach | None:
@@ -44,17 +52,13 @@ def statement(chosen: UserSet, quote: Any, wide: int) -> str:
     newest += [f"u.{quote(name)} desc nulls last" for name in chosen.features[:wide]]
     names = ", ".join(f"u.{quote(name)}::float8" for name in chosen.features)
     newest += [f"array[{names}] desc"] if len(chosen.features) > wide else []
-    micros = "(extract(epoch from u.ts) * 1000000)::int8"
-    step = f"({micros} / $1)"
-    source = f"({Reads().rewritten(query)}\n)"
-    return (
-        f"with u as materialized (select * from {source} as u where u.ts is not null),"
-        f" p as (select distinct on ({step}) {step} as step, {micros} as at, array[{names}] as v"
-        f" from u order by {step}, u.ts desc, {', '.join(newest)})"
-        " select p.step, p.at, p.v, null::bytea as every from p"
-        f" union all select null, null, null, string_agg(int8send({micros}), '' order by u.ts)"
-        " from u"
-    )
+    at = "(extract(epoch from u.ts) * 1000000)::int8"
+    step, order = f"({at} / $1)", ", ".join(["u.ts desc", *newest])
+    rows = f"select * from ({Reads().rewritten(query)}\n) as u where u.ts is not null"
+    picked = f"select distinct on ({step}) {step} as step, {at} as at, array[{names}] as v from u"
+    every = f"select null, null, null, string_agg(int8send({at}), '' order by u.ts) from u"
+    both = f"select p.step, p.at, p.v, null::bytea as every from p union all {every}"
+    return f"with u as materialized ({rows}), p as ({picked} order by {step}, {order}) {both}"
 
 
 def run(

@@ -22,6 +22,7 @@ from alphaplus.server.features.user_set import UserSet
 from alphaplus.server.sets import reads, stretch
 from alphaplus.server.sets.reads import Reads
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
+from alphaplus.server.sets.sqlcheck.reach import reach_of
 from alphaplus.server.types import SECOND
 
 WIDE = 100  # features by which ties are decided one by one
@@ -311,6 +312,7 @@ def create(
         if row["source"] in sources
     }
     kinds = types(plpy, Reads(others, listed).rewritten(query), features)
+    _far_enough(plpy, query, lookback)
     given = _described(plpy, formulas, features)
     booleans = {name for name in features if kinds[name] == 16}
     if booleans:
@@ -347,6 +349,19 @@ def create(
     places = ", ".join(f"${i}" for i in range(1, len(values) + 1))
     call = f"select feature._add_set({places}) as set_id"
     return int(db.execute(call, kinds_, values)[0]["set_id"])
+
+
+def _far_enough(plpy: Any, query: str, lookback: int) -> None:
+    """Refuses (AP203) a lookback that cuts off what the windows of the text ask for."""
+    found = reach_of(query)
+    needed = 0 if found is None else found.needs() or found.span
+    if needed > lookback:
+        text = stretch.in_words(needed)
+        plpy.error(
+            f"the query reaches back {text}, and its lookback is {stretch.in_words(lookback)}",
+            sqlstate="AP203",
+            hint=f"Give lookback => '{text}', more where bars may be missing.",
+        )
 
 
 def _described(plpy: Any, formulas: str | None, features: tuple[str, ...]) -> Mapping[str, Any]:
