@@ -53,17 +53,21 @@ def market(db_module: Conn) -> Iterator[Conn]:
 
 def said(conn: Conn, query: str, *args: Any) -> dict[str, tuple[str, str]]:
     """What was said when a set was made: by what, the level and the words."""
-    notes: list[Any] = []
-    conn.add_notice_handler(notes.append)
+    notes: list[tuple[str, str]] = []
+
+    def heard(note: psycopg.errors.Diagnostic) -> None:
+        notes.append((str(note.severity), str(note.message_primary)))
+
+    conn.add_notice_handler(heard)
     try:
         conn.execute(query, args)
     finally:
-        conn.remove_notice_handler(notes.append)
+        conn.remove_notice_handler(heard)
     found = {}
-    for note in notes:
-        parts = str(note.message_primary).split(": ", 2)
+    for severity, message in notes:
+        parts = message.split(": ", 2)
         if len(parts) == 3:
-            found[parts[1]] = (str(note.severity), parts[2])
+            found[parts[1]] = (severity, parts[2])
     return found
 
 
