@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from alphaplus.loaders.instruments import Catalog, Rule
 
@@ -30,3 +31,9 @@ def shipped() -> Catalog:
     ]  # fmt: skip
     assert len(rules) > 50
     return Catalog(rules)
+
+
+def um(folder: Path) -> Path:
+    """A folder of Binance's USD-M archive: spot and contracts have the same names and columns."""
+    (folder / "um").mkdir(exist_ok=True)
+    return folder / "um"

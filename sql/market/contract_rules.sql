@@ -68,6 +68,7 @@ values
 ('okx', 'ETC-USDT-*', null, 'linear', 10, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),
 ('okx', 'FIL-USDT-*', null, 'linear', 0.1, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),
 ('okx', 'ATOM-USDT-*', null, 'linear', 1, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),
+('okx', 'HYPE-USDT-*', null, 'linear', 0.1, 'contracts', 'USDT', 'OKX hourly volumes of 2025 and 2026 beside those of six other venues (0xknxwledge/group-m-finm33150-final): of 0.1, their ratio is that of the other coins', '2026-11-27', true),
 ('okx', 'ALGO-USDT-*', null, 'linear', 10, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),
 ('okx', 'AAVE-USDT-*', null, 'linear', 0.1, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),
 ('okx', 'CRV-USDT-*', null, 'linear', 1, 'contracts', 'USDT', 'OKX public/instruments ctVal: crate crypto-contract-value okx.rs', '2026-11-27', true),

@@ -2,8 +2,8 @@
 
 ``make fuzz [SECONDS=…]``: valid files of many layouts are mutated (bytes, lines, cells, lengths,
 packing) and looked at as ``alphaplus inspect`` does. A run that ends in anything but an answer or
-one of the loader's own errors is a failure, and its file is kept. Rows: of an unmutated row beside
-mutated ones, each stored time and price must stand in the file.
+one of the loader's own errors is a failure, and its file is kept. Rows: of every row that would be
+stored the time, the prices, and where they are base units already the sizes must stand in the file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 from alphaplus.cli.connect import role_conninfo
+from alphaplus.loaders import tables
 from alphaplus.loaders.load import FAULTS, Loader, Options, TooManyBad
 
 AT = 1_704_067_200_000
@@ -63,9 +65,10 @@ def seeds() -> dict[str, bytes]:
     okx = "instrument_name,trade_id,side,price,size,created_time\n" + "".join(
         f"BTC-USDT-SWAP,{i},buy,4000{i},5,{AT + i}\n" for i in range(8)
     )
+    kraken = "".join(f"{AT // 1000 + 60 * i},9{i}.5,{1 + i}\n" for i in range(8))
     rows = b"[" + b",".join(b"[%d,10,11,9,10.5,5]" % (AT + 60000 * i) for i in range(8)) + b"]"
     out = {
-        "BTCUSDT-aggTrades-2024-01-01.csv": agg.encode(),
+        "um/BTCUSDT-aggTrades-2024-01-01.csv": agg.encode(),
         "um/BTCUSDT-1m-2024-01-01.csv": kline.encode(),
         "ETH_BTC-1m.csv": plain.encode(),
         "tardis_trades.csv": tardis.encode(),
@@ -74,6 +77,7 @@ def seeds() -> dict[str, bytes]:
         "book.jsonl": book.encode(),
         "BTC-USDT-SWAP-trades.csv": okx.encode(),
         "ETH_USDT-1m.json": rows,
+        "kraken/BCHEUR.csv": kraken.encode(),
     }
     return {**out, "ETH_BTC-1m.parquet": _parquet()}
 
@@ -134,16 +138,36 @@ def packed(name: str, data: bytes, rng: random.Random) -> tuple[str, bytes]:
     return name, data
 
 
-def held(report: Any, data: bytes) -> str:
-    """A stored number that the file does not hold, or ''."""
+EPOCH = 946_684_800 * 10**6
+PRICES = ("price", "open", "high", "low", "close", "rate", "bid_prices", "ask_prices")
+SIZES = ("size", "volume")
+# Files whose sizes count contracts or dollars, or are added up: stored is not what they hold.
+CONVERTED = ("tardis_trades", "book.jsonl", "BTC-USDT-SWAP", "kraken/")
+
+
+def flat(column: Any) -> list[float]:
+    """The numbers of a column, also of one of arrays."""
+    if column is None or isinstance(column, str):
+        return []
+    values = getattr(column, "values", column)
+    return [float(x) for x in np.ravel(np.asarray(values, dtype=np.float64)) if np.isfinite(x)]
+
+
+def held(made: list[dict[str, Any]], name: str, data: bytes) -> str:
+    """A number of a stored row that the file does not hold, or ''."""
     text = data.decode("utf-8", "replace")
-    numbers = {float(n) for n in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)}
-    for series in report.survey.series.values():
-        for row in (series.first_row, series.last_row):
-            for name in ("price", "open", "close"):
-                value = row.get(name)
-                if isinstance(value, float) and value not in numbers and -value not in numbers:
-                    return f"{name} {value!r}"
+    found = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
+    numbers = {float(n) for n in found} | {float(n.replace(",", "")) for n in found}
+    wanted = PRICES if name.startswith(CONVERTED) else (*PRICES, *SIZES)
+    for rows in made:
+        for column in wanted:
+            for value in flat(rows.get(column)):
+                if value not in numbers and -value not in numbers:
+                    return f"{column} {value!r}"
+        for ts in rows["ts"].tolist():
+            at = ts + EPOCH
+            if not any(at / unit in numbers for unit in (1e6, 1e3, 1.0, 1e-3)):
+                return f"ts {at}"
     return ""
 
 
@@ -152,6 +176,15 @@ def main(seconds: float, seed: int) -> int:
     rng = random.Random(seed)
     originals = seeds()
     tries = failures = answers = 0
+    made: list[dict[str, Any]] = []
+    values = tables.values
+
+    def recorded(*arguments: Any, **options: Any) -> dict[str, Any]:
+        rows = values(*arguments, **options)
+        made.append(rows)
+        return rows
+
+    tables.values = recorded
     keep = Path(tempfile.mkdtemp(prefix="alphaplus-fuzz-"))
     end = time.monotonic() + seconds
     with psycopg.connect(role_conninfo("alphaplus_loader"), autocommit=True) as conn:
@@ -164,13 +197,14 @@ def main(seconds: float, seed: int) -> int:
             path.parent.mkdir(parents=True)
             path.write_bytes(bytes_)
             wrong = ""
+            made.clear()
             began = time.monotonic()
             try:
                 loader = Loader(conn, Options(), dry=True)
                 loader.load(path)
                 answers += 1
                 if not name.endswith(("parquet", "parquet.gz", "parquet.bz2")):
-                    wrong = next((w for r in loader.begun if (w := held(r, changed))), "")
+                    wrong = held(made, name, changed)
             except (*FAULTS, TooManyBad):
                 pass
             except Exception:

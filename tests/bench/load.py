@@ -68,7 +68,11 @@ def run(conninfo: str) -> list[dict[str, Any]]:
     """Both ways, each into a fresh database, three times, the best counts."""
     loaded, bare = [], []
     with tempfile.TemporaryDirectory() as folder:
-        path, plain = Path(folder) / "BTCUSDT-aggTrades-2024-01-01.csv", Path(folder) / "plain.csv"
+        path, plain = (
+            Path(folder) / "um" / "BTCUSDT-aggTrades-2024-01-01.csv",
+            Path(folder) / "plain.csv",
+        )
+        path.parent.mkdir()
         archive(path, ROWS)
         for turn in range(3):
             with _common.database(conninfo, "load") as own:

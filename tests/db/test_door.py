@@ -24,6 +24,7 @@ from alphaplus.cli.load import NOTHING, UNKNOWN, one_file
 from alphaplus.loaders.load import Options, Report
 
 from tests.conftest import ROOT
+from tests.loader_rules import um
 
 Conn = psycopg.Connection[Any]
 CASES = ROOT.parent / "shared" / "cases" / "data"
@@ -104,16 +105,43 @@ def test_binance_trades(
     assert got == want
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,price,qty,quote_qty,time,is_buyer_maker\n1,100,2,200,1704067200000,true\n",
+        "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
+        "1,100,2,1,1,1704067200000,true\n",
+        "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,"
+        "taker_buy_quote_volume,ignore\n1704067200000,1,2,1,2,5,1704067259999,9,3,2,4,0\n",
+    ],
+)
+def test_a_header_does_not_say_whether_it_is_spot(market: Conn, tmp_path: Path, text: str) -> None:
+    """Spot archives have none, but people write one over them: it is asked for."""
+    for name in ("XYZUSDT-2024-01-01.csv", "XYZUSDT-2024-01-01.zip"):
+        path = tmp_path / name
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("XYZUSDT-2024-01-01.csv", text)
+        else:
+            path.write_text(text)
+        status, said, _ = load(market, path)
+        assert status == UNKNOWN and any("--kind" in line for line in said), said
+    for kind, symbol in (("spot", "XYZUSDT.SPOT"), ("perpetual", "XYZUSDT")):
+        status, _, (report,) = load(market, path, instrument_kind=kind)
+        assert (status, report.loaded) == (0, 1)
+        assert [name for _, name, _ in report.survey.series] == [symbol]
+
+
 def test_trades_and_aggregated_trades_are_one_stream(market: Conn, tmp_path: Path) -> None:
     """A day's trades in both tellings: the volume is counted once, whichever comes first."""
     at = 1_704_067_200_000
     single = [(i, 100 + i % 3, 0.5, at + 1000 * i, i % 2 == 0) for i in range(40)]
-    plain = tmp_path / "BTCUSDT-trades-2024-01-01.csv"
+    plain = um(tmp_path) / "BTCUSDT-trades-2024-01-01.csv"
     plain.write_text(
         "id,price,qty,quote_qty,time,is_buyer_maker\n"
         + "".join(f"{i},{p},{q},{p * q},{t},{str(m).lower()}\n" for i, p, q, t, m in single)
     )
-    joined = tmp_path / "BTCUSDT-aggTrades-2024-01-01.csv"
+    joined = um(tmp_path) / "BTCUSDT-aggTrades-2024-01-01.csv"
     joined.write_text(
         "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
         + "".join(f"{i},{p},{q},{i},{i},{t},{str(m).lower()}\n" for i, p, q, t, m in single)

@@ -18,6 +18,8 @@ import pytest
 from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import DamagedFile, Loader, LoadRunning, Options, Report, TooManyBad
 
+from tests.loader_rules import um
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = {
     "candles": "symbol, timeframe, ts, known_at, received_at, open, high, low, close, volume,"
@@ -255,10 +257,10 @@ def test_liquidation_formats(db: Conn, tmp_path: Path) -> None:
 def test_archive_formats(db: Conn, tmp_path: Path) -> None:
     kline = "1704067200000,42314.0,42335.8,42289.6,42331.9,289.641,1704067259999,12256155.27,3310,175.211,7414459.56,0"
     files = {
-        "BTCUSDT-1m-2024-01.csv": "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore\n"
+        "um/BTCUSDT-1m-2024-01.csv": "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore\n"
         + kline,
         "um/ETHUSDT-1m-2020-01.csv": kline,  # older archives have no header: the folder says it
-        "BTCUSDT-trades-2024.csv": "id,price,qty,quote_qty,time,is_buyer_maker\n4404977,42313.9,0.079,3342.79,1704067200006,true",
+        "um/BTCUSDT-trades-2024.csv": "id,price,qty,quote_qty,time,is_buyer_maker\n4404977,42313.9,0.079,3342.79,1704067200006,true",
         "um/SOLUSDT-trades-2021.csv": "4404977,42.5,0.079,3.3,1704067200006,true",
         "BTCUSDT-fundingRate-2024-01.csv": "calc_time,funding_interval_hours,last_funding_rate\n1704067200003,8,0.00037409",
         "BTCUSDT-metrics-2024-01-01.csv": "create_time,symbol,sum_open_interest,sum_open_interest_value,count_toptrader_long_short_ratio,sum_toptrader_long_short_ratio,count_long_short_ratio,sum_taker_long_short_vol_ratio\n2024-01-01 00:05:00,BTCUSDT,80014.6,3386120345.4,1.7,1.1,1.9,1.3",
@@ -383,7 +385,7 @@ def test_a_row_without_an_id_harms_no_other(db: Conn, tmp_path: Path) -> None:
     ids = ["9007199254740993000", "9007199254740993001", "", "15", "17"]
     lines = [f"{i},100,1,100,{1704067200000 + n},true" for n, i in enumerate(ids)]
     head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
-    report = load(db, write(tmp_path / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
+    report = load(db, write(um(tmp_path) / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
     assert (report.loaded, report.quarantined) == (4, 1)
     assert rows(db, "select trade_id from market.trades order by ts") == [(i,) for i in ids if i]
     head = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
@@ -438,7 +440,7 @@ def test_numbers_out_of_all_proportion_are_refused(db: Conn, tmp_path: Path) -> 
         "3,1e-200,1e-200,1,1704067200002,true",
         "4,100,1,1,1704067200003,true",
     ]
-    load(db, write(tmp_path / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
+    load(db, write(um(tmp_path) / "BTCUSDT-trades.csv", head + "\n".join(lines) + "\n"))
     names = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume"
     bars = [
         ("55,3,2", None),
@@ -467,15 +469,15 @@ def test_numbers_out_of_all_proportion_are_refused(db: Conn, tmp_path: Path) -> 
 def test_damaged_files_say_so(db: Conn, tmp_path: Path) -> None:
     text = aggtrades(20_000)
     packed = gzip.compress(text.encode())
-    half = tmp_path / "BTCUSDT-aggTrades-half.csv.gz"
+    half = um(tmp_path) / "BTCUSDT-aggTrades-half.csv.gz"
     half.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(DamagedFile, match=r"damaged .*rows up to there are loaded"):
         load(db, half, block=1 << 16)
     assert rows(db, "select count(*) > 0 from market.trades") == [(True,)]
-    whole = tmp_path / "BTCUSDT-aggTrades.zip"
+    whole = um(tmp_path) / "BTCUSDT-aggTrades.zip"
     with zipfile.ZipFile(whole, "w") as archive:
         archive.writestr("BTCUSDT-aggTrades.csv", text)
-    cut = tmp_path / "BTCUSDT-aggTrades-cut.zip"
+    cut = um(tmp_path) / "BTCUSDT-aggTrades-cut.zip"
     cut.write_bytes(whole.read_bytes()[:100_000])
     parquet = tmp_path / "x.parquet"
     parquet.write_bytes(b"PAR1garbagePAR1")
@@ -515,7 +517,7 @@ def test_a_file_has_one_bar_length_and_one_unit_of_volume(db: Conn, tmp_path: Pa
 
 def test_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:
     path = write(
-        tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(5) + "6,x,1,6,6,1704067200000,true\n"
+        um(tmp_path) / "BTCUSDT-aggTrades.csv", aggtrades(5) + "6,x,1,6,6,1704067200000,true\n"
     )
     with pytest.raises(TooManyBad):
         load(db, path, max_bad=0)
@@ -527,13 +529,13 @@ def test_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:
 
 
 def test_twice_changes_nothing(db: Conn, tmp_path: Path) -> None:
-    path = write(tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(5000))
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades.csv", aggtrades(5000))
     load(db, path, block=20_000)
     before = hashes(db)
     assert load(db, path).skipped
     again = load(db, path, again=True, block=30_000)
     assert (again.loaded, again.duplicate, again.quarantined) == (0, 5000, 0)
-    overlapping = write(tmp_path / "BTCUSDT-aggTrades-2.csv", aggtrades(3000, 1000))
+    overlapping = write(um(tmp_path) / "BTCUSDT-aggTrades-2.csv", aggtrades(3000, 1000))
     assert load(db, overlapping, block=20_000).duplicate == 3000
     assert hashes(db) == before
     assert rows(db, "select count(*) from market.trades_history") == [(0,)]
@@ -557,7 +559,7 @@ def test_correction_is_known_from_now(db: Conn, tmp_path: Path) -> None:
 
 
 def test_live_and_lagged_rows(db: Conn, tmp_path: Path) -> None:
-    path = write(tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(1))
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades.csv", aggtrades(1))
     load(db, path, live=True)
     assert rows(db, "select known_at > now() - interval '1 hour' from market.trades") == [(True,)]
     load(db, path, symbol="ETHUSDT", lag=2.5)
@@ -567,7 +569,7 @@ def test_live_and_lagged_rows(db: Conn, tmp_path: Path) -> None:
 
 
 def test_one_load_of_a_file_at_a_time(db: Conn, connect_as: Any, tmp_path: Path) -> None:
-    path = write(tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(1)).resolve()
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades.csv", aggtrades(1)).resolve()
     with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as other:
         assert rows(other, "select ops._hold(%s)", f"load:{path}") == [(True,)]
         loader = Loader(db)
@@ -589,7 +591,7 @@ def test_one_load_of_a_file_at_a_time(db: Conn, connect_as: Any, tmp_path: Path)
 
 def test_loader_role_may(db: Conn, connect_as: Any, tmp_path: Path) -> None:
     conn = connect_as("alphaplus_loader", db.info.dbname)
-    path = write(tmp_path / "BTCUSDT-aggTrades.csv", aggtrades(10) + "x\n")
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades.csv", aggtrades(10) + "x\n")
     assert load(conn, path).loaded == 10
     load(conn, path, again=True)
     conn.execute("call market.refresh_aggregates()")

@@ -24,6 +24,7 @@ from alphaplus.loaders.formats import UnknownFormat
 from alphaplus.loaders.load import Loader, Options, TooManyBad
 
 from tests.conftest import ROOT, Server
+from tests.loader_rules import um
 
 Conn = psycopg.Connection[Any]
 
@@ -189,7 +190,7 @@ BAD = """
 
 
 def test_bad_rows_go_to_quarantine_and_good_ones_load(db: Conn, tmp_path: Path) -> None:
-    path = write(tmp_path / "BTCUSDT-aggTrades-2023-11-14.csv", BAD)
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades-2023-11-14.csv", BAD)
     report = Loader(db).load(path)
     assert (report.read, report.loaded, report.duplicate, report.quarantined) == (11, 2, 1, 8)
     found = dict(db.execute("select line, reason from market.quarantine order by line").fetchall())
@@ -214,7 +215,7 @@ def test_bad_rows_go_to_quarantine_and_good_ones_load(db: Conn, tmp_path: Path) 
 
 
 def test_the_users_limit_of_bad_rows(db: Conn, tmp_path: Path) -> None:
-    path = write(tmp_path / "BTCUSDT-aggTrades-2023-11-14.csv", BAD)
+    path = write(um(tmp_path) / "BTCUSDT-aggTrades-2023-11-14.csv", BAD)
     with pytest.raises(TooManyBad, match="8 rows"):
         Loader(db, Options(max_bad=3)).load(path)
     assert one(db, "select count(*) from market.trades") == 2
@@ -305,13 +306,14 @@ SAMPLES = {
 def test_documented_formats(db_module: Conn, tmp_path: Path, name: str, packed: str) -> None:
     text, (table, symbol, side) = SAMPLES[name]
     db_module.execute(f"truncate market.{table}")  # type: ignore[arg-type]
-    path = tmp_path / name
+    folder = um(tmp_path) if name.startswith("BTCUSDT-") else tmp_path
+    path = folder / name
     path.write_text(text)
     if packed == "gz":
-        path = tmp_path / (name + ".gz")
+        path = folder / (name + ".gz")
         path.write_bytes(gzip.compress(text.encode()))
     elif packed == "zip":
-        path = tmp_path / (name.rsplit(".", 1)[0] + ".zip")
+        path = folder / (name.rsplit(".", 1)[0] + ".zip")
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(name, text)
     report = Loader(db_module).load(path)
@@ -326,7 +328,7 @@ def test_an_unknown_file_says_what_is_known(db: Conn, tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "a,b\n1,2\n")
     with pytest.raises(UnknownFormat, match="first row is: a, b"):
         Loader(db).load(path)
-    good = tmp_path / "BTCUSDT-trades-2024-01-01.csv"
+    good = um(tmp_path) / "BTCUSDT-trades-2024-01-01.csv"
     good.write_text(SAMPLES[good.name][0])
     with pytest.raises(UnknownFormat, match="alphaplus load trades"):
         Loader(db, Options(kind="candles")).load(good)
@@ -334,10 +336,10 @@ def test_an_unknown_file_says_what_is_known(db: Conn, tmp_path: Path) -> None:
 
 def test_a_correction_is_known_from_now(db: Conn, tmp_path: Path) -> None:
     head = "id,price,qty,quote_qty,time,is_buyer_maker\n"
-    path = tmp_path / "BTCUSDT-trades-1.csv"
+    path = um(tmp_path) / "BTCUSDT-trades-1.csv"
     path.write_text(head + "5,42000,0.01,420,1704067200123,true\n")
     Loader(db).load(path)
-    other = tmp_path / "BTCUSDT-trades-2.csv"
+    other = um(tmp_path) / "BTCUSDT-trades-2.csv"
     other.write_text(head + "5,42001,0.01,420,1704067200123,true\n")
     report = Loader(db, Options(correct=True)).load(other)
     assert report.corrected == 1
@@ -377,7 +379,7 @@ def test_a_killed_load_goes_on_with_nothing_lost_or_doubled(
     db: Conn, server: Server, tmp_path: Path
 ) -> None:
     rows = 60_000
-    path = big_file(tmp_path / "BTCUSDT-trades-2024-01-01.csv.gz", rows)
+    path = big_file(um(tmp_path) / "BTCUSDT-trades-2024-01-01.csv.gz", rows)
     dsn = server.conninfo(db.info.dbname)
     for _ in range(3):
         loading = load_process(dsn, path, 40_000)
@@ -400,7 +402,7 @@ def test_a_killed_load_goes_on_with_nothing_lost_or_doubled(
 def test_memory_does_not_grow_with_the_file(db: Conn, server: Server, tmp_path: Path) -> None:
     peaks = []
     for i, rows in enumerate((40_000, 240_000)):
-        path = big_file(tmp_path / f"M{i}USDT-trades-2024-01-01.csv.gz", rows)
+        path = big_file(um(tmp_path) / f"M{i}USDT-trades-2024-01-01.csv.gz", rows)
         out, _ = load_process(server.conninfo(db.info.dbname), path, 200_000).communicate(
             timeout=900
         )
@@ -431,7 +433,7 @@ def test_a_lost_connection_is_a_line_and_the_load_goes_on(
     db: Conn, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = 60_000
-    path = big_file(tmp_path / "BTCUSDT-trades-2024-01-01.csv.gz", rows)
+    path = big_file(um(tmp_path) / "BTCUSDT-trades-2024-01-01.csv.gz", rows)
     ended = threading.Event()
 
     def cut() -> None:

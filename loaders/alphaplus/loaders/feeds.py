@@ -675,6 +675,14 @@ def _columns(rows: list[tuple[Any, ...]], values: dict[str, Any]) -> tuple[Colum
 # --- state from row to row ---------------------------------------------------------------------
 
 
+def _ids(column: Any, absent: int) -> Ints:
+    """Whole numbers of updates; ``absent`` where a cell has none that fits."""
+    values = number(column)
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(values) & (np.abs(values) < 2.0**62)
+    return np.where(good, values, absent).astype(np.int64)
+
+
 class RowBooks:
     """Books that a file tells level by level, one row each: rows of one message make one book.
 
@@ -739,15 +747,14 @@ class RowBooks:
             venues = text(frame["exchange"])
         else:
             received = np.full(len(frame), np.nan)
-            last_id = number(frame["last_update_id"])
-            sequence = np.nan_to_num(last_id).astype(np.int64)
-            first = np.nan_to_num(number(frame["first_update_id"]), nan=-1).astype(np.int64)
+            sequence = _ids(frame["last_update_id"], 0)
+            first = _ids(frame["first_update_id"], -1)
             before = (
                 first - 1
             )  # spot: the numbers have no holes; a perpetual's updates name the last
             if "pu" in frame:
                 named = number(frame["pu"])
-                before = np.where(named >= 0, np.nan_to_num(named), before).astype(np.int64)
+                before = np.where(named >= 0, _ids(named, 0), before)
             whole = frame["update_type"].astype(str).str.lower().eq("snap").to_numpy()
             venues = np.full(len(frame), "binance", dtype=object)
         side = sign(frame["side"], {"bid", "b", "buy"}, {"ask", "a", "sell"})

@@ -201,20 +201,13 @@ def bars(
     return Columns(ts, {k: v for k, v in values.items() if v is not None}, **chosen, open=is_open)
 
 
-def _binance_kind(d: Description, header: bool) -> str | None:
-    """Spot or contracts, of a file in Binance's archives.
-
-    The folder says it, or the symbol; files of the contracts' archives have a header since 2022,
-    those of spot none.
-    """
-    if d.said.kind or d.hints.kind:
-        return d.said.kind or d.hints.kind
-    return "derivative" if header else None
-
-
 def _binance(d: Description, frame: pd.DataFrame, stamp: str) -> Instrument:
-    header = d.header
-    kind = _binance_kind(d, header)
+    """The instrument of a file in Binance's archives.
+
+    The folder says whether it is spot or a contract, or the symbol, or the content. A header says
+    nothing: people write one over spot archives, which have none.
+    """
+    kind = d.said.kind or d.hints.kind
     if kind is None:
         times = number(frame[stamp])
         if len(times) and np.nanmin(times) >= 1e14:
@@ -225,7 +218,10 @@ def _binance(d: Description, frame: pd.DataFrame, stamp: str) -> Instrument:
         if "is_best_match" in frame and frame["is_best_match"].notna().all():
             kind = "spot"
             d.note("kind", kind, "content", "a column that the spot archive only has")
-    return d.instrument("binance", kind, why="header" if header else "")
+        if "base_qty" in frame:
+            kind = "derivative"
+            d.note("kind", kind, "header", "base_qty, a column of the COIN-M archive only")
+    return d.instrument("binance", kind)
 
 
 def _klines(frame: pd.DataFrame, d: Description) -> Columns:
@@ -490,11 +486,6 @@ _BELIEVED = 5e9  # no market turns over more US dollars a minute
 
 
 def _plain_candles(frame: pd.DataFrame, d: Description) -> Columns:
-    if re.search(r"funding_?rate", d.path.name, re.IGNORECASE):
-        raise UnknownFormat(
-            f"{d.shown} holds funding rates in the form of candles: give them as a table of"
-            " funding_time and funding_rate"
-        )
     m = mapped(list(frame.columns), d)
     times = stamped(frame, m)
     ts = moment(times, _plain_clock(d, times))
@@ -613,12 +604,15 @@ def _volume_unit(
                 "what volume counts", "unit",
                 f"it is not the quote volume over the price (off by {np.median(ratio):.3g})",
             )  # fmt: skip
+    if one.kind == "perpetual" and one.unit == "base" and d.hints.tool == "freqtrade":
+        # ccxt's candles, and this venue counts base units of its linear contracts.
+        return str(d.note("unit", "base", "path", "freqtrade's candles of a venue of base units"))
     if one.kind in ("perpetual", "future", "option"):
         raise d.missing(
             "what volume counts", "unit",
             f"of a {one.kind} contract it may be base units, quote currency or contracts",
         )  # fmt: skip
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         turnover = np.abs(told * price)
     turnover = turnover[np.isfinite(turnover)]
     dollars = one.quote in (None, "USD", "USDT", "USDC", "EUR", "GBP", "FDUSD", "BUSD")
@@ -932,7 +926,7 @@ def _best(bid: str, bid_size: str, ask: str, ask_size: str) -> dict[str, list[st
 
 
 def _binance_ticker(frame: pd.DataFrame, d: Description) -> Columns:
-    instrument = d.instrument("binance", _binance_kind(d, header=True))
+    instrument = d.instrument("binance", "derivative")  # spot has no such archive
     names = _best("best_bid_price", "best_bid_qty", "best_ask_price", "best_ask_qty")
     values = _books(frame, names, {"instrument": instrument}, d)
     values["sequence"] = np.nan_to_num(number(frame["update_id"])).astype(np.int64)
@@ -1007,6 +1001,23 @@ def _plain_funding(frame: pd.DataFrame, d: Description) -> Columns:
     else:
         chosen = {"instrument": d.instrument(None, "perpetual")}
     return Columns(ts, {"rate": number(m.get(frame, "rate"))}, **chosen)
+
+
+def _candle_funding(frame: pd.DataFrame, d: Description) -> Columns:
+    """Funding rates in the form of candles, as freqtrade keeps them: the rate stands in open."""
+    m = mapped(list(frame.columns), d)
+    times = stamped(frame, m)
+    ts = np.round(moment(times, _plain_clock(d, times)) / 60e6) * 60e6
+    rate = number(m.get(frame, "open"))
+    for name in ("high", "low", "close"):
+        other = np.nan_to_num(number(m.get(frame, name)))
+        if ((other != 0) & (other != rate)).any():
+            raise UnknownFormat(
+                f"{d.shown} is called funding rates, and its {name} is neither 0 nor its open: give"
+                " it as a table of funding_time and funding_rate"
+            )
+    d.notes.append("funding rates in the form of candles: the rate stands in open")
+    return Columns(ts, {"rate": rate}, d.instrument(None, "perpetual"))
 
 
 def _binance_metrics(frame: pd.DataFrame, d: Description) -> Columns:
@@ -1389,6 +1400,8 @@ def _plain(cells: list[str], d: Description) -> Format | None:
         have.add("time")
     if "time" not in have:
         return None
+    if {"open", "close"} <= have and re.search(r"funding_?rate", d.path.name, re.IGNORECASE):
+        return Format("funding in candles", "funding", frozenset(), _candle_funding)
     for needs, found in PLAIN:
         if needs <= have:
             if found.kind == "trades" and not ({"side", "buyer_maker"} & have):

@@ -189,7 +189,7 @@ def base_units(instrument: Instrument, size: Any, price: Any, unit: str | None =
         return size
     if instrument.missing(unit):
         return size * np.nan
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if unit == "quote":
             return np.divide(size, price)
         if instrument.margin == "inverse":
@@ -390,6 +390,50 @@ class Rule:
         return sum(2 if c not in "*?#" else (c != "*") for c in self.pattern)
 
 
+_PAIR = re.compile(r"([A-Z0-9]+)[_/]([A-Z]+)(?:[_:]([A-Z0-9]+))?")
+_XBT = {"BTC": "XBT", "DOGE": "XDG"}
+
+
+def venue_form(venue: str, native: str, kind: str | None) -> str:
+    """A pair as tools write it (freqtrade's ETH_USDT_USDT, ccxt's ETH/USDT:USDT) as its venue does.
+
+    One instrument is then one symbol, whichever tool wrote the file. Only where the venue's own
+    way is known, and the kind; else the name stays as it is.
+    """
+    match = _PAIR.fullmatch(native)
+    if match is None or kind not in ("spot", "perpetual") or match[2] not in QUOTES:
+        return native
+    base, quote, settle = match.groups()
+    if (settle is not None) != (kind == "perpetual"):
+        return native
+    plain = f"{base}{quote}"
+    if kind == "spot":
+        forms = {
+            "binance": plain, "bybit": plain, "binanceus": plain, "huobi": plain,
+            "okx": f"{base}-{quote}", "kucoin": f"{base}-{quote}", "coinbase": f"{base}-{quote}",
+            "kraken": f"{_XBT.get(base, base)}{_XBT.get(quote, quote)}",
+        }  # fmt: skip
+        return forms.get(venue, native)
+    coin = _XBT["BTC"] if base == "BTC" else base
+    if settle == quote:
+        forms = {
+            "binance": plain, "bybit": f"{base}PERP" if quote == "USDC" else plain,
+            "okx": f"{base}-{quote}-SWAP", "gate": f"{base}_{quote}", "huobi": f"{base}-{quote}",
+            "kucoin": f"{coin}{quote}M", "bitmex": f"{coin}{quote}", "hyperliquid": base,
+            "krakenfutures": f"PF_{coin}{quote}", "deribit": f"{base}_{quote}-PERPETUAL",
+        }  # fmt: skip
+        return forms.get(venue, native)
+    if settle == base and quote == "USD":
+        forms = {
+            "binance": f"{base}USD_PERP", "bybit": f"{base}USD", "okx": f"{base}-USD-SWAP",
+            "gate": f"{base}_USD", "huobi": f"{base}-USD", "kucoin": f"{coin}USDM",
+            "bitmex": f"{coin}USD", "deribit": f"{base}-PERPETUAL",
+            "krakenfutures": f"PI_{coin}USD",
+        }  # fmt: skip
+        return forms.get(venue, native)
+    return native
+
+
 class Catalog:
     """Instruments by venue and native symbol: rows first, then names and rules."""
 
@@ -448,6 +492,7 @@ class Catalog:
         kind = known or said.kind or (implied if implied != "derivative" else None)
         if kind is None and derivative:
             kind = "perpetual"
+        native = venue_form(venue, native, kind)
         if series != "traded":
             return Instrument(
                 venue, native, "index", said.base, said.quote, series=series, unit="base",

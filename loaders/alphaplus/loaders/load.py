@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psycopg
-from alphaplus.loaders import feeds, files, pgcopy, rows, tables
+from alphaplus.loaders import feeds, files, made_bars, pgcopy, rows, tables
 from alphaplus.loaders.description import (
     BadDescription,
     Description,
@@ -491,7 +491,7 @@ class Loader:
                 with self._transaction():
                     if isinstance(layout.reader, feeds.Feed):
                         self._feed_block(layout.reader, lines, first, load_id, report)
-                    elif isinstance(layout.reader, feeds.RowBooks):
+                    elif not isinstance(layout.reader, Format):
                         block = layout.block(lines, first, self.limits)
                         self._book_rows(layout.reader, block, load_id, report)
                     else:
@@ -502,7 +502,7 @@ class Loader:
                 self.progress(report, min(1.0, taken / total))
             if layout is None:
                 raise UnknownFormat(f"{source.shown} is empty")
-            if isinstance(layout.reader, feeds.RowBooks):
+            if isinstance(layout.reader, feeds.RowBooks | made_bars.TradeBars):
                 with self._transaction():
                     layout.reader.end()
                     self._store_made(layout.reader, lambda line: "", load_id, report)
@@ -549,6 +549,11 @@ class Loader:
                 d.dataset = "order_book"
                 books = feeds.RowBooks(kind, d, o.levels, o.every, state)
                 return _Layout(books, cells, head.dialect, header=True), head.index + 1
+        if o.kind in ("auto", "candles", "trades") and made_bars.is_kraken(cells, d):
+            report.format, report.kind = "kraken trades", "candles"
+            d.dataset = "candles"
+            bars = made_bars.TradeBars(d, state)
+            return _Layout(bars, made_bars.NAMES, head.dialect, header=False), head.index
         wanted = {"auto": None, "book_feed": "order_book"}.get(o.kind, o.kind)
         found, header = detect(cells, d, wanted)
         report.format, report.kind, d.dataset = found.name, found.kind, found.kind
@@ -953,7 +958,13 @@ class Loader:
 
         self._store_made(feed, raw, load_id, report)
 
-    def _book_rows(self, books: feeds.RowBooks, block: Block, load_id: int, report: Report) -> None:
+    def _book_rows(
+        self,
+        books: feeds.RowBooks | made_bars.TradeBars,
+        block: Block,
+        load_id: int,
+        report: Report,
+    ) -> None:
         refused = [(line, raw, "unparsable", why) for line, raw, why in block.broken]
         report.read += len(block.frame) + len(block.broken)
         if len(block.frame):
@@ -965,7 +976,7 @@ class Loader:
                     f" its columns: {', '.join(map(str, block.frame.columns))}"
                 ) from None
             refused += [(int(block.lines[i]), block.raw(i), why, "") for i, why in bad.items()]
-        self._quarantine(refused, "order_book", load_id, report)
+        self._quarantine(refused, report.kind, load_id, report)
         where = {int(line): i for i, line in enumerate(block.lines)}
         self._store_made(
             books,
@@ -976,7 +987,7 @@ class Loader:
 
     def _store_made(
         self,
-        maker: feeds.Feed | feeds.RowBooks,
+        maker: feeds.Feed | feeds.RowBooks | made_bars.TradeBars,
         raw: Callable[[int], str],
         load_id: int,
         report: Report,
@@ -1033,7 +1044,7 @@ def _is_document(stream: IO[bytes]) -> bool:
 class _Layout:
     """What a file turned out to be: its reader, its columns' names, whether a header tells them."""
 
-    reader: Format | feeds.Feed | feeds.RowBooks
+    reader: Format | feeds.Feed | feeds.RowBooks | made_bars.TradeBars
     names: list[str]
     dialect: Dialect
     header: bool

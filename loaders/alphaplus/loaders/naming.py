@@ -75,6 +75,7 @@ class Hints:
     why: str = ""
     words: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()
+    tool: str = ""  # whose way of naming files it is, where that is plain
 
 
 def timeframe(text: str) -> float | None:
@@ -135,7 +136,14 @@ def read_path(path: PurePosixPath) -> Hints:
         why,
         found.words,
         frozenset(low),
+        "freqtrade" if _FREQTRADE.match(path.name) else "",
     )
+
+
+# ETH_BTC-5m.feather, XRP_USDT_USDT-1h-futures.feather
+_FREQTRADE = re.compile(
+    r"[A-Z0-9]+(_[A-Z0-9]+){1,2}-(\d+[a-zA-Z]+(-(futures|mark|index|funding_rate))?|trades)\."
+)
 
 
 def _venue(word: str) -> str | None:
