@@ -76,6 +76,7 @@ declare
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'ml.regime_weight_presets',
         'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
         'ops.retention'
     ];

@@ -255,7 +255,8 @@ returns double precision
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select r.squares[1 + width_bucket($3, r.edges)]
+    -- (a bin holds its upper edge)
+    select r.squares[1 + (select count(*) from unnest(r.edges) as e where e < $3)]
     from drift.reference_features r
     where r.version_id = $1 and r.symbol = $2 and r.kind = 'score' and r.squares is not null
 $$;

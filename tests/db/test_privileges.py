@@ -99,6 +99,7 @@ WRITTEN = {
     "ml.labels": OPERATOR,
     "ml.models": OPERATOR,
     "ml.gates": OPERATOR,
+    "ml.regime_weight_presets": OPERATOR,
     "ml.risk_levels": OPERATOR,
     "ml.retraining_policies": OPERATOR,
     "ml.traffic": OPERATOR,

@@ -166,6 +166,7 @@ def simulated(demo: Demo) -> int:
             table.add_row(*(show(row[name]) for name in shown))
     demo.console.print(table)
     ensemble(demo, "liquidation_15m", symbols[1])
+    regimes(demo, symbols)
     end = data_end(demo, symbols[0])
     # What is explained has to be served: a symbol that missed its gates has a base rate.
     served = [
@@ -221,7 +222,8 @@ def ensemble(demo: Demo, model: str, symbol: str) -> None:
         f"ensemble of {len(members)}: rounds from out-of-fold predictions, what came of them"
     ):
         demo.operator.execute(
-            "select ml.create_ensemble(%s, %s, %s)", (f"{model}_ensemble", model, members)
+            'select ml.create_ensemble(%s, %s, %s, settings => \'{"regime_weights": "seeds"}\')',
+            (f"{model}_ensemble", model, members),
         )
         demo.operator.execute(
             "call ml.fill_ensemble(%s, %s, %s, %s)",
@@ -243,6 +245,23 @@ def ensemble(demo: Demo, model: str, symbol: str) -> None:
     )  # fmt: skip
     for name, why in (slept or {}).items():
         demo.console.print(f"   asleep: {name}: {why}", markup=False, highlight=False)
+
+
+def regimes(demo: Demo, symbols: list[str]) -> None:
+    """The regime of each symbol at its end, and where it is likely to go."""
+    with demo.step("market regimes: as known then, and in a day"):
+        for symbol in symbols:
+            as_of = data_end(demo, symbol)
+            for regime, confidence, since, ahead, chance in demo.rows(
+                "select c.regime, c.confidence, c.since, f.regime, f.confidence"
+                " from regime.classify(%s, %s) c, regime.forecast(%s, interval '1 day', %s) f",
+                symbol, as_of, symbol, as_of,
+            ):  # fmt: skip
+                demo.console.print(
+                    f"   regime.classify('{symbol}'): {regime} {confidence:.2f} since"
+                    f" {since:%m-%d %H:%M}; in a day {ahead} {chance:.2f}",
+                    markup=False, highlight=False,
+                )  # fmt: skip
 
 
 def prepare(demo: Demo) -> None:
