@@ -41,7 +41,8 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack', 'feature._note_error', 'regime._refresh_batch',
+        'feature._store', 'feature._store_at', 'feature._store_many', 'feature._pack', 'feature._note_error',
+        'regime._refresh_batch',
         'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch',
         'analytics._refresh_snapshot', 'analytics._refresh_states'
     ];
@@ -96,7 +97,8 @@ declare
         'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
         'regime._simulated', 'regime._thresholds_of', 'regime._us', 'regime._width', 'sentiment._assets_state',
         'sentiment._champion', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
-        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums'
+        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums',
+        'market._first', 'ops._failure', 'ops._failed'
     ];
     v_schema text;
     v_item record;
