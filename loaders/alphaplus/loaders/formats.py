@@ -218,6 +218,9 @@ def _binance(d: Description, frame: pd.DataFrame, stamp: str) -> Instrument:
         if "is_best_match" in frame and frame["is_best_match"].notna().all():
             kind = "spot"
             d.note("kind", kind, "content", "a column that the spot archive only has")
+        if d.beside:
+            kind = "derivative"
+            d.note("kind", kind, "path", "beside mark or index prices, which contracts only have")
         if "base_qty" in frame:
             kind = "derivative"
             d.note("kind", kind, "header", "base_qty, a column of the COIN-M archive only")

@@ -71,6 +71,8 @@ KINDS = (
     "funding",
     "open_interest",
 )
+# Folders that Binance's archive has of contracts only.
+OF_CONTRACTS = ("markPriceKlines", "indexPriceKlines", "premiumIndexKlines")
 # What can be wrong with a file, said in one line; other files go on.
 FAULTS = (
     UnknownFormat,
@@ -333,6 +335,9 @@ class Loader:
             written=stat.st_mtime * 1e6 if source.path is None else np.inf,
             since=since,
             quotes=known.quotes,
+            beside=any(
+                (source.file.resolve().parent.parent / name).is_dir() for name in OF_CONTRACTS
+            ),
         )
 
     def _read(
