@@ -33,6 +33,7 @@ up: venv ## bring the server up: DATABASE_URL, else Docker, else embedded
 	@docker/up up
 
 down: ## stop the server; its data stays
+	@docker/dashboards/superset down
 	@docker/up down
 
 migrate: venv ## bring the database that .env or PG* name up to date, creating it when missing
@@ -50,6 +51,10 @@ restore: venv ## a file of make dump as a new database: make restore FILE=alphap
 
 demo: up migrate ## from raw market files to a prediction in SQL (DATA=<folder>: on your files)
 	@$(ENV) $(BIN)/alphaplus demo $(if $(DATA),--data "$(DATA)")
+
+dashboards: up migrate ## dashboards of this database in Apache Superset, on localhost (SUPERSET_PORT=8088)
+	@PYTHON="$(PYTHON)" docker/dashboards/superset up
+	@$(ENV) $(BIN)/alphaplus dashboards publish
 
 live: up migrate ## a simulated exchange, its stream, trainer and clock, to predictions and alerts of now
 	@$(ENV) $(BIN)/alphaplus live $(LIVE)
@@ -83,4 +88,4 @@ destroy: ## stop the embedded server and delete this checkout's data
 	@docker/server destroy
 	@rm -f .env
 
-.PHONY: help venv up down migrate psql demo live test test-long fuzz bench lint docs clean destroy
+.PHONY: help venv up down migrate psql demo dashboards live test test-long fuzz bench lint docs clean destroy

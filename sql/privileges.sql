@@ -41,7 +41,7 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._pack', 'regime._refresh_batch',
+        'feature._store', 'feature._store_at', 'feature._store_many', 'feature._pack', 'regime._refresh_batch',
         'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch',
         'analytics._refresh_snapshot', 'analytics._refresh_states'
     ];
@@ -56,7 +56,8 @@ declare
     -- Schemas whose tables the loader fills, and what it may call there.
     v_loaded constant text [] := array['market', 'sentiment'];
     v_loader constant text [] := array[
-        'market.refresh_aggregates', 'market.refresh_aggregate', 'market.set_instrument', 'market.add_event',
+        'market.refresh_aggregates', 'market.refresh_aggregate', 'market._refresh',
+        'market.set_instrument', 'market.add_event',
         'market.forget_simulation'
     ];
     -- Tables in which the loader and the operator insert, update and delete. Only data, no text that is
@@ -75,6 +76,7 @@ declare
         'feature.vectors', 'feature.vector_blocks', 'feature.watermarks', 'feature.pending',
         'regime.mappings', 'regime.thresholds', 'regime.classifiers',
         'sentiment.blend_weights', 'ops.settings', 'ml.labels', 'ml.models', 'ml.gates', 'ml.risk_levels',
+        'ml.regime_weight_presets',
         'ml.retraining_policies', 'ml.traffic', 'drift.thresholds',
         'ops.retention'
     ];
@@ -82,9 +84,8 @@ declare
     -- looks there).
     v_python constant text [] := array[
         'feature._bars', 'feature._bars_live', 'feature._bars_of_many', 'feature._blocks', 'feature._blocks_within',
-        'feature._book', 'feature._book_live', 'feature._bytes', 'feature._candles_15m_plain',
-        'feature._candles_1d_plain', 'feature._candles_1h_plain', 'feature._candles_1m_plain',
-        'feature._candles_4h_plain', 'feature._candles_5m_plain', 'feature._covered', 'feature._declared',
+        'feature._book', 'feature._book_live', 'feature._bytes', 'feature._candles_1m_plain',
+        'feature._candles_plain', 'feature._covered', 'feature._declared',
         'feature._first_stored', 'feature._funding', 'feature._funding_live', 'feature._liquidation_cover',
         'feature._liquidation_cover_live', 'feature._liquidations', 'feature._liquidations_live',
         'feature._longer_loaded', 'feature._no_trades', 'feature._open_interest',
@@ -95,7 +96,8 @@ declare
         'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
         'regime._simulated', 'regime._thresholds_of', 'regime._us', 'regime._width', 'sentiment._assets_state',
         'sentiment._champion', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
-        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums'
+        'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums',
+        'market._first', 'ops._failure', 'ops._failed'
     ];
     v_schema text;
     v_item record;
@@ -266,8 +268,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.relkind in ('r', 'p') and (
             n.nspname || '.' || c.relname = any (v_rows || v_configured)
-            -- What market.refresh_aggregates keeps: buckets, and marks of those that changed.
-            or n.nspname = 'market' and c.relname ~ '^_[a-z0-9_]+_(rows|marks)$'
+            -- What market.refresh_aggregates keeps: buckets, and which of them changed.
+            or n.nspname = 'market' and (c.relname = 'dirty_buckets' or c.relname ~ '^_[a-z0-9_]+_rows$')
         )
     loop
         execute format(

@@ -18,6 +18,7 @@ values
 ('market.load_unpacked', '274877906944', 'Most bytes of an archive''s members together.'),
 ('market.load_document', '134217728', 'Most bytes of a JSON array, which is read whole.'),
 ('market.keep_quarantine', '"180 days"', 'How long refused rows are kept in market.quarantine.'),
+('market.edition', '"auto"', 'Back end of the aggregates: "auto" (continuous aggregates where TimescaleDB has them) or "apache" (dirty buckets, before a database moves to the Apache edition). make migrate changes over.'),
 ('market.keep_rows', '{}', 'How long market rows are kept, by table, as {"trades": "90 days"}; what is not named stays.')
 on conflict (name) do nothing;
 
@@ -94,6 +95,10 @@ from (
     (
         'refresh analytics', '*/5 * * * *', 'call analytics.refresh()', '5 minutes', false,
         'Sums recorded predictions for dashboards, and writes down the quality of features each hour.'
+    ),
+    (
+        'step strategies', '* * * * *', 'call backtest.step()', '1 minute', false,
+        'Lets strategies that are followed live act on what became known.'
     ),
     (
         'refresh snapshots', '*/5 * * * *', 'call analytics.refresh_snapshots()', '5 minutes', true,

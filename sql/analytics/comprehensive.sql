@@ -307,7 +307,7 @@ as $$
 declare
     v_symbol text;
     v_wrong text;
-    v_problems text [] := '{}';
+    v_problems text [] := array[]::text [];
 begin
     for v_symbol in select i.symbol::text from market.instruments i order by i.symbol loop
         -- One at a time; who comes second leaves the work to the first.

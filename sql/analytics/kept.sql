@@ -338,8 +338,8 @@ create or replace procedure analytics.refresh(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform analytics._refresh_sums(coalesce(as_of, clock_timestamp()));
-    perform analytics._check_features(coalesce(as_of, clock_timestamp()));
+    perform analytics._refresh_sums(ops._moment(as_of));
+    perform analytics._check_features(ops._moment(as_of));
 end
 $$;
 comment on procedure analytics.refresh(timestamptz) is

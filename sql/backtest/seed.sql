@@ -5,3 +5,8 @@ values
 ('maker', -0.5, 0, 1, true, 'Resting orders: a small rebate. Fills at the next trade are then too good to be true.'),
 ('none', 0, 0, 0, false, 'No costs at all; for comparisons.')
 on conflict (costs) do nothing;
+
+insert into ops.settings (name, value, description)
+values
+('backtest.live_lag', '"10 seconds"', 'How long after a row is known strategies that are followed live act on it: longer than the transactions that write rows take.')
+on conflict (name) do nothing;

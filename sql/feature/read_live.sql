@@ -80,8 +80,8 @@ $$;
 
 -- The same of longer bars; but of source 2 the one-minute bars that they are to be made of, and those
 -- only where no bars longer than a minute are loaded. loaded: whether there may be any.
-create or replace function feature._candles_5m_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
+create or replace function feature._candles_plain(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz, loaded boolean
 )
 returns table (source integer, rows bytea)
 language plpgsql stable parallel safe
@@ -93,13 +93,13 @@ as $$
 begin
     if exists (
         select from market.candles_history h
-        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval '5 minutes')
-            and h.ts >= $2 and h.ts < $3
+        where h.symbol = $1 and h.timeframe in (interval '1 minute', $2)
+            and h.ts >= $3 and h.ts < $4
     ) then
         return;
     end if;
-    if $4 then
-        return query select 0, l.rows from feature._bars_loaded($1, interval '5 minutes', $2, $3) l;
+    if $5 then
+        return query select 0, l.rows from feature._bars_loaded($1, $2, $3, $4) l;
         if found then
             return;
         end if;
@@ -110,162 +110,10 @@ begin
             coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
             coalesce(a.volume, 'NaN')
         ], 21), ''::bytea)
-        from market._candles_5m_between($1, $2, $3) a
+        from market._candles_between($1, $2, $3, $4) a
         having count(*) > 0;
-    if not found and not $4 then
-        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
-    end if;
-end
-$$;
-
-create or replace function feature._candles_15m_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
-)
-returns table (source integer, rows bytea)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval '15 minutes')
-            and h.ts >= $2 and h.ts < $3
-    ) then
-        return;
-    end if;
-    if $4 then
-        return query select 0, l.rows from feature._bars_loaded($1, interval '15 minutes', $2, $3) l;
-        if found then
-            return;
-        end if;
-    end if;
-    return query
-        select 1, string_agg(feature._bytes(array[
-            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
-            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
-            coalesce(a.volume, 'NaN')
-        ], 21), ''::bytea)
-        from market._candles_15m_between($1, $2, $3) a
-        having count(*) > 0;
-    if not found and not $4 then
-        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
-    end if;
-end
-$$;
-
-create or replace function feature._candles_1h_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
-)
-returns table (source integer, rows bytea)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval '1 hour')
-            and h.ts >= $2 and h.ts < $3
-    ) then
-        return;
-    end if;
-    if $4 then
-        return query select 0, l.rows from feature._bars_loaded($1, interval '1 hour', $2, $3) l;
-        if found then
-            return;
-        end if;
-    end if;
-    return query
-        select 1, string_agg(feature._bytes(array[
-            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
-            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
-            coalesce(a.volume, 'NaN')
-        ], 21), ''::bytea)
-        from market._candles_1h_between($1, $2, $3) a
-        having count(*) > 0;
-    if not found and not $4 then
-        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
-    end if;
-end
-$$;
-
-create or replace function feature._candles_4h_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
-)
-returns table (source integer, rows bytea)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval '4 hours')
-            and h.ts >= $2 and h.ts < $3
-    ) then
-        return;
-    end if;
-    if $4 then
-        return query select 0, l.rows from feature._bars_loaded($1, interval '4 hours', $2, $3) l;
-        if found then
-            return;
-        end if;
-    end if;
-    return query
-        select 1, string_agg(feature._bytes(array[
-            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
-            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
-            coalesce(a.volume, 'NaN')
-        ], 21), ''::bytea)
-        from market._candles_4h_between($1, $2, $3) a
-        having count(*) > 0;
-    if not found and not $4 then
-        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
-    end if;
-end
-$$;
-
-create or replace function feature._candles_1d_plain(
-    symbol text, "from" timestamptz, "to" timestamptz, loaded boolean
-)
-returns table (source integer, rows bytea)
-language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-rows 1
-as $$
-#variable_conflict use_column
-begin
-    if exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe in (interval '1 minute', interval '1 day')
-            and h.ts >= $2 and h.ts < $3
-    ) then
-        return;
-    end if;
-    if $4 then
-        return query select 0, l.rows from feature._bars_loaded($1, interval '1 day', $2, $3) l;
-        if found then
-            return;
-        end if;
-    end if;
-    return query
-        select 1, string_agg(feature._bytes(array[
-            feature._bits(a.bucket), feature._bits(a.usable_at), coalesce(a.open, 'NaN'),
-            coalesce(a.high, 'NaN'), coalesce(a.low, 'NaN'), coalesce(a.close, 'NaN'),
-            coalesce(a.volume, 'NaN')
-        ], 21), ''::bytea)
-        from market._candles_1d_between($1, $2, $3) a
-        having count(*) > 0;
-    if not found and not $4 then
-        return query select m.* from feature._minutes_of_trades($1, $2, $3) m;
+    if not found and not $5 then
+        return query select m.* from feature._minutes_of_trades($1, $3, $4) m;
     end if;
 end
 $$;

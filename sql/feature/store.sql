@@ -102,9 +102,9 @@ $$;
 
 create or replace function feature.grid_time(grid interval, as_of timestamptz) returns timestamptz
 language sql immutable parallel safe
-return public.time_bucket(grid, as_of);
+return case when grid > interval '0' then public.time_bucket(grid, as_of) end;
 comment on function feature.grid_time(interval, timestamptz) is
-'The last grid time not after as_of.';
+'The last grid time not after as_of; null for a grid that is none.';
 
 -- The stored vector, null where there is none or late rows have made it void.
 create or replace function feature._stored(set_id integer, symbol text, ts timestamptz)

@@ -161,12 +161,16 @@ as $$
     where d.hypertable_schema = 'feature' and d.hypertable_name = 'vectors'
 $$;
 
+-- direct: whether a COPY may go straight into the chunk. On the Community edition it goes by the table:
+-- its triggers take the place of what the writer does itself, and TimescaleDB 2.29 lets nobody
+-- but a superuser copy a file into a chunk.
 create or replace function feature._vector_chunks()
-returns table (name text, is_compressed boolean, start bigint, stop bigint)
+returns table (name text, direct boolean, start bigint, stop bigint)
 language sql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
     select
-        format('%I.%I', c.chunk_schema, c.chunk_name), c.is_compressed,
+        format('%I.%I', c.chunk_schema, c.chunk_name),
+        not c.is_compressed and not exists (select from market.aggregates a where a.native),
         ops._micros(c.range_start), ops._micros(c.range_end)
     from timescaledb_information.chunks c
     where c.hypertable_schema = 'feature' and c.hypertable_name = 'vectors'

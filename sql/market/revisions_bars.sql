@@ -59,10 +59,12 @@ begin
 end
 $$;
 
--- Two functions a bar length made from one-minute bars: the current partials, and for buckets of
--- which anything was superseded the current and the superseded rows themselves, so that a
--- correction counts once whether or not the aggregate has been refreshed since.
-create or replace function market._candles_5m_superseded(symbol text, "from" timestamptz, "to" timestamptz)
+-- Bars of a timeframe made from one-minute bars: the current partials, and for buckets of which
+-- anything was superseded the current and the superseded rows themselves, so that a correction counts
+-- once whether or not the aggregate has been refreshed since.
+create or replace function market._candles_superseded(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+)
 returns table (
     bucket timestamptz,
     usable_at timestamptz,
@@ -85,8 +87,8 @@ as $$
 begin
     if not exists (
         select from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '5 minutes'
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $3
+            and h.ts < $4 + $2
     ) then
         return;
     end if;
@@ -95,32 +97,13 @@ begin
             a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
             a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
         from (
-            select distinct public.time_bucket(interval '5 minutes', h.ts) as bucket
+            select distinct public.time_bucket($2, h.ts) as bucket
             from market.candles_history h
-            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval '5 minutes'
+            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $3
+                and h.ts < $4 + $2
         ) d
-        cross join lateral (
-            select
-                s.symbol,
-                public.time_bucket(interval '5 minutes', s.ts) as bucket,
-                market.usable_at(interval '5 minutes', s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '5 minutes'
-            group by 1, 2, 3
-        ) a
-        where d.bucket >= $2 and d.bucket < $3
+        cross join lateral market._candles_of($1, $2, d.bucket, d.bucket + $2) a
+        where d.bucket >= $3 and d.bucket < $4
         union all
         select
             h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
@@ -129,19 +112,21 @@ begin
             sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
         from (
             select
-                s.*, public.time_bucket(interval '5 minutes', s.ts) as bucket,
-                market.usable_at(interval '5 minutes', s.ts, s.known_at) as usable_at,
-                market.usable_at(interval '5 minutes', s.ts, s.superseded_at) as expires_at
+                s.*, public.time_bucket($2, s.ts) as bucket,
+                market.usable_at($2, s.ts, s.known_at) as usable_at,
+                market.usable_at($2, s.ts, s.superseded_at) as expires_at
             from market.candles_history s
-            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval '5 minutes'
+            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $3
+                and s.ts < $4 + $2
         ) h
-        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
+        where h.usable_at < h.expires_at and h.bucket >= $3 and h.bucket < $4
         group by h.bucket, h.usable_at, h.expires_at;
 end
 $$;
 
-create or replace function market._candles_5m_versions(symbol text, "from" timestamptz, "to" timestamptz)
+create or replace function market._candles_versions(
+    symbol text, timeframe interval, "from" timestamptz, "to" timestamptz
+)
 returns table (
     bucket timestamptz,
     usable_at timestamptz,
@@ -162,459 +147,15 @@ as $$
     select
         a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
         a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market._candles_5m_between($1, $2, $3) a
+    from market._candles_between($1, $2, $3, $4) a
     where a.bucket <> all(array(
-        select public.time_bucket(interval '5 minutes', h.ts)
+        select public.time_bucket($2, h.ts)
         from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '5 minutes'
+        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $3
+            and h.ts < $4 + $2
     ))
     union all
-    select r.* from market._candles_5m_superseded($1, $2, $3) r
-$$;
-
-create or replace function market._candles_15m_superseded(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
-rows 10
-as $$
-#variable_conflict use_column
-begin
-    if not exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '15 minutes'
-    ) then
-        return;
-    end if;
-    return query
-        select
-            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
-            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-        from (
-            select distinct public.time_bucket(interval '15 minutes', h.ts) as bucket
-            from market.candles_history h
-            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval '15 minutes'
-        ) d
-        cross join lateral (
-            select
-                s.symbol,
-                public.time_bucket(interval '15 minutes', s.ts) as bucket,
-                market.usable_at(interval '15 minutes', s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '15 minutes'
-            group by 1, 2, 3
-        ) a
-        where d.bucket >= $2 and d.bucket < $3
-        union all
-        select
-            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
-            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
-            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
-            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
-        from (
-            select
-                s.*, public.time_bucket(interval '15 minutes', s.ts) as bucket,
-                market.usable_at(interval '15 minutes', s.ts, s.known_at) as usable_at,
-                market.usable_at(interval '15 minutes', s.ts, s.superseded_at) as expires_at
-            from market.candles_history s
-            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval '15 minutes'
-        ) h
-        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
-        group by h.bucket, h.usable_at, h.expires_at;
-end
-$$;
-
-create or replace function market._candles_15m_versions(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language sql stable parallel safe
-as $$
-    select
-        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
-        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market._candles_15m_between($1, $2, $3) a
-    where a.bucket <> all(array(
-        select public.time_bucket(interval '15 minutes', h.ts)
-        from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '15 minutes'
-    ))
-    union all
-    select r.* from market._candles_15m_superseded($1, $2, $3) r
-$$;
-
-create or replace function market._candles_1h_superseded(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
-rows 10
-as $$
-#variable_conflict use_column
-begin
-    if not exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '1 hour'
-    ) then
-        return;
-    end if;
-    return query
-        select
-            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
-            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-        from (
-            select distinct public.time_bucket(interval '1 hour', h.ts) as bucket
-            from market.candles_history h
-            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval '1 hour'
-        ) d
-        cross join lateral (
-            select
-                s.symbol,
-                public.time_bucket(interval '1 hour', s.ts) as bucket,
-                market.usable_at(interval '1 hour', s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '1 hour'
-            group by 1, 2, 3
-        ) a
-        where d.bucket >= $2 and d.bucket < $3
-        union all
-        select
-            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
-            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
-            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
-            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
-        from (
-            select
-                s.*, public.time_bucket(interval '1 hour', s.ts) as bucket,
-                market.usable_at(interval '1 hour', s.ts, s.known_at) as usable_at,
-                market.usable_at(interval '1 hour', s.ts, s.superseded_at) as expires_at
-            from market.candles_history s
-            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval '1 hour'
-        ) h
-        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
-        group by h.bucket, h.usable_at, h.expires_at;
-end
-$$;
-
-create or replace function market._candles_1h_versions(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language sql stable parallel safe
-as $$
-    select
-        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
-        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market._candles_1h_between($1, $2, $3) a
-    where a.bucket <> all(array(
-        select public.time_bucket(interval '1 hour', h.ts)
-        from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '1 hour'
-    ))
-    union all
-    select r.* from market._candles_1h_superseded($1, $2, $3) r
-$$;
-
-create or replace function market._candles_4h_superseded(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
-rows 10
-as $$
-#variable_conflict use_column
-begin
-    if not exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '4 hours'
-    ) then
-        return;
-    end if;
-    return query
-        select
-            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
-            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-        from (
-            select distinct public.time_bucket(interval '4 hours', h.ts) as bucket
-            from market.candles_history h
-            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval '4 hours'
-        ) d
-        cross join lateral (
-            select
-                s.symbol,
-                public.time_bucket(interval '4 hours', s.ts) as bucket,
-                market.usable_at(interval '4 hours', s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '4 hours'
-            group by 1, 2, 3
-        ) a
-        where d.bucket >= $2 and d.bucket < $3
-        union all
-        select
-            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
-            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
-            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
-            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
-        from (
-            select
-                s.*, public.time_bucket(interval '4 hours', s.ts) as bucket,
-                market.usable_at(interval '4 hours', s.ts, s.known_at) as usable_at,
-                market.usable_at(interval '4 hours', s.ts, s.superseded_at) as expires_at
-            from market.candles_history s
-            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval '4 hours'
-        ) h
-        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
-        group by h.bucket, h.usable_at, h.expires_at;
-end
-$$;
-
-create or replace function market._candles_4h_versions(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language sql stable parallel safe
-as $$
-    select
-        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
-        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market._candles_4h_between($1, $2, $3) a
-    where a.bucket <> all(array(
-        select public.time_bucket(interval '4 hours', h.ts)
-        from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '4 hours'
-    ))
-    union all
-    select r.* from market._candles_4h_superseded($1, $2, $3) r
-$$;
-
-create or replace function market._candles_1d_superseded(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
-rows 10
-as $$
-#variable_conflict use_column
-begin
-    if not exists (
-        select from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '1 day'
-    ) then
-        return;
-    end if;
-    return query
-        select
-            a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close,
-            a.volume, a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-        from (
-            select distinct public.time_bucket(interval '1 day', h.ts) as bucket
-            from market.candles_history h
-            where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-                and h.ts < $3 + interval '1 day'
-        ) d
-        cross join lateral (
-            select
-                s.symbol,
-                public.time_bucket(interval '1 day', s.ts) as bucket,
-                market.usable_at(interval '1 day', s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval '1 minute' and s.symbol = $1 and s.ts >= d.bucket and s.ts < d.bucket + interval '1 day'
-            group by 1, 2, 3
-        ) a
-        where d.bucket >= $2 and d.bucket < $3
-        union all
-        select
-            h.bucket, h.usable_at, h.expires_at, public.first(h.open, h.ts), max(h.high),
-            min(h.low), public.last(h.close, h.ts), sum(h.volume order by h.ts),
-            sum(h.quote_volume order by h.ts), sum(h.trade_count)::bigint,
-            sum(h.taker_buy_volume order by h.ts), min(h.ts), max(h.ts)
-        from (
-            select
-                s.*, public.time_bucket(interval '1 day', s.ts) as bucket,
-                market.usable_at(interval '1 day', s.ts, s.known_at) as usable_at,
-                market.usable_at(interval '1 day', s.ts, s.superseded_at) as expires_at
-            from market.candles_history s
-            where s.symbol = $1 and s.timeframe = interval '1 minute' and s.ts >= $2
-                and s.ts < $3 + interval '1 day'
-        ) h
-        where h.usable_at < h.expires_at and h.bucket >= $2 and h.bucket < $3
-        group by h.bucket, h.usable_at, h.expires_at;
-end
-$$;
-
-create or replace function market._candles_1d_versions(symbol text, "from" timestamptz, "to" timestamptz)
-returns table (
-    bucket timestamptz,
-    usable_at timestamptz,
-    expires_at timestamptz,
-    open double precision,
-    high double precision,
-    low double precision,
-    close double precision,
-    volume double precision,
-    quote_volume double precision,
-    trade_count bigint,
-    taker_buy_volume double precision,
-    first_ts timestamptz,
-    last_ts timestamptz
-)
-language sql stable parallel safe
-as $$
-    select
-        a.bucket, a.usable_at, timestamptz 'infinity', a.open, a.high, a.low, a.close, a.volume,
-        a.quote_volume, a.trade_count, a.taker_buy_volume, a.first_ts, a.last_ts
-    from market._candles_1d_between($1, $2, $3) a
-    where a.bucket <> all(array(
-        select public.time_bucket(interval '1 day', h.ts)
-        from market.candles_history h
-        where h.symbol = $1 and h.timeframe = interval '1 minute' and h.ts >= $2
-            and h.ts < $3 + interval '1 day'
-    ))
-    union all
-    select r.* from market._candles_1d_superseded($1, $2, $3) r
+    select r.* from market._candles_superseded($1, $2, $3, $4) r
 $$;
 
 -- The stretches of [from, to) in which bars from trades can count at some time not before since
@@ -642,32 +183,10 @@ begin
             and market.usable_at(interval '1 minute', c.ts + $2 - interval '1 minute', c.known_at)
             <= greatest($5, c.ts + $2)
     );
-    if timeframe = interval '5 minutes' then
-        v_known := v_known || array(
-            select a.bucket from market._candles_5m_between($1, $3, $4) a
-            where a.usable_at <= greatest($5, a.bucket + $2)
-        );
-    elsif timeframe = interval '15 minutes' then
-        v_known := v_known || array(
-            select a.bucket from market._candles_15m_between($1, $3, $4) a
-            where a.usable_at <= greatest($5, a.bucket + $2)
-        );
-    elsif timeframe = interval '1 hour' then
-        v_known := v_known || array(
-            select a.bucket from market._candles_1h_between($1, $3, $4) a
-            where a.usable_at <= greatest($5, a.bucket + $2)
-        );
-    elsif timeframe = interval '4 hours' then
-        v_known := v_known || array(
-            select a.bucket from market._candles_4h_between($1, $3, $4) a
-            where a.usable_at <= greatest($5, a.bucket + $2)
-        );
-    elsif timeframe = interval '1 day' then
-        v_known := v_known || array(
-            select a.bucket from market._candles_1d_between($1, $3, $4) a
-            where a.usable_at <= greatest($5, a.bucket + $2)
-        );
-    end if;
+    v_known := v_known || array(
+        select a.bucket from market._candles_between($1, $2, $3, $4) a
+        where a.usable_at <= greatest($5, a.bucket + $2)
+    );
     if cardinality(v_known) = 0 then
         return query select $3, $4;
         return;
@@ -719,6 +238,9 @@ language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
+    "from" := ops._within("from");
+    "to" := ops._within("to");
+    since := ops._within(since);
     return query
         select
             v.ts, v.usable_at, v.expires_at, 0, v.open, v.high, v.low, v.close, v.volume,
@@ -734,44 +256,18 @@ begin
             from market._bar_gaps($1, $2, $3, $4, $5) g
             cross join lateral market.trades_1m_versions($1, g.gap_from, g.gap_to) v;
         return;
-    elsif timeframe = interval '5 minutes' then
-        return query
-            select
-                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
-                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts, ''
-            from market._candles_5m_versions($1, $3, $4) v;
-    elsif timeframe = interval '15 minutes' then
-        return query
-            select
-                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
-                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts, ''
-            from market._candles_15m_versions($1, $3, $4) v;
-    elsif timeframe = interval '1 hour' then
-        return query
-            select
-                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
-                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts, ''
-            from market._candles_1h_versions($1, $3, $4) v;
-    elsif timeframe = interval '4 hours' then
-        return query
-            select
-                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
-                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts, ''
-            from market._candles_4h_versions($1, $3, $4) v;
-    elsif timeframe = interval '1 day' then
-        return query
-            select
-                v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
-                v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
-                v.first_ts, v.last_ts, ''
-            from market._candles_1d_versions($1, $3, $4) v;
-    else
+    end if;
+    if not exists (
+        select from market.aggregates a where a.source = 'market.candles'::regclass and a.width = $2
+    ) then
         return;
     end if;
+    return query
+        select
+            v.bucket, v.usable_at, v.expires_at, 1, v.open, v.high, v.low, v.close, v.volume,
+            v.quote_volume, v.trade_count, v.taker_buy_volume, null::double precision,
+            v.first_ts, v.last_ts, ''
+        from market._candles_versions($1, $2, $3, $4) v;
     -- Bars from trades, of the longer lengths: the one-minute partials moved to the longer bucket.
     return query
         select

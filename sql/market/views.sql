@@ -89,222 +89,32 @@ where not exists (
 comment on view market.candles_1m is
 'One-minute bars: those loaded, and bars made from trades where none was (source says which). ts is the opening time.';
 
-create or replace view market.candles_5m as
-with made as (
-    select
-        a.symbol, a.bucket as ts, public.first(a.open, a.first_ts) as open, max(a.high) as high,
-        min(a.low) as low, public.last(a.close, a.last_ts) as close, sum(a.volume) as volume,
-        sum(a.quote_volume) as quote_volume, sum(a.trade_count)::bigint as trade_count,
-        sum(a.taker_buy_volume) as taker_buy_volume
-    from market._candles_5m a
-    group by a.symbol, a.bucket
-),
-
-traded as (
-    select
-        t.symbol, public.time_bucket(interval '5 minutes', t.bucket) as ts,
-        public.first(t.open, t.bucket) as open, max(t.high) as high, min(t.low) as low,
-        public.last(t.close, t.bucket) as close, sum(t.volume) as volume,
-        sum(t.quote_volume) as quote_volume, sum(t.trade_count)::bigint as trade_count,
-        sum(t.buy_volume) as taker_buy_volume
-    from market.trades_1m t
-    group by t.symbol, public.time_bucket(interval '5 minutes', t.bucket)
-)
-
-select
-    c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-    c.taker_buy_volume, 'loaded' as source
-from market.candles c
-where c.timeframe = interval '5 minutes'
-union all
-select m.*, 'minutes' from made m
-where not exists (
-    select from market.candles c
-    where c.symbol = m.symbol and c.timeframe = interval '5 minutes' and c.ts = m.ts
-)
-union all
-select t.*, 'trades' from traded t
-where not exists (
-    select from market.candles c
-    where c.symbol = t.symbol and c.timeframe = interval '5 minutes' and c.ts = t.ts
-)
-and not exists (select from market._candles_5m a where a.symbol = t.symbol and a.bucket = t.ts);
+create or replace view market.candles_5m as select b.* from market._bars_of(interval '5 minutes') b;
 comment on view market.candles_5m is
-'Bars of 00:05:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 00:05:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
-create or replace view market.candles_15m as
-with made as (
-    select
-        a.symbol, a.bucket as ts, public.first(a.open, a.first_ts) as open, max(a.high) as high,
-        min(a.low) as low, public.last(a.close, a.last_ts) as close, sum(a.volume) as volume,
-        sum(a.quote_volume) as quote_volume, sum(a.trade_count)::bigint as trade_count,
-        sum(a.taker_buy_volume) as taker_buy_volume
-    from market._candles_15m a
-    group by a.symbol, a.bucket
-),
-
-traded as (
-    select
-        t.symbol, public.time_bucket(interval '15 minutes', t.bucket) as ts,
-        public.first(t.open, t.bucket) as open, max(t.high) as high, min(t.low) as low,
-        public.last(t.close, t.bucket) as close, sum(t.volume) as volume,
-        sum(t.quote_volume) as quote_volume, sum(t.trade_count)::bigint as trade_count,
-        sum(t.buy_volume) as taker_buy_volume
-    from market.trades_1m t
-    group by t.symbol, public.time_bucket(interval '15 minutes', t.bucket)
-)
-
-select
-    c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-    c.taker_buy_volume, 'loaded' as source
-from market.candles c
-where c.timeframe = interval '15 minutes'
-union all
-select m.*, 'minutes' from made m
-where not exists (
-    select from market.candles c
-    where c.symbol = m.symbol and c.timeframe = interval '15 minutes' and c.ts = m.ts
-)
-union all
-select t.*, 'trades' from traded t
-where not exists (
-    select from market.candles c
-    where c.symbol = t.symbol and c.timeframe = interval '15 minutes' and c.ts = t.ts
-)
-and not exists (select from market._candles_15m a where a.symbol = t.symbol and a.bucket = t.ts);
+create or replace view market.candles_15m as select b.* from market._bars_of(interval '15 minutes') b;
 comment on view market.candles_15m is
-'Bars of 00:15:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 00:15:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
-create or replace view market.candles_1h as
-with made as (
-    select
-        a.symbol, a.bucket as ts, public.first(a.open, a.first_ts) as open, max(a.high) as high,
-        min(a.low) as low, public.last(a.close, a.last_ts) as close, sum(a.volume) as volume,
-        sum(a.quote_volume) as quote_volume, sum(a.trade_count)::bigint as trade_count,
-        sum(a.taker_buy_volume) as taker_buy_volume
-    from market._candles_1h a
-    group by a.symbol, a.bucket
-),
-
-traded as (
-    select
-        t.symbol, public.time_bucket(interval '1 hour', t.bucket) as ts,
-        public.first(t.open, t.bucket) as open, max(t.high) as high, min(t.low) as low,
-        public.last(t.close, t.bucket) as close, sum(t.volume) as volume,
-        sum(t.quote_volume) as quote_volume, sum(t.trade_count)::bigint as trade_count,
-        sum(t.buy_volume) as taker_buy_volume
-    from market.trades_1m t
-    group by t.symbol, public.time_bucket(interval '1 hour', t.bucket)
-)
-
-select
-    c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-    c.taker_buy_volume, 'loaded' as source
-from market.candles c
-where c.timeframe = interval '1 hour'
-union all
-select m.*, 'minutes' from made m
-where not exists (
-    select from market.candles c
-    where c.symbol = m.symbol and c.timeframe = interval '1 hour' and c.ts = m.ts
-)
-union all
-select t.*, 'trades' from traded t
-where not exists (
-    select from market.candles c
-    where c.symbol = t.symbol and c.timeframe = interval '1 hour' and c.ts = t.ts
-)
-and not exists (select from market._candles_1h a where a.symbol = t.symbol and a.bucket = t.ts);
+create or replace view market.candles_1h as select b.* from market._bars_of(interval '1 hour') b;
 comment on view market.candles_1h is
-'Bars of 01:00:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 01:00:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
-create or replace view market.candles_4h as
-with made as (
-    select
-        a.symbol, a.bucket as ts, public.first(a.open, a.first_ts) as open, max(a.high) as high,
-        min(a.low) as low, public.last(a.close, a.last_ts) as close, sum(a.volume) as volume,
-        sum(a.quote_volume) as quote_volume, sum(a.trade_count)::bigint as trade_count,
-        sum(a.taker_buy_volume) as taker_buy_volume
-    from market._candles_4h a
-    group by a.symbol, a.bucket
-),
-
-traded as (
-    select
-        t.symbol, public.time_bucket(interval '4 hours', t.bucket) as ts,
-        public.first(t.open, t.bucket) as open, max(t.high) as high, min(t.low) as low,
-        public.last(t.close, t.bucket) as close, sum(t.volume) as volume,
-        sum(t.quote_volume) as quote_volume, sum(t.trade_count)::bigint as trade_count,
-        sum(t.buy_volume) as taker_buy_volume
-    from market.trades_1m t
-    group by t.symbol, public.time_bucket(interval '4 hours', t.bucket)
-)
-
-select
-    c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-    c.taker_buy_volume, 'loaded' as source
-from market.candles c
-where c.timeframe = interval '4 hours'
-union all
-select m.*, 'minutes' from made m
-where not exists (
-    select from market.candles c
-    where c.symbol = m.symbol and c.timeframe = interval '4 hours' and c.ts = m.ts
-)
-union all
-select t.*, 'trades' from traded t
-where not exists (
-    select from market.candles c
-    where c.symbol = t.symbol and c.timeframe = interval '4 hours' and c.ts = t.ts
-)
-and not exists (select from market._candles_4h a where a.symbol = t.symbol and a.bucket = t.ts);
+create or replace view market.candles_4h as select b.* from market._bars_of(interval '4 hours') b;
 comment on view market.candles_4h is
-'Bars of 04:00:00: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 04:00:00: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';
 
-create or replace view market.candles_1d as
-with made as (
-    select
-        a.symbol, a.bucket as ts, public.first(a.open, a.first_ts) as open, max(a.high) as high,
-        min(a.low) as low, public.last(a.close, a.last_ts) as close, sum(a.volume) as volume,
-        sum(a.quote_volume) as quote_volume, sum(a.trade_count)::bigint as trade_count,
-        sum(a.taker_buy_volume) as taker_buy_volume
-    from market._candles_1d a
-    group by a.symbol, a.bucket
-),
-
-traded as (
-    select
-        t.symbol, public.time_bucket(interval '1 day', t.bucket) as ts,
-        public.first(t.open, t.bucket) as open, max(t.high) as high, min(t.low) as low,
-        public.last(t.close, t.bucket) as close, sum(t.volume) as volume,
-        sum(t.quote_volume) as quote_volume, sum(t.trade_count)::bigint as trade_count,
-        sum(t.buy_volume) as taker_buy_volume
-    from market.trades_1m t
-    group by t.symbol, public.time_bucket(interval '1 day', t.bucket)
-)
-
-select
-    c.symbol, c.ts, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trade_count,
-    c.taker_buy_volume, 'loaded' as source
-from market.candles c
-where c.timeframe = interval '1 day'
-union all
-select m.*, 'minutes' from made m
-where not exists (
-    select from market.candles c
-    where c.symbol = m.symbol and c.timeframe = interval '1 day' and c.ts = m.ts
-)
-union all
-select t.*, 'trades' from traded t
-where not exists (
-    select from market.candles c
-    where c.symbol = t.symbol and c.timeframe = interval '1 day' and c.ts = t.ts
-)
-and not exists (select from market._candles_1d a where a.symbol = t.symbol and a.bucket = t.ts);
+create or replace view market.candles_1d as select b.* from market._bars_of(interval '1 day') b;
 comment on view market.candles_1d is
-'Bars of 1 day: those loaded at this length, else made from loaded one-minute bars, else from
-trades (source says which). ts is the opening time, UTC.';
+'Bars of 1 day: those loaded at this length, else made from loaded one-minute bars, else from loaded bars
+of a length between that divides this one (the length that covers most of the bar, then the longest),
+else from trades; source says which. ts is the opening time, UTC.';

@@ -77,6 +77,42 @@ begin
 end
 $$;
 
+create or replace function ml.preset_regime_weights(preset text, members text [])
+returns jsonb
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    -- Members of the algorithms named share their algorithm's weight, the others what is left over.
+    with m as (
+        select u.member, x.algorithm
+        from unnest(members) u (member)
+        join ml.models x on x.model = u.member
+    ),
+    shares as (
+        select
+            r.regime, m.member, w.weight / count(*) over (partition by r.regime, m.algorithm) as named,
+            (w.weight is null)::integer as is_other
+        from (select distinct p.regime from ml.regime_weight_presets p where p.preset = $1) r
+        cross join m
+        left join ml.regime_weight_presets w
+            on w.preset = $1 and w.regime = r.regime and w.algorithm = m.algorithm
+    ),
+    whole as (
+        select
+            s.regime, s.member, s.named,
+            greatest(0, 1 - coalesce(sum(s.named) over (partition by s.regime), 0))
+            / nullif(sum(s.is_other) over (partition by s.regime), 0) as rest
+        from shares s
+    )
+    select jsonb_object_agg(q.regime, q.weights)
+    from (
+        select w.regime, jsonb_object_agg(w.member, coalesce(w.named, w.rest)) as weights
+        from whole w
+        group by w.regime
+    ) q
+$$;
+comment on function ml.preset_regime_weights(text, text []) is
+'Starting weights by regime {regime: {model: weight}} that a preset (ml.regime_weight_presets) gives these members by their algorithms; null: there is no such preset. Members of no algorithm that it names share what is left over.';
+
 create or replace function ml.create_ensemble(
     ensemble text, label text, members text [], method text default 'auto',
     settings jsonb default '{}', description text default ''
@@ -101,7 +137,17 @@ begin
         when (select count(distinct m) from unnest(members) m) <> cardinality(members)
             then 'a member is named twice, or is null'
         when settings is null or jsonb_typeof(settings) <> 'object' then 'settings is no object'
+        when jsonb_typeof(settings -> 'regime_weights') not in ('object', 'string', 'null')
+            then 'regime_weights is neither an object nor the name of a preset'
+        when jsonb_typeof(settings -> 'regime_weights') = 'string' and not exists (
+            select from ml.regime_weight_presets p where p.preset = settings ->> 'regime_weights'
+        ) then format('%s is no preset of ml.regime_weight_presets', settings -> 'regime_weights')
     end;
+    if v_problem is null and jsonb_typeof(settings -> 'regime_weights') = 'string' then
+        settings := settings || jsonb_build_object(
+            'regime_weights', ml.preset_regime_weights(settings ->> 'regime_weights', members)
+        );
+    end if;
     if v_problem is null then
         select format('member %s is no model of label %s', quote_literal(u.m), create_ensemble.label)
         into v_problem
@@ -162,7 +208,7 @@ begin
 end
 $$;
 comment on function ml.create_ensemble(text, text, text [], text, jsonb, text) is
-'Make an ensemble of models of one classification label, or change its members, method and settings, and serve the new version from now on; returns its ensemble_version_id. method: the one that answers where none is asked for (ml.ensemble_methods). settings: weights {model: weight} for voting and as everybody''s start; regime_weights {regime, or a name of regime.mappings: {model: weight}}, where regime_weights starts; params {method: {name: number}}. Errors: AP521 it cannot be made so.';
+'Make an ensemble of models of one classification label, or change its members, method and settings, and serve the new version from now on; returns its ensemble_version_id. method: the one that answers where none is asked for (ml.ensemble_methods). settings: weights {model: weight} for voting and as everybody''s start; regime_weights {regime, or a name of regime.mappings: {model: weight}}, or the name of a preset (ml.regime_weight_presets, such as "seeds"), where regime_weights starts; params {method: {name: number}}. Errors: AP521 it cannot be made so.';
 
 create or replace function ml._new_ensemble_version(
     ensemble text, symbol text, as_of timestamptz, stacking double precision [], metrics jsonb,
@@ -377,3 +423,8 @@ begin
     return null;
 end
 $$;
+
+insert into ml.regime_weight_presets (preset, regime, algorithm, weight)
+values
+('seeds', 'trending', 'lstm', 0.45), ('seeds', 'ranging', 'lightgbm', 0.50), ('seeds', 'volatile', 'transformer', 0.50)
+on conflict do nothing;

@@ -10,6 +10,31 @@ as $python$
 $python$;
 
 
+create or replace function ml._feature_ks(version_id bigint)
+returns double precision
+language sql stable parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$
+    select max(c.ks)
+    from ml.model_versions v
+    join ml.version_predictions p on p.version_id = v.version_id
+    join drift.version_references r on r.version_id = v.version_id and r.binning_id is not null
+    cross join lateral (
+        select min(u.ts) as first, max(u.ts) as last
+        from unnest(p.ts, p.fold) as u (ts, fold)
+        where u.fold = (select max(f) from unnest(p.fold) as f)
+    ) h
+    cross join lateral drift._check(
+        v.version_id, r.symbols, drift._micros(ops._at(h.first)), drift._micros(ops._at(h.last)) + 1,
+        drift._options(v.model)
+    ) c
+    where v.version_id = $1 and c.kind = 'feature'
+$$;
+comment on function ml._feature_ks(bigint) is
+'The largest Kolmogorov-Smirnov distance of a feature between the last held-out fold and all that a
+version was trained on: how far the market has moved while it was trained; null without a reference,
+or where no vectors are stored.';
+
 create or replace function ml._gate_verdicts(version_id bigint)
 returns table (
     gate text,
@@ -23,7 +48,7 @@ returns table (
     detail text,
     champion_id bigint
 )
-language sql stable parallel safe
+language sql stable parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
     with v as (
@@ -48,10 +73,12 @@ as $$
     ),
     looked_up as (
         select
-            g.gate, g.metric, g.threshold, g.comparison, g.against, v.champion_id, v.version_id,
+            g.gate, g.metric, g.threshold, g.comparison, g.against, g.relative, v.champion_id,
+            v.version_id,
             (v.metrics #>> '{champion,version_id}')::bigint as compared_with,
-            case g.against
-                when 'champion' then v.metrics #>> array['champion', 'challenger', g.metric]
+            case
+                when g.metric = 'feature_ks' then ml._feature_ks(v.version_id)::text
+                when g.against = 'champion' then v.metrics #>> array['champion', 'challenger', g.metric]
                 else v.metrics ->> g.metric
             end::float8 as value,
             case g.against
@@ -78,8 +105,8 @@ as $$
     -- What is no finite number is no metric: NaN and infinity pass any threshold of one side.
     finite as (
         select
-            l.gate, l.metric, l.threshold, l.comparison, l.against, l.champion_id, l.version_id,
-            l.compared_with,
+            l.gate, l.metric, l.threshold, l.comparison, l.against, l.relative, l.champion_id,
+            l.version_id, l.compared_with,
             case when abs(l.value) < 'infinity' then l.value end as value,
             case when abs(l.reference_value) < 'infinity' then l.reference_value end as reference_value
         from looked_up l
@@ -87,7 +114,10 @@ as $$
     judged as (
         select
             l.*,
-            l.value - case when l.against = 'absolute' then 0 else l.reference_value end as difference,
+            (l.value - case when l.against = 'absolute' then 0 else l.reference_value end)
+            / case
+                when l.relative and l.against <> 'absolute' then nullif(abs(l.reference_value), 0) else 1
+            end as difference,
             l.against = 'champion'
             and (l.champion_id is null or l.champion_id = l.version_id) as no_rival,
             l.against = 'champion'
@@ -107,8 +137,9 @@ as $$
             else format(
                 '%s %s%s, %s %s %s', j.metric, round(j.value::numeric, 5),
                 case when j.against <> 'absolute' then format(
-                    ' against the %s''s %s: difference %s', j.against,
-                    round(j.reference_value::numeric, 5), round(j.difference::numeric, 5)
+                    ' against the %s''s %s: %sdifference %s', j.against,
+                    round(j.reference_value::numeric, 5), case when j.relative then 'relative ' end,
+                    round(j.difference::numeric, 5)
                 ) else '' end,
                 case when p.passed then 'as needed' else 'needed' end, j.comparison, j.threshold
             )
@@ -168,8 +199,8 @@ $$;
 comment on function ml.evaluate_gates(bigint) is
 'Runs the gates (ml.gates: those of the version''s task and model) on a version and writes each
 verdict to ml.gate_results. value is the version''s metric on held-out rows; reference_value the
-champion''s or the baseline''s on the same rows (against), and then the difference is compared with
-the threshold. A version that was compared with another champion than the present one does not
+champion''s or the baseline''s on the same rows (against), and then the difference (relative: as a
+share of that value) is compared with the threshold. Metric feature_ks: see ml._feature_ks. A version that was compared with another champion than the present one does not
 pass. Errors: AP404 unknown version.';
 
 create or replace function ml.gate_report(version_id bigint)

@@ -380,6 +380,17 @@ begin
             v_measured.fold, v_measured.raw, v_measured.prediction, v_measured.target, v_measured.base_rate
         );
     end if;
+    if exists (
+        select from ml.gates g
+        where g.enabled and g.metric = 'feature_ks' and (g.model is null or g.model = v_job.model)
+    ) then
+        -- A gate reads it; where it cannot be taken, the gate says that its metric is missing.
+        begin
+            perform drift.take_reference(v_version_id);
+        exception when others then
+            raise log 'reference of version %: %', v_version_id, sqlerrm;
+        end;
+    end if;
     select bool_and(g.passed) into v_passed from ml.evaluate_gates(v_version_id) g;
     v_passed := coalesce(v_passed, true);
     select coalesce(((v_model.training || v_job.options) ->> 'auto_promote')::boolean, false)

@@ -81,37 +81,71 @@ language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     select
-        case
-            when n.known_at > at - interval '1 day'
-                and n.known_at < at - ops.setting_interval('ops.stale_after', interval '15 minutes') then 'red'
-            else 'green'
-        end,
+        case when n.stopped is not null then 'red' else 'green' end,
         'data',
         i.symbol,
         case
             when n.known_at is null then 'no data yet'
-            when n.known_at <= at - interval '1 day' then format('history up to %s; nothing arrives', n.known_at)
-            else format('last row arrived %s', n.known_at)
+            when n.stopped is not null then format('last row arrived %s; no %s', n.known_at, n.stopped)
+            when n.arrives then format('last row arrived %s (%s)', n.known_at, n.newest)
+            else format('history up to %s (%s); nothing arrives', n.known_at, n.newest)
         end
     from market.instruments i
     left join lateral (
-        select max(l.known_at) as known_at
+        select
+            max(l.known_at) as known_at,
+            (array_agg(l.what order by l.known_at desc, l.what))[1] as newest,
+            bool_or(l.arrives) as arrives,
+            string_agg(
+                format('%s since %s', l.what, l.known_at), ', ' order by l.what
+            ) filter (
+                where l.arrives
+                and l.known_at < at - l.every - ops.setting_interval('ops.stale_after', interval '15 minutes')
+            ) as stopped
         from (
-            (select c.known_at from market.candles c
-             where c.symbol = i.symbol and c.timeframe = interval '1 minute' and c.known_at <= at
-             order by c.ts desc limit 1)
-            union all
-            (select t.known_at from market.trades t
-             where t.symbol = i.symbol and t.known_at <= at order by t.ts desc limit 1)
-            union all
-            (select b.known_at from market.order_book_snapshots b
-             where b.symbol = i.symbol and b.known_at <= at order by b.ts desc limit 1)
+            select r.what, r.every, r.known_at, r.known_at > at - greatest(interval '1 day', 3 * r.every) as arrives
+            from (
+                -- The bar lengths that the symbol has, one step through the index each.
+                select format('bars of %s', b.timeframe) as what, b.every, b.known_at
+                from (
+                    with recursive lengths as (
+                        (select c.timeframe from market.candles c where c.symbol = i.symbol order by c.timeframe limit 1)
+                        union all
+                        select (
+                            select c.timeframe from market.candles c
+                            where c.symbol = i.symbol and c.timeframe > s.timeframe
+                            order by c.timeframe limit 1
+                        )
+                        from lengths s
+                        where s.timeframe is not null
+                    )
+
+                    select
+                        s.timeframe,
+                        case when s.timeframe > interval '1 minute' then s.timeframe else interval '0' end as every,
+                        (
+                            select c.known_at from market.candles c
+                            where c.symbol = i.symbol and c.timeframe = s.timeframe and c.known_at <= at
+                            order by c.ts desc limit 1
+                        ) as known_at
+                    from lengths s
+                    where s.timeframe is not null
+                ) b
+                union all
+                (select 'trades', interval '0', t.known_at from market.trades t
+                 where t.symbol = i.symbol and t.known_at <= at order by t.ts desc limit 1)
+                union all
+                (select 'order books', interval '0', b.known_at from market.order_book_snapshots b
+                 where b.symbol = i.symbol and b.known_at <= at order by b.ts desc limit 1)
+            ) r
+            where r.known_at is not null
         ) l
     ) n on true
 $$;
 comment on function ops._data_health(timestamptz) is
-'Per symbol, when its last row arrived. Red where rows used to arrive within the last day and have
-stopped for longer than ops.stale_after; a symbol with history only is not stale.';
+'Per symbol, when its last row arrived and of what: trades, order books or bars of any length. Red where
+a kind of rows used to arrive (within the last day, or three bars) and has stopped for longer than
+ops.stale_after beside the length of its bars; a symbol with history only is not stale.';
 
 create or replace function ops._aggregate_health(at timestamptz)
 returns table (status text, check_name text, subject text, detail text)
@@ -119,45 +153,16 @@ language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_aggregate record;
+    v_aggregate market.aggregates;
     v_limit bigint := (ops.setting('ops.dirty_buckets', '100000') #>> '{}')::bigint;
     v_lag interval := ops.setting_interval('ops.pending_lag', interval '30 minutes');
-    v_count bigint;
-    v_refreshed timestamptz;
-    v_behind boolean;
 begin
     check_name := 'aggregate';
     for v_aggregate in select a.* from market.aggregates a order by a.name loop
         subject := substr(v_aggregate.name, 2);
-        if v_aggregate.native and not market._native_works() then
-            status := 'red';
-            detail := 'a continuous aggregate, which this TimescaleDB cannot refresh or not rightly: call market.switch_aggregates(false)';
-        elsif v_aggregate.native then
-            -- What changed behind the watermark, and whether rows wait before it for too long.
-            select
-                max(u."from") filter (where u."to" = 'infinity'),
-                coalesce(ceil(sum(extract(epoch from u."to" - u."from")) filter (where u."to" < 'infinity' and u."from" > '-infinity')
-                / extract(epoch from v_aggregate.width)), 0)
-            into v_refreshed, v_count
-            from market._stale(v_aggregate.name) u;
-            execute format(
-                'select exists (select from %s s where s.ts >= $1 and s.ts < $2%s)', v_aggregate.source,
-                case when v_aggregate.source = 'market.candles'::regclass
-                    then ' and s.timeframe = interval ''1 minute''' else '' end
-            )
-            into v_behind
-            using v_refreshed, public.time_bucket(v_aggregate.width, at - interval '10 minutes' - v_lag);
-            status := case when v_behind or v_count > v_limit then 'red' else 'green' end;
-            detail := format(
-                'kept by TimescaleDB%s; %s changed buckets before that wait for the refresh',
-                case when v_refreshed > '-infinity' then format(' up to %s', v_refreshed) else ', still empty' end,
-                v_count
-            );
-        else
-            execute format('select count(*) from market.%I', v_aggregate.name || '_marks') into v_count;
-            status := case when v_count > v_limit then 'red' else 'green' end;
-            detail := format('%s changed buckets wait for the refresh', v_count);
-        end if;
+        select case when s.behind or s.dirty > v_limit then 'red' else 'green' end, s.detail
+        into status, detail
+        from market._aggregate_state(v_aggregate, at - v_lag) s;
         return next;
     end loop;
     check_name := 'vectors';

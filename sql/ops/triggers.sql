@@ -94,6 +94,10 @@ begin
                 exit when v_bad is not null;
             end loop;
         end if;
+    elsif new.name = 'market.edition' then
+        if v_text not in ('auto', 'apache') then
+            v_bad := '"auto" or "apache"';
+        end if;
     elsif v_rule.kind = 'interval' then
         v_bad := case
             when jsonb_typeof(new.value) <> 'string' or v_text !~ '[a-z:]'

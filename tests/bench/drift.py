@@ -132,7 +132,6 @@ def right(db: Conn, found: list[Any], x: Floats) -> None:
 def scipy_peer(own: str, set_id: int, reference: Floats) -> float:
     """Pull the rows out, and SciPy's KS test and Wasserstein distance per feature; seconds."""
     start = time.perf_counter()
-    pieces = []
     with (
         psycopg.connect(own, autocommit=True) as db,
         db.cursor().copy(
@@ -140,11 +139,14 @@ def scipy_peer(own: str, set_id: int, reference: Floats) -> float:
             f"{int(set_id)} and v.symbol = 'AAA' order by v.ts) to stdout (format binary)"
         ) as copy,
     ):
-        pieces = list(copy)
-    raw = b"".join(pieces)
+        raw = b"".join(copy)
     width = 2 + 4 + 20 + 12 * FEATURES
-    body = np.frombuffer(raw, np.uint8, offset=19)[:-2].reshape(-1, width)[:, 26:]
-    x = body.copy().view([("size", ">i4"), ("value", ">f8")])["value"].astype(np.float64)
+    body = np.frombuffer(raw, np.uint8, offset=19)[:-2].reshape(-1, width)
+    x = np.empty((len(body), FEATURES))
+    for at in range(0, len(body), PIECE):
+        part = np.ascontiguousarray(body[at : at + PIECE, 26:])
+        x[at : at + PIECE] = part.view([("size", ">i4"), ("value", ">f8")])["value"]
+    del raw, body
     for i in range(FEATURES):
         column = x[:, i][~np.isnan(x[:, i])]
         before = reference[:, i][~np.isnan(reference[:, i])]
@@ -315,7 +317,7 @@ def promotion(conninfo: str) -> list[dict[str, Any]]:
                 serving.register(db, serving.train(x[:1000], y[:1000], 60, seed=i), "bench")
                 for i in range(6)
             ]
-            db.execute("call ml.promote(%s)", (ids[0],))
+            db.execute("call ml.promote(%s, 'bench', true)", (ids[0],))
             serving.store(db, x[1000:1600])
         ask = "select model_version from ml.predict_stored('bench', 'AAA', %s)"
         sessions = [psycopg.connect(own, autocommit=True) for _ in range(SESSIONS)]
@@ -348,7 +350,7 @@ def promotion(conninfo: str) -> list[dict[str, Any]]:
         middle = time.perf_counter()
         with psycopg.connect(own, autocommit=True) as db:
             for version in ids[1:]:
-                db.execute("call ml.promote(%s)", (version,))
+                db.execute("call ml.promote(%s, 'bench', true)", (version,))
                 time.sleep(1.2)
         over.set()
         for thread in threads:

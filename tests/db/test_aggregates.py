@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from alphaplus import migrations
 from hypothesis import HealthCheck, given, settings
 
 from tests.db import market_rows as rows
@@ -35,6 +36,22 @@ def stored(conn: Connection, name: str) -> Row:
     return {(row["symbol"], row[bucket]): row for row in found}
 
 
+AGGREGATES = [
+    ("_trades_1m", MINUTE, "trades"),
+    ("_book_1m", MINUTE, "order_book_snapshots"),
+    ("_liquidations_1m", MINUTE, "liquidation_events"),
+    *((f"_{name}", width, "candles") for name, width in WIDTHS.items()),
+]
+
+
+def relation_of(name: str, width: timedelta) -> tuple[str, str, str]:
+    """An aggregate's relation, and its timeframe as an argument and as a condition."""
+    if not name.startswith("_candles"):
+        return name, "", ""
+    seconds = f"interval '{width.total_seconds()} seconds'"
+    return "_candles", f"{seconds}, ", f" where timeframe = {seconds}"
+
+
 def assert_plain(conn: Connection) -> None:
     """The views say what the rows say, and each partial aggregate what its declaration says."""
     tables = {
@@ -43,14 +60,14 @@ def assert_plain(conn: Connection) -> None:
     for name, (kind, state) in STATES.items():
         plain = rows.by_bucket(tables[kind], WIDTHS.get(name, MINUTE), state)
         assert rows.close_to(plain, stored(conn, name)), name
-    declared = conn.execute("select name, definition from market.aggregates").fetchall()
-    for name, definition in declared:
-        query = definition.replace("{range}", "true")
-        differing = rows.fetch(
-            conn,
-            f"(select * from market.{name} except select * from ({query}) d)"
-            f" union all (select * from ({query}) d except select * from market.{name})",
+    for name, width, source in AGGREGATES:
+        relation, at, where = relation_of(name, width)
+        query = (
+            f"select a.* from (select distinct symbol from market.{source}) s cross join lateral"
+            f" market.{relation}_of(s.symbol, {at}'-infinity', 'infinity') a"
         )
+        kept = f"select * from market.{relation}{where}"
+        differing = rows.fetch(conn, f"({kept} except {query}) union all ({query} except {kept})")
         # The order of a sum of quotients may differ by a bit; the rest may not.
         for row in differing:
             for column in ("imbalance_sum", "relative_spread_sum"):
@@ -60,21 +77,22 @@ def assert_plain(conn: Connection) -> None:
 
 def assert_stretches(conn: Connection) -> None:
     """Reading a stretch of one symbol gives what the aggregate holds there."""
-    for (name,) in conn.execute("select name from market.aggregates").fetchall():
+    for name, width, _ in AGGREGATES:
+        relation, at, where = relation_of(name, width)
         for start, minutes in ((0, 3), (0, 2000), (4, 9)):
             begin = BASE + start * MINUTE
-            where = {"begin": begin, "end": begin + minutes * MINUTE}
+            values = {"begin": begin, "end": begin + minutes * MINUTE}
             wide = rows.fetch(
                 conn,
-                f"select * from market.{name} where symbol = 'AAA'"
+                f"select * from market.{relation}{where or ' where true'} and symbol = 'AAA'"
                 " and bucket >= %(begin)s and bucket < %(end)s order by bucket, usable_at",
-                where,
+                values,
             )
             narrow = rows.fetch(
                 conn,
-                f"select * from market.{name}_between('AAA', %(begin)s, %(end)s)"
+                f"select * from market.{relation}_between('AAA', {at}%(begin)s, %(end)s)"
                 " order by bucket, usable_at",
-                where,
+                values,
             )
             for row in (*wide, *narrow):
                 for column in ("imbalance_sum", "relative_spread_sum"):
@@ -131,15 +149,15 @@ def another(market: Connection) -> Any:
         yield conn
 
 
-def marks(conn: Connection) -> int:
-    row = conn.execute("select count(*) from market._trades_1m_marks").fetchone()
+def dirty(conn: Connection) -> int:
+    row = conn.execute("select count(*) from market.dirty_buckets").fetchone()
     assert row is not None
     return int(row[0])
 
 
 def apache_only(conn: Connection) -> None:
     if rows.is_native(conn):
-        pytest.skip("TimescaleDB keeps the aggregates here, without marks")
+        pytest.skip("TimescaleDB keeps the aggregates here, without dirty buckets")
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
@@ -223,13 +241,13 @@ def test_inserters_corrections_and_refreshes_at_once(market: Connection) -> None
     assert_plain(market)
 
 
-def test_marks_do_not_pile_up(market: Connection) -> None:
+def test_dirty_buckets_do_not_pile_up(market: Connection) -> None:
     apache_only(market)
     for n in range(30):
         rows.insert(market, "trades", trade(trade_id=str(n)))
-    assert marks(market) == 1
+    assert dirty(market) == 1
     market.execute("call market.refresh_aggregates()")
-    assert marks(market) == 0
+    assert dirty(market) == 0
 
 
 def test_a_large_load_is_aggregated_in_the_order_of_time(market: Connection) -> None:
@@ -248,7 +266,7 @@ def test_a_large_load_is_aggregated_in_the_order_of_time(market: Connection) -> 
         found = market.execute(query, (symbol, BASE + timedelta(days=39))).fetchall()
         return [bucket for (bucket,) in found]
 
-    marked = lie("_trades_1m_marks")
+    marked = lie("dirty_buckets")
     assert len(marked) == 3000 and marked == sorted(marked)
     market.execute("call market.refresh_aggregates()")
     written = lie("_trades_1m_rows")
@@ -283,7 +301,7 @@ def test_loader_and_operator_may_refresh(market: Connection, role: str) -> None:
     market.execute("call market.refresh_aggregates()")
     market.execute("reset role")
     if not rows.is_native(market):
-        assert marks(market) == 0
+        assert dirty(market) == 0
 
 
 def test_refreshing_needs_read_committed(market: Connection) -> None:
@@ -354,7 +372,7 @@ def test_resolve(market: Connection) -> None:
 
 def native_only(conn: Connection) -> None:
     if not rows.is_native(conn):
-        pytest.skip("no continuous aggregates: no Community edition of TimescaleDB before 2.23")
+        pytest.skip("no continuous aggregates: no Community edition of TimescaleDB")
 
 
 def fill(conn: Connection) -> None:
@@ -401,19 +419,27 @@ def rights(conn: Connection) -> list[Any]:
     ).fetchall()
 
 
-def test_there_and_back_between_the_editions(db: Connection) -> None:
+def choose(server: Any, db: Connection, edition: str) -> None:
+    """Change over to another back end, as the operator does it."""
+    db.execute("set role alphaplus_operator")
+    db.execute("select ops.set_setting('market.edition', to_jsonb(%s::text))", (edition,))
+    db.execute("reset role")
+    migrations.migrate(str(server.conninfo(db.info.dbname)))
+    db.execute("discard plans")
+
+
+def test_there_and_back_between_the_editions(server: Any, db: Connection) -> None:
     """What a database on the Community edition does before it moves to the Apache edition."""
     native_only(db)
     fill(db)
     db.execute("call market.refresh_aggregates()")
     before = rights(db)
-    for native in (False, True):
-        db.execute("set role alphaplus_operator")
-        db.execute("call market.switch_aggregates(%s)", (native,))
-        db.execute("reset role")
+    for edition in ("apache", "auto"):
+        choose(server, db, edition)
+        native = edition == "auto"
         assert rows.is_native(db) == native
         assert_plain(db)
-        late(db, f"late {native}")
+        late(db, f"late {edition}")
         assert_plain(db)
         assert_stretches(db)
         db.execute(f"set role alphaplus_{'owner' if native else 'loader'}")
@@ -430,14 +456,10 @@ def test_there_and_back_between_the_editions(db: Connection) -> None:
     assert found == (8,)
 
 
-def test_switching_to_what_is_or_cannot_be(market: Connection) -> None:
-    market.execute("call market.switch_aggregates(%s)", (rows.is_native(market),))
-    apache_only(market)
-    if market.execute("select market._native_works()").fetchone() == (True,):
-        pytest.skip("this server has the Community edition")
+def test_an_edition_is_chosen_by_name(market: Connection) -> None:
     with pytest.raises(psycopg.Error) as raised:
-        market.execute("call market.switch_aggregates(true)")
-    assert raised.value.sqlstate == "AP104"
+        market.execute("select ops.set_setting('market.edition', '\"enterprise\"')")
+    assert raised.value.sqlstate == "AP724" and raised.value.diag.message_hint
 
 
 def test_policies_keep_the_aggregates(market: Connection) -> None:
@@ -481,7 +503,7 @@ def test_health_sees_a_continuous_aggregate_that_nobody_refreshes(market: Connec
     assert status == "green" and "3 changed buckets" in detail
 
 
-def test_rows_go_and_what_was_aggregated_of_them_stays(db: Connection) -> None:
+def test_rows_go_and_what_was_aggregated_of_them_stays(server: Any, db: Connection) -> None:
     for day in range(4):
         rows.insert(db, "trades", trade(day * 1440, str(day)))
     with pytest.raises(psycopg.Error) as raised:
@@ -511,13 +533,13 @@ def test_rows_go_and_what_was_aggregated_of_them_stays(db: Connection) -> None:
     db.execute("delete from market.trades where trade_id = 'not late'")
     unchanged()
     if rows.is_native(db):  # and so they do in a move to the Apache edition
-        db.execute("call market.switch_aggregates(false)")
+        choose(server, db, "apache")
         unchanged()
         db.execute("call market.refresh_aggregates()")
         unchanged()
-        with pytest.raises(psycopg.Error) as raised:
-            db.execute("call market.switch_aggregates(true)")
-        assert raised.value.sqlstate == "AP105"
+        with pytest.raises(psycopg.Error) as refused:
+            choose(server, db, "auto")
+        assert refused.value.sqlstate == "AP105"
     with pytest.raises(psycopg.Error) as raised:
         db.execute("call market.drop_rows('nonsense', now())")
     assert raised.value.sqlstate == "AP106"

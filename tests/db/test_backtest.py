@@ -147,7 +147,7 @@ def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
         fees = 5e-4 * quantity * (entry.price + exit_.price)
         spread = 1e-4 * quantity * (entry.price + exit_.price)
         paid = sum(
-            side * quantity * rate * rows[rows.ts <= ts].price.iloc[-1]
+            side * quantity * rate * rows[rows.known <= ts].price.iloc[-1]
             for ts, rate in funding
             if entry.ts < ts <= exit_.ts
         )

@@ -279,6 +279,28 @@ def test_what_changes_is_counted_again(toy: World) -> None:
     toy.db.execute("rollback")
 
 
+def test_the_gate_on_drift_of_features(toy: World) -> None:
+    """Its figure is the largest KS of a feature between the last held-out fold and the reference."""
+    gate = "select value, passed from ml.gate_report(%s) where gate = 'feature_drift'"
+    with toy.db.transaction(force_rollback=True):
+        toy.db.execute("update ml.gates set enabled = true where gate = 'feature_drift'")
+        assert one(toy.db, gate, toy.version) == (None, False)  # nothing was held out
+        ts = [toy.end - timedelta(minutes=1440 - i) for i in range(0, 1440, 10)]
+        first = [toy.split + timedelta(minutes=i) for i in range(144)]
+        toy.db.execute(
+            "insert into ml.version_predictions (version_id, symbols, ts, symbol, fold, raw,"
+            " prediction, target, base_rate) select %s, '{AAA}', t, array_fill(1, array[288]),"
+            " array_fill(1, array[144]) || array_fill(2, array[144]), z, z, z, z from (select"
+            " array_fill(0.5::float8, array[288]) as z, array(select (extract(epoch from x) * 1e6)"
+            "::bigint from unnest(%s::timestamptz[]) as x order by x) as t) q",
+            (toy.version, first + ts),
+        )
+        last = toy.check(ts[-1] + timedelta(seconds=1), f"{1430 * 60 + 1} seconds")
+        told = max(row["ks"] for row in last.values() if row["kind"] == "feature")
+        assert one(toy.db, gate, toy.version) == (pytest.approx(told, abs=1e-12), False)
+        assert told > 0.15
+
+
 def test_the_drifted_feature_is_named_first(toy: World) -> None:
     found = toy.check(toy.end)
     first = next(iter(found.values()))

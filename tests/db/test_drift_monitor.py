@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import lightgbm
 import numpy as np
 import psycopg
 import pytest
@@ -188,6 +189,62 @@ def test_estimates_come_first_and_are_reconciled(toy: World) -> None:
     )
     assert abs(rows["auc"][0] - rows["auc"][1]) < 0.06  # the model is about calibrated
     assert rows["brier"][2] == rows["brier"][3] == len(p)
+
+
+def test_estimates_of_values_by_what_was_wrong_before(db: Conn) -> None:
+    """Of values: the mean squared error that held-out predictions of that size had, bin by bin."""
+    rng = np.random.default_rng(14)
+    set_id = world.install(db, task="regression")
+    rows = 9 * 1440
+    x = np.column_stack([world.ar(rng, rows, 0.3) for _ in range(4)])
+    y = np.rint(2 * x[:, 0]) + rng.standard_normal(rows) * (1 + (x[:, 0] > 0))
+    split = world.START + timedelta(days=7)
+    world.store(db, set_id, "AAA", world.START, x, y)
+    fitted = lightgbm.train(
+        {"objective": "regression", "num_leaves": 4, "verbose": -1, "num_threads": 1},
+        lightgbm.Dataset(x[: 7 * 1440], y[: 7 * 1440]),
+        5,
+    )
+    version = world.register(
+        db, fitted.model_to_string(), "AAA", world.START, split, rmse=1.6, rmse_high=1.7
+    )
+    db.execute("call ml.promote(%s, 'a value', true)", (version,))
+    # Few distinct predictions: each edge is a prediction itself.
+    held = np.rint(2 * fitted.predict(x[: 7 * 1440 : 7])) / 2
+    squares = (held - y[: 7 * 1440 : 7]) ** 2
+    db.execute(
+        "insert into ml.version_predictions (version_id, symbols, ts, symbol, fold, raw,"
+        " prediction, target, base_rate) values (%s, '{AAA}', %s, %s, %s, %s, %s, %s, %s)",
+        (
+            version, [int(i * 60e6) for i in range(len(held))], [1] * len(held), [1] * len(held),
+            held.tolist(), held.tolist(), y[: 7 * 1440 : 7].tolist(), [0.0] * len(held),
+        ),
+    )  # fmt: skip
+    db.execute("call drift.take_references()")
+    db.execute("call drift.refresh(%s)", (world.START + timedelta(minutes=rows),))
+    day = world.START + timedelta(days=8)
+    estimate, realised, n = one(
+        db,
+        "select estimate, realised, predictions from drift.estimates"
+        " where ts = %s and metric = 'squared_error'",
+        day,
+    )
+    said = fitted.predict(x[8 * 1440 :])
+    values = np.unique(held)
+    assert (
+        len(values) <= 20
+    )  # each with a bin of its own, the next larger one holds what lies between
+    by_value = np.array([squares[held == v].mean() for v in values])
+    told = by_value[np.minimum(np.searchsorted(values, said), len(values) - 1)]
+    assert n >= 1430
+    assert estimate == pytest.approx(told[:n].mean(), abs=1e-9)
+    assert realised == pytest.approx(((said - y[8 * 1440 :]) ** 2)[: n - 5].mean(), rel=0.02)
+    assert abs(estimate - realised) < 0.2 * realised
+    # A prediction that is an edge itself belongs below it, as it was counted.
+    for value, square in zip(values[:-1], by_value[:-1], strict=True):
+        assert one(db, "select drift._expected_square(%s, 'AAA', %s)", version, float(value)) == (
+            pytest.approx(square, abs=1e-12),
+        )
 
 
 def test_calibration_by_segment(toy: World) -> None:

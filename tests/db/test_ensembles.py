@@ -359,3 +359,37 @@ def test_every_block_of_the_page_runs(db: Conn) -> None:
     # What the page says of the rounds: some, with outcomes.
     assert one(db, "select count(*) from ml.ensemble_rounds") > 100
     assert one(db, "select count(*) from ml.ensemble_outcomes") > 50
+
+
+def test_weights_start_where_the_seeds_say(db: Conn) -> None:
+    """By the members' algorithms; what is left over is shared by the others."""
+    w.install(db)
+    for model, algorithm in (
+        ("a", "lightgbm"), ("b", "xgboost"), ("c", "lstm"), ("d", "lstm"), ("e", "transformer")
+    ):  # fmt: skip
+        db.execute(
+            "insert into ml.models (model, label, feature_set, feature_version, algorithm)"
+            " values (%s, 'fixed', 'fixed', 1, %s)",
+            (model, algorithm),
+        )
+    db.execute(
+        "select ml.create_ensemble('five', 'fixed', array['a', 'b', 'c', 'd', 'e'],"
+        ' settings => \'{"regime_weights": "seeds"}\')'
+    )
+    (found,) = db.execute(
+        "select settings -> 'regime_weights' from ml.ensembles where ensemble = 'five'"
+    ).fetchone() or (None,)
+    rest = 0.55 / 3
+    assert found["trending"] == pytest.approx(
+        {"a": rest, "b": rest, "c": 0.225, "d": 0.225, "e": rest}
+    )
+    assert found["ranging"] == pytest.approx(
+        {"a": 0.5, "b": 0.125, "c": 0.125, "d": 0.125, "e": 0.125}
+    )
+    assert found["volatile"]["e"] == 0.5 and sum(found["volatile"].values()) == pytest.approx(1)
+    with pytest.raises(psycopg.Error) as caught:
+        db.execute(
+            "select ml.create_ensemble('six', 'fixed', array['a'],"
+            ' settings => \'{"regime_weights": "none"}\')'
+        )
+    assert caught.value.sqlstate == "AP521"

@@ -212,6 +212,49 @@ def test_traffic_is_split_by_a_stable_hash(line: Line) -> None:
         refused(db, f"call ml.split_traffic('toy', 'AAA', {bad})", "AP643")
 
 
+def test_predictions_are_those_of_the_version_assigned(line: Line) -> None:
+    """Equal to LightGBM's own of the version that the caller was given."""
+    import lightgbm
+
+    db = line.db
+    db.execute("call ml.set_alias(%s, 'challenger')", (line.good,))
+    db.execute("call ml.split_traffic('toy', 'AAA', 0.4)")
+    db.execute(
+        "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
+        " select 'AAA', '1 minute', t, t + interval '1 minute', 1, 1, 1, 1, 1"
+        " from generate_series(%s::timestamptz, %s, interval '1 minute') t",
+        (line.split, line.split + timedelta(minutes=130)),
+    )
+    db.execute("delete from feature.pending")  # bars that came late: the vectors hold all the same
+    boosters = {
+        version: lightgbm.Booster(
+            model_str=one(
+                db,
+                "select convert_from(artifact, 'UTF8') from ml.model_versions where version_id = %s",
+                version,
+            )[0]
+        )
+        for version in (line.weak, line.good)
+    }
+    seen = set()
+    for i in range(12):
+        at = line.split + timedelta(minutes=100 + i)
+        caller = f"customer {i}"
+        version, alias = one(
+            db, "select version_id, alias from ml.assigned('toy', 'AAA', %s)", caller
+        )
+        row = one(
+            db,
+            "select prediction, version_id, alias, as_of from ml.predict_assigned('toy', 'AAA', %s, %s)",
+            caller,
+            at,
+        )
+        told = boosters[version].predict(line.x[[7 * 1440 + 100 + i]])[0]
+        assert row == (pytest.approx(told, abs=1e-12), version, alias, at)
+        seen.add(alias)
+    assert seen == {"champion", "challenger"}
+
+
 def test_schedules_coalesce_and_wait_for_a_place(line: Line) -> None:
     db = line.db
     db.execute("delete from ops.training_schedules")

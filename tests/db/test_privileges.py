@@ -99,6 +99,7 @@ WRITTEN = {
     "ml.labels": OPERATOR,
     "ml.models": OPERATOR,
     "ml.gates": OPERATOR,
+    "ml.regime_weight_presets": OPERATOR,
     "ml.risk_levels": OPERATOR,
     "ml.retraining_policies": OPERATOR,
     "ml.traffic": OPERATOR,
@@ -210,7 +211,7 @@ def test_table_rights_are_those_of_the_rules(db_module: Connection) -> None:
                 role == "loader" and (schema in ("market", "sentiment") or name == "ops.settings")
             )
         elif verb in ("insert", "update", "delete"):
-            kept = schema == "market" and re.fullmatch(r"_[a-z0-9_]+_(rows|marks)", table)
+            kept = schema == "market" and re.fullmatch(r"_[a-z0-9_]+_rows|dirty_buckets", table)
             right = kind in "rp" and role in WRITTEN.get(name, BOTH if kept else set())
             right = right or (verb == "delete" and role in REMOVED.get(name, set()))
         else:
@@ -262,6 +263,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
             stores = (
                 "feature._store",
                 "feature._store_at",
+                "feature._store_many",
                 "feature._pack",
                 "regime._refresh_batch",
                 "ops._note_that_it_commits",

@@ -359,6 +359,31 @@ def test_gates_decide(world: Connection, regime: str) -> None:
     assert count[1]
 
 
+def test_a_relative_gain(world: Connection, regime: str) -> None:
+    """The seeds' F1 better by 3 %: of the champion's, on the same rows."""
+    champion_id = toy.register(world, regime=regime)
+    world.execute("call ml.promote(%s, 'first', true)", (champion_id,))
+    with world.transaction(force_rollback=True):
+        world.execute("update ml.gates set enabled = true where gate = 'f1_champion'")
+        for f1, passed in ((0.5149, False), (0.5151, True)):
+            compared = {"version_id": champion_id, "values": {"f1": 0.5}, "challenger": {"f1": f1}}
+            new = toy.register(world, regime=regime, metrics={**toy.GOOD, "champion": compared})
+            row = world.execute(
+                "select passed, value, reference_value, detail from ml.gate_report(%s)"
+                " where gate = 'f1_champion'",
+                (new,),
+            ).fetchone()
+            assert row is not None
+            assert row[:3] == (passed, f1, 0.5) and "relative difference 0.03" in row[3].replace(
+                "0.0298", "0.03"
+            )
+        compared = {"version_id": champion_id, "values": {"f1": 0}, "challenger": {"f1": 0.5}}
+        new = toy.register(world, regime=regime, metrics={**toy.GOOD, "champion": compared})
+        assert world.execute(
+            "select passed from ml.gate_report(%s) where gate = 'f1_champion'", (new,)
+        ).fetchone() == (False,), "a share of nothing is no number"
+
+
 @pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", None])
 def test_what_is_no_number_passes_no_gate(world: Connection, regime: str, odd: str | None) -> None:
     metrics = {

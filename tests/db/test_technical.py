@@ -409,7 +409,7 @@ def test_the_operator_may_store_vectors(market: Connection) -> None:
         market.execute("reset role")
 
 
-def test_bars_of_other_lengths_than_a_minute_leave_no_marks(market: Connection) -> None:
+def test_bars_of_other_lengths_than_a_minute_leave_no_dirty_buckets(market: Connection) -> None:
     market.execute(
         "insert into market.candles (symbol, timeframe, ts, known_at, open, high, low, close, volume)"
         " values ('DAYS', '1 day', %s, %s, 1, 1, 1, 1, 1)",
@@ -417,8 +417,10 @@ def test_bars_of_other_lengths_than_a_minute_leave_no_marks(market: Connection) 
     )
     native = market.execute("select bool_or(native) from market.aggregates").fetchone()
     if native == (False,):
-        marks = market.execute("select count(*) from market._candles_1d_marks").fetchone()
-        assert marks == (0,)
+        dirty = market.execute(
+            "select count(*) from market.dirty_buckets where symbol = 'DAYS'"
+        ).fetchone()
+        assert dirty == (0,)
 
 
 def test_a_set_of_many_symbols_as_numbers(market: Connection) -> None:

@@ -7,6 +7,7 @@ already promoted stay.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 import time
@@ -165,6 +166,7 @@ def simulated(demo: Demo) -> int:
             table.add_row(*(show(row[name]) for name in shown))
     demo.console.print(table)
     ensemble(demo, "liquidation_15m", symbols[1])
+    regimes(demo, symbols)
     end = data_end(demo, symbols[0])
     # What is explained has to be served: a symbol that missed its gates has a base rate.
     served = [
@@ -220,7 +222,8 @@ def ensemble(demo: Demo, model: str, symbol: str) -> None:
         f"ensemble of {len(members)}: rounds from out-of-fold predictions, what came of them"
     ):
         demo.operator.execute(
-            "select ml.create_ensemble(%s, %s, %s)", (f"{model}_ensemble", model, members)
+            'select ml.create_ensemble(%s, %s, %s, settings => \'{"regime_weights": "seeds"}\')',
+            (f"{model}_ensemble", model, members),
         )
         demo.operator.execute(
             "call ml.fill_ensemble(%s, %s, %s, %s)",
@@ -242,6 +245,23 @@ def ensemble(demo: Demo, model: str, symbol: str) -> None:
     )  # fmt: skip
     for name, why in (slept or {}).items():
         demo.console.print(f"   asleep: {name}: {why}", markup=False, highlight=False)
+
+
+def regimes(demo: Demo, symbols: list[str]) -> None:
+    """The regime of each symbol at its end, and where it is likely to go."""
+    with demo.step("market regimes: as known then, and in a day"):
+        for symbol in symbols:
+            as_of = data_end(demo, symbol)
+            for regime, confidence, since, ahead, chance in demo.rows(
+                "select c.regime, c.confidence, c.since, f.regime, f.confidence"
+                " from regime.classify(%s, %s) c, regime.forecast(%s, interval '1 day', %s) f",
+                symbol, as_of, symbol, as_of,
+            ):  # fmt: skip
+                demo.console.print(
+                    f"   regime.classify('{symbol}'): {regime} {confidence:.2f} since"
+                    f" {since:%m-%d %H:%M}; in a day {ahead} {chance:.2f}",
+                    markup=False, highlight=False,
+                )  # fmt: skip
 
 
 def prepare(demo: Demo) -> None:
@@ -275,7 +295,7 @@ def data_end(demo: Demo, symbol: str) -> dt.datetime:
 
 
 def train(demo: Demo, keys: list[Key]) -> None:
-    """Ask for what is not trained as of its data's end, run a trainer, and show its progress."""
+    """Ask for what is not trained as of its data's end, run trainers, and show their progress."""
     with demo.step(f"training: {len(keys)} models through the queue, walk-forward, then the gates"):
         jobs = []
         for key in keys:
@@ -294,12 +314,17 @@ def train(demo: Demo, keys: list[Key]) -> None:
         if not jobs:
             demo.console.print("   nothing to train: all are there")
             return
-        trainer = subprocess.Popen(
-            [sys.executable, "-m", "alphaplus.trainer", "--drain"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # A small model keeps one core busy: a trainer for each, and the cores divided among them.
+        cores = os.cpu_count() or 1
+        count = min(cores, len(jobs), 2)  # as many as training.max_concurrent lets run at once
+        command = [sys.executable, "-m", "alphaplus.trainer", "--drain"]
+        trainers = [
+            subprocess.Popen(
+                [*command, "--threads", str(cores // count)],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )
+            for _ in range(count)
+        ]  # fmt: skip
         waiting = "select count(*) from ml.training_jobs where status in ('queued', 'running')"
         with Progress(
             TextColumn("   {task.description}"),
@@ -310,7 +335,7 @@ def train(demo: Demo, keys: list[Key]) -> None:
             disable=not demo.console.is_terminal,
         ) as progress:
             bar = progress.add_task("training", total=len(jobs))
-            while trainer.poll() is None:
+            while any(trainer.poll() is None for trainer in trainers):
                 ((left,),) = demo.rows(waiting)
                 now = demo.rows(
                     "select model, symbol from ml.training_jobs where status = 'running' limit 1"
@@ -320,9 +345,12 @@ def train(demo: Demo, keys: list[Key]) -> None:
                 demo.doing = f"{len(jobs) - left} of {len(jobs)} done, now {what}"
                 time.sleep(0.5)
             progress.update(bar, completed=len(jobs))
-        _, errors = trainer.communicate()
-        if trainer.returncode:
-            demo.console.print(f"[red]the trainer ended with {trainer.returncode}[/red]\n{errors}")
+        for trainer in trainers:
+            _, errors = trainer.communicate()
+            if trainer.returncode:
+                demo.console.print(
+                    f"[red]a trainer ended with {trainer.returncode}[/red]\n{errors}"
+                )
         for model, symbol, error in demo.rows(
             "select model, symbol, error from ml.training_jobs where status = 'failed'"
             " and finished_at > clock_timestamp() - interval '1 hour'"

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import data, files, live, model, operate, texts
+from alphaplus.cli import dashboards, data, files, live, model, operate, plot, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
 )
 
 app.add_typer(model.app, name="model")
+app.add_typer(plot.app, name="plot")
 app.add_typer(operate.scheduler, name="scheduler")
 app.add_typer(operate.drift, name="drift")
+app.add_typer(dashboards.app, name="dashboards")
 
 
 data.register(app)

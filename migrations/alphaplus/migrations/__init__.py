@@ -10,6 +10,7 @@ still serving, and the next run does it all. Everything made belongs to ``alphap
 * ``rollback``: migrations undone, newest first;
 * ``check``: whether the database and the checkout fit;
 * ``logic``: which functions, views and triggers sql/ made, and dropping them;
+* ``users_views``: views that users made on ours, taken away meanwhile and given back;
 * ``chain``: yoyo's migrations in a transaction that is already open;
 * ``patience``: waiting for locks, and who holds them.
 """

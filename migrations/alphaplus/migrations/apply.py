@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alphaplus.migrations import logic
+from alphaplus.migrations import logic, users_views
 from alphaplus.migrations.chain import Chain
 from alphaplus.migrations.check import check_applied, check_frozen
-from alphaplus.migrations.files import ROOT, MigrationError, migration_files, sha256, sql_files
+from alphaplus.migrations.edition import change_edition, edition
+from alphaplus.migrations.files import (
+    ROOT,
+    MigrationError,
+    kind_of,
+    migration_files,
+    sha256,
+    sql_files,
+)
 from alphaplus.migrations.patience import Patience, patiently
 from psycopg import conninfo as pq
 from psycopg import sql
@@ -64,8 +72,15 @@ def migrate(
                 set_lock_timeout(conn, patience)
                 lock_out_others(conn)
                 check_applied(conn, root)
+                is_new = _anything_new(conn, root)
+                broken = users_views.broken_tiles(conn) if is_new else {}
+                theirs = users_views.take(conn) if is_new else []
                 applied = _apply_migrations(conn, root)
-                return Report(created, applied, _apply_sql(conn, root))
+                changed = _apply_sql(conn, root)
+                users_views.give_back(conn, theirs)
+                if is_new:
+                    users_views.check_tiles(conn, broken)
+                return Report(created, applied, changed)
 
         report = patiently(conninfo, conn.info.backend_pid, work, patience, say)
         # pg_cron's launcher forgets to look again when its tables appear while it looks; a reload
@@ -159,6 +174,20 @@ def _dsn(conn: psycopg.Connection[Any]) -> str:
     return pq.make_conninfo(conn.info.dsn, password=conn.info.password)
 
 
+def _anything_new(conn: psycopg.Connection[Any], root: Path) -> bool:
+    """Whether a migration is pending, or a file of sql/ is not as it was applied last."""
+    if conn.execute("select pg_catalog.to_regclass('ops.sql_files')").fetchone() == (None,):
+        return True
+    known = {
+        path: bytes(digest)
+        for path, digest in conn.execute("select path, sha256 from ops.sql_files")
+    }
+    here = {path.relative_to(root).as_posix(): sha256(path) for path in sql_files(root)}
+    done = {name for (name,) in conn.execute("select migration from ops.migration_checksums")}
+    there = {p.stem for p in migration_files(root) if not p.stem.endswith(".rollback")}
+    return known != here or done != there
+
+
 def _apply_migrations(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...]:
     """Apply and mark what is pending.
 
@@ -195,6 +224,7 @@ def _apply_sql(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...]:
     conn.execute("set local check_function_bodies = off")
     conn.execute("set local client_min_messages = warning")
     conn.execute("set local search_path = pg_catalog, pg_temp")
+    change_edition(conn)
     try:
         with conn.transaction():
             return _apply_sql_once(conn, root)
@@ -212,12 +242,12 @@ def _apply_sql_once(conn: psycopg.Connection[Any], root: Path) -> tuple[str, ...
     before = logic.catalogue(conn)
     triggers = _triggers_that_stay(conn, root, known)
     made: logic.Objects = set()
-    for path in sql_files(root):
+    for path in sql_files(root, edition(conn)):
         name = path.relative_to(root).as_posix()
         if name == "sql/privileges.sql":
             # Granting writes catalogue rows too: what was made is what was before it.
             made = logic.made(before, logic.catalogue(conn)) | triggers
-        if not triggers or path.name != "triggers.sql":
+        if not triggers or kind_of(path) != "triggers":
             _execute_file(conn, path)
         if known.pop(name, None) != sha256(path):
             changed.append(name)
@@ -241,7 +271,7 @@ def _triggers_that_stay(
     Replacing a trigger waits for everybody who writes to its table, and replacing its function for
     everybody who makes a chunk, which a load does: so it is only done where something has changed.
     """
-    files = [path for path in sql_files(root) if path.name == "triggers.sql"]
+    files = [path for path in sql_files(root, edition(conn)) if kind_of(path) == "triggers"]
     stay = logic.of_triggers(conn, logic.recorded(conn))
     there = {(kind, identity) for kind, identity, _ in logic.catalogue(conn)}
     same = all(known.get(path.relative_to(root).as_posix()) == sha256(path) for path in files)

@@ -10,7 +10,7 @@ from alphaplus.migrations.files import SCHEMAS, MigrationError
 Objects = set[tuple[str, str]]
 
 # Every routine, view and trigger of our schemas with where its catalogue row lies, which changes
-# whenever the object is made or replaced.
+# whenever the object is made or replaced. Continuous aggregates are none of it: they hold data.
 _CATALOGUE: LiteralString = """
 with ours as (
     select n.oid from pg_catalog.pg_namespace n
@@ -21,7 +21,11 @@ from pg_catalog.pg_proc p join ours on ours.oid = p.pronamespace
 union all
 select 'view', c.oid::pg_catalog.regclass::text, c.oid::text || c.xmin::text || c.ctid::text
 from pg_catalog.pg_class c join ours on ours.oid = c.relnamespace
-where c.relkind = 'v'
+where c.relkind = 'v' and not exists (
+    select from _timescaledb_catalog.continuous_agg g
+    join pg_catalog.pg_namespace n on n.nspname = g.user_view_schema
+    where n.oid = c.relnamespace and g.user_view_name = c.relname
+)
 union all
 select 'trigger', pg_catalog.format('%%I on %%s', t.tgname, t.tgrelid::pg_catalog.regclass),
     t.oid::text || t.xmin::text || t.ctid::text
@@ -93,6 +97,7 @@ def drop(conn: psycopg.Connection[Any], objects: Objects) -> None:
                 psycopg.errors.UndefinedObject,
                 psycopg.errors.UndefinedTable,
                 psycopg.errors.InvalidSchemaName,
+                psycopg.errors.WrongObjectType,  # a table has taken a view's place
             ):
                 done.add((kind, identity))
         if not done:

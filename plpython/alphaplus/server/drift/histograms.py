@@ -5,6 +5,7 @@ Times are whole microseconds since 2000-01-01 UTC, as in the store of vectors.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -214,7 +215,7 @@ def padded(edges: list[Floats]) -> Floats:
 
 def moment(micros: int) -> str:
     """A time as an SQL literal's text."""
-    return np.datetime_as_string(np.datetime64("2000-01-01") + np.timedelta64(micros, "us")) + "Z"
+    return (dt.datetime(2000, 1, 1) + dt.timedelta(microseconds=int(micros))).isoformat() + "Z"
 
 
 def counted(

@@ -52,7 +52,8 @@ def get(name: str) -> Family:
 def find(db: Database, definition: str) -> Family:
     """The family of a name, or the user's set behind ``select:<set_id>``.
 
-    Raises (SQLSTATE AP214): ``name@version``, a version that an older release computed.
+    Raises (SQLSTATE AP214): ``name@version``, a version that an older release computed; a name
+    that this release does not know.
     """
     if definition.startswith(user_set.PREFIX):
         if definition not in db.sets:
@@ -68,7 +69,14 @@ def find(db: Database, definition: str) -> Family:
             hint="Vectors that were stored can still be read. Train models anew: call"
             " ml.retrain(model, symbol)",
         )
-    return get(definition)
+    try:
+        return get(definition)
+    except KeyError:
+        return db.plpy.error(  # type: ignore[no-any-return]  # it raises
+            f"feature set {definition} is not computed by this release",
+            sqlstate="AP214",
+            hint="Stored vectors can still be read. The sets: select name from feature.sets",
+        )
 
 
 def declared() -> list[tuple[Any, ...]]:

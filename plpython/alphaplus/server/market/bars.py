@@ -31,15 +31,8 @@ LIVE = 5000  # bars up to which a plan that is kept beats one made for the stret
 # Gaps in a stretch up to which each is asked for by itself; more of them all together.
 GAPS = 16
 
-# Functions that read bars in the plain case, by the bars' length.
-_PLAIN = {
-    MINUTE: "_candles_1m_plain",
-    5 * MINUTE: "_candles_5m_plain",
-    15 * MINUTE: "_candles_15m_plain",
-    HOUR: "_candles_1h_plain",
-    4 * HOUR: "_candles_4h_plain",
-    DAY: "_candles_1d_plain",
-}
+# Lengths of bars that are read in the plain case.
+_PLAIN = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 4 * HOUR, DAY)
 _LONGER = 8 * DAY  # so far back that lengths asked for together need one question
 LOADED, MADE, TRADED = 0, 1, 2  # where bars come from, as market.candle_versions numbers it
 _PLAIN_FIELDS = {LOADED: 10, MADE: 7, TRADED: 12}
@@ -118,16 +111,18 @@ class BarQueries:
 
     def _ask_plain(self, width: int, start: int, end: int) -> Any:
         values = [self.symbol, *micros(start, end)]
-        call = f"select b.* from feature.{_PLAIN[width]}($1, ops._at($2), ops._at($3)"
         if width == MINUTE:
-            return self.db.execute(f"{call}) b", _SPAN, values)
+            minutes = "feature._candles_1m_plain($1, ops._at($2), ops._at($3))"
+            return self.db.execute(f"select b.* from {minutes} b", _SPAN, values)
         longer = self._longer
         if longer is None or longer[0] > start or longer[1] < end:
             begin = min(start, end - _LONGER)
             query = "select feature._longer_loaded($1, ops._at($2), ops._at($3)) as some"
             found = self.db.execute(query, _SPAN, [self.symbol, *micros(begin, end)])
             longer = self._longer = begin, end, found[0]["some"]
-        return self.db.execute(f"{call}, $4) b", (*_SPAN, "bool"), [*values, longer[2]])
+        plain = "feature._candles_plain($1, ops._length($5), ops._at($2), ops._at($3), $4)"
+        types = (*_SPAN, "bool", "int8")
+        return self.db.execute(f"select b.* from {plain} b", types, [*values, longer[2], width])
 
     def _elsewhere(self, ts: Times, width: int, start: int, end: int, source: int) -> bool:
         """Whether bars that are missing may be made of loaded minutes or hours, or of trades."""
@@ -145,7 +140,8 @@ class BarQueries:
         """The bars that open in [start, end), every revision of each.
 
         Four-hour and daily bars that the symbol lacks (a venue with hourly candles only) are made
-        of the hourly ones that were loaded.
+        of the hourly ones that were loaded; a few minutes of trades are not in their way, as bars
+        from trades come last.
         """
         versions = self.versions(width, start, end)
         hours = None
@@ -154,6 +150,7 @@ class BarQueries:
         if hours is not None and len(hours.bucket):
             bucket = hours.bucket // width * width
             here = (versions.usable <= versions.bucket + width) & (versions.expires == NEVER)
+            here &= versions.priority < TRADED
             wanted = (hours.priority == 0) & ~np.isin(bucket, versions.bucket[here])
             usable = np.maximum(hours.usable, bucket + width)
             wanted &= usable < hours.expires
@@ -168,7 +165,12 @@ class BarQueries:
                 MERGED,
                 np.concatenate([versions.first_ts, hours.first_ts[wanted]]),
                 np.concatenate([versions.last_ts, hours.last_ts[wanted]]),
-                np.concatenate([versions.priority, hours.priority[wanted] + 10]),
+                np.concatenate(
+                    [
+                        np.where(versions.priority < TRADED, versions.priority, 20),
+                        hours.priority[wanted] + 10,
+                    ]
+                ),
             )
         return w.Series(versions, start, end, width)
 

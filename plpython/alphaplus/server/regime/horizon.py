@@ -3,10 +3,11 @@
 A level (squared range volatility, or volume) is forecast by three members: the mean of the last h
 bars, an exponential mean, and a heterogeneous autoregression of ln (Corsi 2009, J. Financial
 Econometrics 7(2)), fitted anew every :data:`REFIT` bars on what was over by then. They are averaged
-by weights that follow their discounted past loss (QLIKE, Patton 2011), so that no symbol is worse
-off than with its best simple forecast. The interval is a quantile of past errors whose level moves
-with every hit and miss (adaptive conformal inference: Gibbs & Candes 2021), so that its coverage
-holds when the market changes. All of it at a bar uses only what was over at that bar.
+by weights that follow their discounted past loss (QLIKE, Patton 2011), a share of the naive one
+whatever these say, so that no symbol is much worse off than with its best simple forecast. The
+interval is a quantile of past errors whose level moves with every hit and miss (adaptive conformal
+inference: Gibbs & Candes 2021), so that its coverage holds when the market changes. All of it at a
+bar uses only what was over at that bar.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ FIRST = 500  # bars before the first forecast
 WINDOW = 1000  # errors of which the quantile is taken
 LEAST = 100  # errors before there is an interval
 MISS = 0.1  # share of outcomes outside of the interval
-STEP = 0.01
+STEP = 0.03
 ETA = 0.1  # how sharply weights follow losses
 MEMORY = 0.999
+# Share of the naive forecast whatever the losses: an outcome a thousand times the forecast costs
+# more than all that a fitted member won in a year, and weights by past losses cannot foresee it.
+HEDGE = 0.15
 
 
 def _mean(x: Floats, n: int) -> Floats:
@@ -106,9 +110,10 @@ def _average(members: Floats, future: Floats, h: int) -> tuple[Floats, Floats]:
             total = MEMORY * total + loss[over]
         if np.isfinite(members[i]).all():
             score = np.exp(-ETA * (total - total.min()))
-            weights[i] = score / score.sum()
-    # Of logarithms: the members are averaged as ratios.
-    return weights, np.exp((weights * np.log(members)).sum(axis=1))
+            weights[i] = (1 - HEDGE) * score / score.sum()
+            weights[i, 0] += HEDGE
+    # Of levels, not of logarithms: too low a forecast costs more than one that is too high.
+    return weights, (weights * members).sum(axis=1)
 
 
 def _interval(level: Floats, future: Floats, h: int) -> tuple[Floats, Floats]:

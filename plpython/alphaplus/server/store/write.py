@@ -199,7 +199,7 @@ def _add(db: Database, file: _File, step: int, ts: Times, values: Floats) -> Non
                 until, chunks = at + 1, None  # this one makes the chunk
             else:
                 until = int(np.searchsorted(ts, chunk["stop"]))
-                if until - at >= DIRECT and not chunk["is_compressed"]:
+                if until - at >= DIRECT and chunk["direct"]:
                     into = chunk["name"]
         for begin in range(at, until, piece):
             part = slice(begin, min(begin + piece, until))
@@ -231,7 +231,7 @@ def _add_many(db: Database, rows: list[Rows]) -> None:
             if into is None:  # these make the chunk
                 _copy_parts(db, handle, parts)
                 chunks = _chunks(db)
-            elif many and not into["is_compressed"]:
+            elif many and into["direct"]:
                 _copy_parts(db, handle, parts, into["name"])
             else:
                 few += parts
@@ -256,7 +256,7 @@ def _interval(db: Database) -> int:
 
 
 def _chunks(db: Database) -> list[dict[str, Any]]:
-    """The chunks of feature.vectors: name, start, stop, is_compressed."""
+    """The chunks of feature.vectors: name, start, stop, and whether a COPY may go straight in."""
     found = db.execute("select c.* from feature._vector_chunks() c")
     return [
         dict(row, start=row["start"] - database.EPOCH, stop=row["stop"] - database.EPOCH)

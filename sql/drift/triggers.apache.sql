@@ -1,4 +1,5 @@
--- Stored vectors that change mark the hours of the store of distributions.
+-- Stored vectors that change mark the hours of the store of distributions, on the Apache edition: a
+-- statement at a time.
 
 create or replace function drift._mark_histograms() returns trigger
 language plpgsql security definer

@@ -1,4 +1,5 @@
--- Rows that arrive for a time whose regimes are stored leave a mark; see regime.pending.
+-- Rows that arrive for a time whose regimes are stored leave a mark, on the Apache edition: a statement
+-- at a time; see regime.pending.
 
 create or replace function regime._mark_pending() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp

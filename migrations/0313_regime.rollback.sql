@@ -1,0 +1,1 @@
+drop table ml.regime_weight_presets;
