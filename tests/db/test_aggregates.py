@@ -557,3 +557,65 @@ def test_housekeeping_drops_rows_by_setting(db: Connection) -> None:
     db.execute("call ops.housekeeping(%s)", (at,))
     assert db.execute("select count(*) from market.trades").fetchone() == (2,)
     assert count_trades(db) == 4
+
+
+def test_a_timeframe_is_a_row(db: Connection) -> None:
+    """Bars of 30 minutes: made of what is there and of what comes, before and after a refresh."""
+    bars: list[Row] = []
+
+    def add(minute: int) -> None:
+        ts = BASE + minute * MINUTE
+        row = {"symbol": "AAA", "timeframe": MINUTE, "ts": ts, "known_at": ts + MINUTE}
+        row |= {"open": minute + 1.0, "high": minute + 2.0, "low": 0.5, "close": minute + 1.5}
+        bars.append({**row, "volume": minute + 1.0})
+        rows.insert(db, "candles", bars[-1])
+
+    def assert_right() -> None:
+        half_hour = 30 * MINUTE
+        found = db.execute(
+            "select bucket, open, high, low, close, volume from market.candle_versions("
+            "'AAA', %s, %s, %s) order by bucket",
+            (half_hour, BASE, BASE + timedelta(days=1)),
+        ).fetchall()
+        groups: dict[Any, list[Row]] = {}
+        for row in bars:
+            bucket = BASE + (row["ts"] - BASE) // half_hour * half_hour
+            groups.setdefault(bucket, []).append(row)
+        assert found == [
+            (
+                bucket,
+                group[0]["open"],
+                max(row["high"] for row in group),
+                min(row["low"] for row in group),
+                group[-1]["close"],
+                sum(row["volume"] for row in group),
+            )
+            for bucket, group in sorted(groups.items())
+        ]
+
+    for minute in range(45):
+        add(minute)
+    db.execute("set role alphaplus_operator")
+    for _ in range(2):
+        db.execute("call market.add_timeframe('30 minutes')")
+    db.execute("reset role")
+    assert_right()
+    db.execute("call market.refresh_aggregates()")
+    assert_right()
+    add(50)
+    add(95)
+    assert_right()
+    db.execute("call market.refresh_aggregate('_candles_30m')")
+    assert_right()
+    assert db.execute(
+        "select status from ops.health_at(%s) where subject = 'candles_30m'", (BASE,)
+    ).fetchone() == ("green",)
+
+
+@pytest.mark.parametrize(
+    "width", ["1 minute", "7 minutes", "90 seconds", "-1 hour", "2 days", None]
+)
+def test_a_timeframe_divides_a_day(market: Connection, width: str | None) -> None:
+    with pytest.raises(psycopg.Error) as raised:
+        market.execute("call market.add_timeframe(%s::interval)", (width,))
+    assert raised.value.sqlstate == "AP740" and raised.value.diag.message_hint

@@ -43,7 +43,8 @@ def plainly(everything: list[Row], name: str, as_of: datetime) -> Row:
 
 
 def versions(conn: Connection, name: str) -> list[Row]:
-    function = f"_{name}_versions" if name in WIDTHS else f"{name}_versions"
+    function = "_candles_versions" if name in WIDTHS else f"{name}_versions"
+    width = f"interval '{WIDTHS[name].total_seconds()} seconds', " if name in WIDTHS else ""
     found: list[Row] = []
     for symbol in ("AAA", "BBB"):
         # A timestamp 'infinity' has no Python value.
@@ -51,7 +52,7 @@ def versions(conn: Connection, name: str) -> list[Row]:
             conn,
             f"select to_jsonb(v) ->> 'expires_at' = 'infinity' as forever,"
             " nullif(expires_at, 'infinity') as until, v.*"
-            f" from (select * from market.{function}(%(symbol)s, %(from)s, %(to)s)) v".replace(
+            f" from (select * from market.{function}(%(symbol)s, {width}%(from)s, %(to)s)) v".replace(
                 "v.*", ", ".join(f"v.{c}" for c in columns(conn, function) if c != "expires_at")
             ),
             {"symbol": symbol, "from": BASE, "to": TO},
@@ -64,7 +65,7 @@ def columns(conn: Connection, function: str) -> list[str]:
     return [
         str(name)
         for (name,) in conn.execute(
-            "select unnest(proargnames[4:]) from pg_proc"
+            "select unnest(proargnames[pronargs + 1:]) from pg_proc"
             " where proname = %s and pronamespace = 'market'::regnamespace",
             (function,),
         )
