@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from alphaplus.screens import superset, tiles
+from alphaplus.screens import grafana, superset, tiles
 
 from tests.db import screens_world
 
@@ -21,6 +21,17 @@ QUERIES = {**{t.name: t.query for t in SCREENS.tiles}, **superset.sources(SCREEN
 def world(db_module: Conn) -> Conn:
     screens_world.fill(db_module)
     return db_module
+
+
+def for_grafana(query: str) -> str:
+    """What Grafana makes of a statement: its variables and macros replaced as it does."""
+    for word, value in (
+        ("${symbol:sqlstring}", "''"), ("${model:sqlstring}", "''"), ("${as_of:sqlstring}", "'now'"),
+        ("$__timeFrom()", "'2024-06-20T00:00:00Z'"), ("$__timeTo()", "'2024-06-30T00:00:00Z'"),
+    ):  # fmt: skip
+        query = query.replace(word, value)
+    assert "$" not in query
+    return query
 
 
 def rows(conn: Conn, query: str) -> list[dict[str, Any]]:
@@ -104,6 +115,41 @@ def test_an_unknown_model_has_a_code_and_a_hint(world: Conn) -> None:
             world.execute(f"select * from analytics.{name}('what')".encode())
         assert caught.value.sqlstate == "AP961", name
         assert caught.value.diag.message_hint
+
+
+@pytest.mark.parametrize("page", SCREENS.dashboards, ids=lambda d: d.name)
+def test_every_query_of_grafana_runs(
+    world: Conn, db: Conn, connect_as: Callable[[str, str], Conn], page: tiles.Dashboard
+) -> None:
+    made = grafana.dashboard(page, SCREENS)
+    asked = [t["rawSql"] for p in made["panels"] for t in p.get("targets", [])]
+    assert len(asked) == len(page.tiles)
+    asked += [a["target"]["rawSql"] for a in made["annotations"]["list"]]
+    variables = [v for v in made["templating"]["list"] if v["type"] == "query"]
+    full = connect_as("alphaplus_reader", world.info.dbname)
+    empty = connect_as("alphaplus_reader", db.info.dbname)
+    for query in [*asked, *(v["query"] for v in variables)]:
+        rows(empty, for_grafana(query))
+        # What is kept of jobs, promotions and checks bears the time of the test, outside the range.
+        rows(full, for_grafana(query))
+    for tile, query in zip(page.tiles, asked, strict=False):
+        if page.name == "market":
+            assert rows(full, for_grafana(query)), tile.name
+    for variable in variables:
+        assert len(rows(full, variable["query"])) > 1
+
+
+def test_every_tile_is_known_to_hang_on_what_it_reads(
+    db: Conn, connect_as: Callable[[str, str], Conn]
+) -> None:
+    operator = connect_as("alphaplus_operator", db.info.dbname)
+    for _ in range(2):
+        assert tiles.register(operator, SCREENS) == len(SCREENS.tiles)
+    assert db.execute("select count(*) from analytics.tiles").fetchone() == (len(SCREENS.tiles),)
+    found = {
+        row["name"] for row in rows(db, "select name from analytics.exposures where kind = 'tile'")
+    }
+    assert found == {f"{d.title} / {t.title}" for d in SCREENS.dashboards for t in d.tiles}
 
 
 def test_quotes_in_a_filter_stay_in_their_literal(world: Conn) -> None:
