@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,138 @@ def test_kraken_trades_late_bad_and_of_nobody(db: Conn, tmp_path: Path) -> None:
         "unparsable price",
     }
     assert rows(db, "select sum(volume) from market.candles") == [(3.0,)]
+
+
+# --- inputs made after public bug reports --------------------------------------------------------
+
+AT = 1_704_067_200_000
+
+
+def kline(i: int) -> list[Any]:
+    at = AT + 60_000 * i
+    return [
+        at,
+        "42000",
+        "42100",
+        "41900",
+        "42050",
+        "1.5",
+        at + 59_999,
+        "63000",
+        10,
+        "0.7",
+        "1",
+        "0",
+    ]
+
+
+def okx(i: int) -> list[Any]:
+    at = str(AT + 60_000 * i)
+    return [at, "42000", "42100", "41900", "42050", "150", "1.5", "63000", "1"]
+
+
+def upbit(i: int) -> dict[str, Any]:
+    return {
+        "market": "KRW-BTC", "candle_date_time_utc": f"2024-01-01T00:0{i}:00", "unit": 1,
+        "candle_date_time_kst": f"2024-01-01T09:0{i}:00", "opening_price": 42000,
+        "high_price": 42100, "low_price": 41900, "trade_price": 42050,
+        "timestamp": AT + 60_000 * i + 58_000, "candle_acc_trade_price": 63000,
+        "candle_acc_trade_volume": 1.5,
+    }  # fmt: skip
+
+
+HEAD = "time,open,high,low,close,volume\n"
+LINES = "".join(f"{AT // 1000 + 60 * i},42000,42100,41900,42050,1.5\n" for i in range(4))
+# name, content, options, symbol, base, quote
+INPUTS: dict[str, tuple[str, str, dict[str, Any], tuple[str, str, str | None]]] = {
+    "Binance's REST answer": (
+        "BTCUSDT-1m.json", json.dumps([kline(i) for i in range(4)]), {"instrument_kind": "spot"},
+        ("BTCUSDT.SPOT", "BTC", "USDT"),
+    ),
+    "OKX's REST answer": (
+        "BTC-USDT-SWAP-1m.json", json.dumps([okx(i) for i in range(4)]), {},
+        ("BTC-USDT-SWAP@okx", "BTC", "USDT"),
+    ),
+    "Bybit's REST answer": (
+        "bybit/spot/BTCUSDT-1m.json",
+        json.dumps([[str(AT + 60_000 * i), *["42000", "42100", "41900", "42050", "1.5", "63000"]]
+                    for i in range(4)]), {},
+        ("BTCUSDT.SPOT@bybit", "BTC", "USDT"),
+    ),
+    "Upbit's answer, the quote first": (
+        "candles.json", json.dumps([upbit(i) for i in range(4)]), {},
+        ("KRW-BTC.SPOT@upbit", "BTC", "KRW"),
+    ),
+    "CoinAPI's names": (
+        "KRAKEN_SPOT_BTC_USD_1m.csv", HEAD + LINES, {}, ("XBTUSD.SPOT@kraken", "BTC", "USD"),
+    ),
+    "TradingView's names": (
+        "BINANCE_BTCUSDT.P, 1.csv", HEAD + LINES, {"unit": "base"}, ("BTCUSDT", "BTC", "USDT"),
+    ),
+    "TradingView, spot": (
+        "BINANCE_BTCUSDT, 1.csv", HEAD + LINES, {}, ("BTCUSDT.SPOT", "BTC", "USDT"),
+    ),
+    "the index that pandas wrote": (
+        "BTCUSDT-1m.csv",
+        HEAD.replace("time", "") + "".join(
+            f"2024-01-01 00:0{i}:00+00:00,42000,42100,41900,42050,1.5\n" for i in range(4)), {},
+        ("BTCUSDT@local", "BTC", "USDT"),
+    ),
+    "days first, of a column that says its zone": (
+        "BTCUSD-1m.csv",
+        "Gmt time,Open,High,Low,Close,Volume\n" + "".join(
+            f"01.01.2024 00:0{i}:00.000,42000,42100,41900,42050,1.5\n" for i in range(4)), {},
+        ("BTCUSD@local", "BTC", "USD"),
+    ),
+    "three headers of yfinance": (
+        "AAPL_1m.csv",
+        "Price,Close,High,Low,Open,Volume\nTicker,AAPL,AAPL,AAPL,AAPL,AAPL\nDatetime,,,,,\n" + "".join(
+            f"2024-01-01 00:0{i}:00+00:00,42050,42100,41900,42000,1.5\n" for i in range(4)), {},
+        ("AAPL@local", "AAPL", None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs_after_public_reports(db: Conn, tmp_path: Path, name: str) -> None:
+    file, text, options, (symbol, base, quote) = INPUTS[name]
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    report = load(db, path, **options)
+    assert (report.loaded, report.quarantined) == (4, 0), report
+    got = rows(
+        db,
+        "select symbol, ts, timeframe, open, high, low, close, volume from market.candles order by ts",
+    )
+    start = dt.datetime(2024, 1, 1, tzinfo=UTC)
+    minute = dt.timedelta(minutes=1)
+    assert got == [
+        (symbol, start + i * minute, minute, 42000.0, 42100.0, 41900.0, 42050.0, 1.5)
+        for i in range(4)
+    ]
+    assert rows(db, "select base, quote from market.instruments where symbol = %s", symbol) == [
+        (base, quote)
+    ]
+
+
+def test_the_size_that_its_column_calls_base(db: Conn, tmp_path: Path) -> None:
+    """Bitget's archive: volume(quote) and size(base) side by side."""
+    path = tmp_path / "BTCUSDT_UMCBL_1_20240101.csv"
+    path.write_text(
+        "trade_id,timestamp,price,side,volume(quote),size(base)\n"
+        + "".join(f"{i},{AT + i},42000,buy,{420.0 * (i + 1)},{0.01 * (i + 1)}\n" for i in range(3))
+    )
+    load(db, path)
+    assert rows(db, "select sum(size), sum(price * size) from market.trades") == [
+        (pytest.approx(0.06), pytest.approx(2520.0))
+    ]
+
+
+def test_several_tickers_side_by_side_are_refused(db: Conn, tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text(
+        "Price,Close,Close\nTicker,AAPL,MSFT\nDate,,\n2024-01-02,185.6,370.9\n2024-01-03,1,2\n"
+    )
+    with pytest.raises(UnknownFormat, match="several tickers"):
+        load(db, path)

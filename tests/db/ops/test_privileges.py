@@ -263,6 +263,7 @@ def test_function_rights_are_those_of_the_rules(db_module: Connection) -> None:
             stores = (
                 "feature._store",
                 "feature._store_at",
+                "feature._note_error",
                 "feature._store_many",
                 "feature._pack",
                 "regime._refresh_batch",
