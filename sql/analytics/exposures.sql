@@ -5,7 +5,7 @@ language plpython3u immutable parallel safe set search_path = pg_catalog, pg_tem
 rows 1
 as $python$
     from alphaplus.server.analytics import exposures
-    return exposures.parts(query)
+    return list(exposures.parts(query))
 $python$;
 comment on function analytics._query_parts(text) is
 'What a SELECT names: relations, functions, texts between quotes, columns; problem: why it is none.';

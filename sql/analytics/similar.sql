@@ -21,7 +21,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 12
 as $python$
     from alphaplus.server.analytics import similar
-    return similar.compute(plpy, GD, symbol, width, first, stop)
+    return list(similar.compute(plpy, GD, symbol, width, first, stop))
 $python$;
 comment on function analytics._states(text, bigint, bigint, bigint) is
 'States of grid times in [first, stop) computed month by month, see analytics.refresh_states.';
@@ -32,7 +32,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 1
 as $python$
     from alphaplus.server.analytics import similar
-    return similar.present(plpy, GD, symbol, width, at)
+    return list(similar.present(plpy, GD, symbol, width, at))
 $python$;
 comment on function analytics._present_state(text, bigint, bigint) is
 'The state of one grid time, computed as known then.';
@@ -568,7 +568,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 1
 as $python$
     from alphaplus.server.analytics import similar
-    return similar.skill(plpy, GD, packed, start, stop, count, horizon, gap, seed)
+    return list(similar.skill(plpy, GD, packed, start, stop, count, horizon, gap, seed))
 $python$;
 comment on function analytics._skill(bytea [], bigint, bigint, integer, bigint, bigint, bigint) is
 'See analytics.similar_skill, which calls it.';

@@ -61,7 +61,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 1
 as $python$
     from alphaplus.server.backtest import live
-    return live.step(plpy, GD, spec)
+    return list(live.step(plpy, GD, spec))
 $python$;
 comment on function backtest._step(text) is
 'One instrument of a followed strategy from where it stood (JSON) up to a time; see backtest.step.';

@@ -38,7 +38,7 @@ set search_path = pg_catalog, pg_temp
 as $python$
     import json
     from alphaplus.server.drift import check
-    return check.check(plpy, GD, version_id, symbols, args[2], args[3], json.loads(options))
+    return list(check.check(plpy, GD, version_id, symbols, args[2], args[3], json.loads(options)))
 $python$;
 comment on function drift._check(bigint, text [], bigint, bigint, jsonb) is
 'See drift.check; times are microseconds since 2000.';
@@ -70,7 +70,7 @@ begin
     where r.version_id = _checked_version.version_id;
     if v_reference.binning_id is null then
         raise exception 'version % of % has no reference yet', version_id, model
-        using errcode = 'AP636', detail = v_reference.error,
+        using errcode = 'AP636', detail = coalesce(v_reference.error, 'The clock has not come to it.'),
             hint = format('select drift.take_reference(%s); the clock does so within a minute.', version_id);
     end if;
     if v_symbol is not null and not v_symbol = any (v_reference.symbols) then

@@ -296,7 +296,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_to timestamptz := coalesce(as_of, clock_timestamp());
+    v_to timestamptz := ops._moment(as_of);
     v_window interval := ops.setting_interval('drift.window', interval '1 day');
     v_work record;
     v_last timestamptz;
@@ -377,10 +377,10 @@ as $$
         from drift.alerts d
         left join drift.actions x on x.drift_id = d.drift_id
         where d.model = c.model and d.symbol is not distinct from c.symbol
-            and d.at > coalesce($2, now()) - make_interval(days => $1)
+            and d.at > ops._before(coalesce($2, now()), $1 * 86400.0)
             and d.at <= coalesce($2, 'infinity')
     ) a on true
-    where c.at > coalesce($2, now()) - make_interval(days => $1) and c.at <= coalesce($2, 'infinity')
+    where c.at > ops._before(coalesce($2, now()), $1 * 86400.0) and c.at <= coalesce($2, 'infinity')
     group by c.model, c.symbol
     order by max(c.score) desc, c.model, c.symbol
 $$;
@@ -407,7 +407,7 @@ as $$
     join drift.details d on d.check_id = c.check_id
     where c.model = $1 and ($3 is null or c.symbol = market.resolve($3))
         and ($2 is null or d.feature = $2)
-        and c.at > now() - make_interval(days => $4)
+        and c.at > ops._before(now(), $4 * 86400.0)
     order by c.at desc, d.blame desc nulls last, d.feature
 $$;
 comment on function drift.history(text, text, text, integer) is

@@ -69,7 +69,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_work record;
     v_found record;
     v_detector drift.detectors;
@@ -268,7 +268,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_work record;
 begin
     for v_work in
@@ -321,7 +321,7 @@ as $$
     from drift.estimates e
     join ml.model_versions v on v.version_id = e.version_id
     where v.model = $1 and ($2 is null or e.symbol = market.resolve($2))
-        and e.ts > coalesce($4, now()) - make_interval(days => $3)
+        and e.ts > ops._before(coalesce($4, now()), $3 * 86400.0)
     order by e.ts desc, e.version_id, e.symbol, e.metric
 $$;
 comment on function drift.estimated_performance(text, text, integer, timestamptz) is

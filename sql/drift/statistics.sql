@@ -176,7 +176,9 @@ returns double precision []
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select drift._by(p)
+    select drift._by(case when p is not null then array(
+        select u.x from unnest(p) with ordinality u (x, n) order by u.n
+    ) end)
 $$;
 comment on function drift.by(double precision []) is
 'p-values of many tests adjusted by Benjamini and Yekutieli (2001, Annals of Statistics 29): rejecting
@@ -188,7 +190,9 @@ returns double precision []
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select drift._e_bh(e)
+    select drift._e_bh(case when e is not null then array(
+        select u.x from unnest(e) with ordinality u (x, n) order by u.n
+    ) end)
 $$;
 comment on function drift.e_bh(double precision []) is
 'The level at which the e-BH procedure rejects each of many e-values (1: at none), valid whatever

@@ -21,7 +21,9 @@ returns table (symbol text, n bigint, ts bytea, vectors bytea)
 language sql stable parallel restricted
 as $$
     -- Blocks that are wanted whole do not pass through Python: here they are not even read.
-    select (p.m).symbol, (p.m).n, coalesce((p.m).ts, b.ts), coalesce((p.m).vectors, b.vectors)
+    select
+        case when ops._at((p.m).at) is not null then (p.m).symbol end, (p.m).n,
+        coalesce((p.m).ts, b.ts), coalesce((p.m).vectors, b.vectors)
     from feature._set($1, $5) s
     cross join lateral (
         select

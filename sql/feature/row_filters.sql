@@ -11,7 +11,7 @@ language plpython3u stable parallel restricted set search_path = pg_catalog, pg_
 rows 100
 as $python$
     from alphaplus.server.training import row_filters
-    return row_filters.rows(plpy, GD, symbol, start, stop, step, params)
+    return list(row_filters.rows(plpy, GD, symbol, start, stop, step, params))
 $python$;
 
 create or replace function feature.noise_mask(
@@ -56,13 +56,12 @@ as $$
         group by r.reason, r.place
     ),
     grid as (
-        select date_part('epoch', $5) as step, timestamptz '2000-01-01 00:00:00+00' as origin
+        select ops._micros($5)::double precision as step
     )
     select
         c.reason, c.n,
         c.n / nullif(
-            ceil(date_part('epoch', $3 - g.origin) / g.step)
-            - ceil(date_part('epoch', $2 - g.origin) / g.step), 0
+            ceil(ops._micros($3) / g.step) - ceil(ops._micros($2) / g.step), 0
         )
     from counted c
     cross join grid g

@@ -118,3 +118,25 @@ as $$
     where r.symbol = $1 and r.ts >= $2 and r.ts < $3
         and r.known_at <= $4 and r.superseded_at > $4
 $$;
+
+-- Where a symbol's data begin: rows, those that were superseded, and buckets of rows that were
+-- dropped. Each by its index.
+create or replace function market._first(symbol text) returns bigint
+language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+begin
+    return ops._micros(least(
+        (select t.ts from market.trades t where t.symbol = $1 order by t.ts limit 1),
+        (select t.ts from market.trades_history t where t.symbol = $1 order by t.ts limit 1),
+        (select c.ts from market.candles c where c.symbol = $1 order by c.ts limit 1),
+        (select c.ts from market.candles_history c where c.symbol = $1 order by c.ts limit 1),
+        (select b.ts from market.order_book_snapshots b where b.symbol = $1 order by b.ts limit 1),
+        (select b.ts from market.order_book_snapshots_history b where b.symbol = $1 order by b.ts limit 1),
+        (select r.bucket from market._trades_1m_rows r where r.symbol = $1 order by r.bucket limit 1),
+        (select r.bucket from market._book_1m_rows r where r.symbol = $1 order by r.bucket limit 1)
+    ));
+end
+$$;
+comment on function market._first(text) is
+'The time from which on anything of a symbol''s trades, bars or books is there, in microseconds since 1970; null: nothing.';

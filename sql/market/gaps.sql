@@ -98,7 +98,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_at timestamptz := coalesce(as_of, clock_timestamp());
+    v_at timestamptz := ops._moment(as_of);
 begin
     if quantile is null or not (quantile > 0 and quantile < 1) or not isfinite(v_at) then
         raise exception 'quantile is %, it must be between 0 and 1', coalesce(quantile::text, 'null')

@@ -410,7 +410,7 @@ language sql stable parallel safe
 as $$
     select s.ts, market.usable_at(interval '1 minute', s.ts, s.known_at), timestamptz 'infinity', s.rate, s.funding_interval
     from market.funding_rates s
-    where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+    where s.symbol = $1 and s.ts >= ops._within($2) and s.ts < ops._within($3)
     union all
     select
         s.ts,
@@ -418,7 +418,7 @@ as $$
         market.usable_at(interval '1 minute', s.ts, s.superseded_at),
         s.rate, s.funding_interval
     from market.funding_rates_history s
-    where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+    where s.symbol = $1 and s.ts >= ops._within($2) and s.ts < ops._within($3)
         and market.usable_at(interval '1 minute', s.ts, s.known_at)
         < market.usable_at(interval '1 minute', s.ts, s.superseded_at)
 $$;
@@ -437,7 +437,7 @@ language sql stable parallel safe
 as $$
     select s.ts, market.usable_at(interval '1 minute', s.ts, s.known_at), timestamptz 'infinity', s.open_interest, s.value
     from market.open_interest s
-    where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+    where s.symbol = $1 and s.ts >= ops._within($2) and s.ts < ops._within($3)
     union all
     select
         s.ts,
@@ -445,7 +445,7 @@ as $$
         market.usable_at(interval '1 minute', s.ts, s.superseded_at),
         s.open_interest, s.value
     from market.open_interest_history s
-    where s.symbol = $1 and s.ts >= $2 and s.ts < $3
+    where s.symbol = $1 and s.ts >= ops._within($2) and s.ts < ops._within($3)
         and market.usable_at(interval '1 minute', s.ts, s.known_at)
         < market.usable_at(interval '1 minute', s.ts, s.superseded_at)
 $$;

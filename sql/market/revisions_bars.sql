@@ -238,6 +238,9 @@ language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
+    "from" := ops._within("from");
+    "to" := ops._within("to");
+    since := ops._within(since);
     return query
         select
             v.ts, v.usable_at, v.expires_at, 0, v.open, v.high, v.low, v.close, v.volume,

@@ -275,7 +275,7 @@ create or replace procedure ml.join_ensemble_outcomes(as_of timestamptz default 
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_work record;
 begin
     for v_work in
@@ -307,7 +307,7 @@ create or replace procedure ml.refresh_ensembles(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_work record;
 begin
     for v_work in
@@ -347,7 +347,7 @@ as $$
 declare
     v_e ml.ensembles := ml._ensemble(ensemble);
     v_symbol text := market.resolve(symbol);
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_base ml.ensemble_versions;
     v_x double precision [];
     v_regimes double precision [];

@@ -79,12 +79,12 @@ returns table (
     symbol text, rows bigint, from_ts timestamptz, to_ts timestamptz, trained_to timestamptz,
     in_sample boolean, metrics jsonb
 )
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel restricted security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_version ml.model_versions;
     v_symbols text [];
-    v_as_of constant timestamptz := coalesce(as_of, now());
+    v_as_of constant timestamptz := ops._moment(coalesce(as_of, now()));
     v_from timestamptz;
     v_to timestamptz;
 begin
@@ -139,7 +139,7 @@ as $$
 declare
     v_version ml.model_versions := ml._version(version_id);
     v_symbols text [] := ml._evaluation_symbols(v_version, symbols);
-    v_as_of constant timestamptz := coalesce(as_of, now());
+    v_as_of constant timestamptz := ops._moment(coalesce(as_of, now()));
     v_from constant timestamptz := coalesce("from", v_version.train_to + v_version.horizon);
     v_to constant timestamptz := least(coalesce("to", v_as_of), v_as_of);
     v_rival bigint;
@@ -221,12 +221,12 @@ returns table (
     difference double precision, low double precision, high double precision,
     p_value double precision, blocks integer, metrics_a jsonb, metrics_b jsonb
 )
-language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel restricted security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_a record;
     v_b record;
-    v_as_of constant timestamptz := coalesce(as_of, now());
+    v_as_of constant timestamptz := ops._moment(coalesce(as_of, now()));
     v_from timestamptz;
     v_to timestamptz;
     v_first ml.model_versions;

@@ -406,7 +406,7 @@ create or replace function ml._plain(message text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return regexp_replace(
     message,
-    '^(error fetching next item from iterator\s*)?((refused|plpy|spiexceptions)(\.[A-Za-z]+)?: )+', ''
+    '^(error fetching next item from iterator\s*)?((AP[0-9]{3}|plpy|spiexceptions)(\.[A-Za-z]+)?: )+', ''
 );
 
 -- What models say of a symbol at a time, one row for each, all scored in one call. version: the one

@@ -119,6 +119,16 @@ begin
         raise exception 'the query cannot be used: %', v_problem.reason
         using errcode = 'AP508', hint = v_problem.hint;
     end if;
+    begin
+        execute format(
+            E'select g.symbol::text, g.ts::timestamptz from (%s\n) g limit 0', rtrim($2, E'; \n\t')
+        );
+    exception when undefined_column or undefined_table or undefined_function or cannot_coerce
+        or syntax_error or ambiguous_column or data_exception then
+        raise exception 'the query cannot be used: %', sqlerrm
+        using errcode = 'AP508',
+            hint = 'One SELECT that gives the columns symbol (text) and ts (timestamptz), all names with their schema.';
+    end;
     return query execute format($q$
         with asked as materialized (
             select g.symbol::text collate "C" as symbol, g.ts

@@ -96,7 +96,7 @@ create or replace procedure ml.join_outcomes(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_todo record;
 begin
     for v_todo in

@@ -130,7 +130,7 @@ set search_path = pg_catalog, pg_temp
 set enable_nestloop = off
 as $$
 declare
-    v_now timestamptz := coalesce(as_of, clock_timestamp());
+    v_now timestamptz := ops._moment(as_of);
     v_todo record;
 begin
     for v_todo in

@@ -60,6 +60,9 @@ begin
             detail = 'Five fields: minute, hour, day of month, month, day of week (0 or 7: Sunday).',
             hint = 'For instance ''*/5 * * * *'' (every five minutes) or ''0 2 * * *'' (02:00 UTC).';
     end if;
+    if ops._micros(at) is null then
+        return null;
+    end if;
     for v_back in 0 .. 366 loop
         v_day := date_trunc('day', v_at) - make_interval(days => v_back);
         v_on_day := date_part('day', v_day)::integer = any (v_days);
@@ -119,6 +122,10 @@ declare
     v_before timestamptz;
     v_step interval;
 begin
+    perform ops.cron_last_due(cron, timestamptz '2000-01-01 00:00:00+00');
+    if ops._micros(after) is null then
+        return null;
+    end if;
     foreach v_step in array array[interval '1 hour', '1 day', '8 days', '32 days', '366 days'] loop
         v_due := ops.cron_last_due(cron, after + v_step);
         exit when v_due > after;

@@ -57,7 +57,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_policy ops.retention;
-    v_at timestamptz := coalesce(at, clock_timestamp());
+    v_at timestamptz := ops._moment(at);
     v_rows bigint;
     v_error text;
 begin

@@ -5,7 +5,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_at timestamptz := coalesce(at, clock_timestamp());
+    v_at timestamptz := ops._moment(at);
     v_work record;
     v_due timestamptz;
     v_next timestamptz;

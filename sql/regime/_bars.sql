@@ -65,12 +65,13 @@ create or replace function regime._finite(at timestamptz) returns timestamptz
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if at is null or not isfinite(at) or at < timestamptz '1970-01-01 00:00:00+00' then
+    if at is null or not isfinite(at) or at < timestamptz '1970-01-01 00:00:00+00'
+        or at >= timestamptz '2262-01-01 00:00:00+00' then
         raise exception 'not a time that can be asked about: %', coalesce(at::text, 'null')
-        using errcode = 'AP608', hint = 'Give a time since 1970 that has a date.';
+        using errcode = 'AP608', hint = 'Give a time of the years 1970 to 2261.';
     end if;
     return at;
 end
 $$;
 comment on function regime._finite(timestamptz) is
-'The time, or AP608 where it is null, infinite or before 1970.';
+'The time, or AP608 where it is null, infinite, before 1970 or after 2261.';

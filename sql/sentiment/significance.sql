@@ -64,9 +64,9 @@ begin
         raise exception 'lags % are not possible', coalesce(lags::text, 'null')
         using errcode = 'AP682', hint = 'Up to 100 whole hours from 0 to 1000.';
     end if;
-    if block is null or block < 1 or block > 1000 or seed is null then
+    if block is null or block < 1 or block > 1000 or seed is null or seed < 0 then
         raise exception 'a block of % hours is not possible', coalesce(block::text, 'null')
-        using errcode = 'AP683', hint = 'From 1 to 1000; 24 keeps days whole.';
+        using errcode = 'AP683', hint = 'From 1 to 1000; 24 keeps days whole. A seed is a number from 0.';
     end if;
     for v_asset in
         select distinct on (i.base) i.base, i.symbol
@@ -94,7 +94,7 @@ begin
         end if;
     end loop;
     return query
-    select c.* from sentiment._correlation(v_assets, v_sentiment, v_returns, lags, block, seed) c;
+    select c.* from sentiment._correlation(v_assets, v_sentiment, v_returns, array(select l from unnest(lags) as l), block, seed) c;
 end
 $$;
 comment on function sentiment.correlation(text, double precision, timestamptz, text, integer [], integer, integer) is
@@ -140,7 +140,7 @@ begin
         raise exception 'influence by % is not offered', coalesce(quote_literal(by), 'null')
         using errcode = 'AP684', hint = 'By author or source.';
     end if;
-    if horizon is null or horizon < 1 or horizon > 168 or seed is null then
+    if horizon is null or horizon < 1 or horizon > 168 or seed is null or seed < 0 then
         raise exception 'a horizon of % hours is not possible', coalesce(horizon::text, 'null')
         using errcode = 'AP685', hint = 'From 1 to 168.';
     end if;

@@ -16,7 +16,7 @@ ROOMS = {
 SHARED = ("alphaplus.pgbinary", "alphaplus.texts")
 # The server's layers: a module imports its own layer and those before it.
 LAYERS = (
-    ("types", "interrupts", "disk"),
+    ("types", "interrupts", "disk", "errors"),
     ("codec", "database"),
     ("market", "regime"),
     ("features",),

@@ -9,7 +9,6 @@ try:
 except ImportError:
     pass
 else:
-    # PL/Python puts an error's class before its message: "refused: unknown model …" rather than
-    # "plpy.Error: unknown model …".
-    plpy.Error.__name__ = "refused"
-    plpy.Error.__module__ = "builtins"
+    from alphaplus.server import errors
+
+    errors.speak_plainly(plpy)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from alphaplus.server import errors
+
 EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000
 KEPT = 200  # users' sets, and their statements, that a backend keeps
 _KEY = "alphaplus.database"
@@ -42,9 +44,12 @@ class Database:
         # where no SQL can reach it. The same of a label's SELECT.
         self.sets: dict[str, Any] = {}
         self.sets_asked: dict[int, Any] = {}
-        self.statements: dict[int, str] = {}
+        self.statements: dict[int, Any] = {}
         self.moment: Moment | None = None
         self.label_asked: Any = None
+        # Times at which users' sets failed, until who stores them takes note: set, symbol, time in
+        # microseconds since 1970, code, message.
+        self.set_failures: list[tuple[int, str, int, str, str]] = []
 
     @classmethod
     def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:
@@ -64,7 +69,13 @@ class Database:
 
     def execute(self, query: str, kinds: Sequence[str] = (), values: Sequence[Any] = ()) -> Any:
         """The rows of a statement with parameters of these types."""
-        return self.plpy.execute(self.plan(query, kinds), list(values))
+        try:
+            return self.plpy.execute(self.plan(query, kinds), list(values))
+        except Exception as error:
+            # What one of our functions refuses is told in its own words.
+            if errors.parts(error)["sqlstate"].startswith("AP"):
+                errors.again(self.plpy, error)
+            raise
 
     def cursor(self, query: str, kinds: Sequence[str], values: Sequence[Any]) -> Any:
         """The same, fetched row by row."""
@@ -87,13 +98,12 @@ def micros(*times: int) -> list[int]:
 def moments(plpy: Any, *times: int | None) -> tuple[int, ...]:
     """Times since 2000 of microseconds since 1970; refuses (AP211) null.
 
-    ``ops._micros`` gives null for an infinite time. Call it before the first row of a set is
-    yielded: PL/Python drops the message of an error raised in a generator.
+    ``ops._micros`` gives null for an infinite time, and for one that no market has seen.
     """
     found = [t for t in times if t is not None]
     if len(found) < len(times):
         plpy.error(
-            "a time is null or infinite",
+            "a time is null, infinite, or not of the years 1700 to 2261",
             sqlstate="AP211",
             hint="Give a time that has a date, such as '2024-06-01 00:00+00'.",
         )

@@ -103,7 +103,11 @@ def take(plpy: Any, cache: dict[str, Any], version_id: int, raw: bytes, most: in
     spec = plpy.execute(plan, [version_id])[0]
     rows = training(raw)
     if not len(rows.ts):
-        raise ValueError("the training set has no rows")
+        plpy.error(
+            f"version {version_id}: the stretch has no rows to take a reference from",
+            sqlstate="AP635",
+            hint="Rows need features, and outcomes known by its end: see ml.training_set.",
+        )
     names, symbols = list(spec["features"]), list(spec["symbols"])
     bins = _binning(plpy, cache, spec, version_id, rows.features, most)
     places = bins.places(rows.features) - np.arange(len(names)) * bins.stride

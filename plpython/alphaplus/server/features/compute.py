@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from alphaplus.server import interrupts
 from alphaplus.server.database import Database
 from alphaplus.server.features.family import Family, Keep
 from alphaplus.server.market.bars import Bulk
@@ -43,6 +44,7 @@ def matrix(reader: MarketReader, family: Family, grid: Times, keep: Keep | None 
         here = reader if reader.keep else reader.at(part)
         windows = here.windows(family.request, part)
         for begin in range(0, len(part), CHUNK):
+            interrupts.process()
             rows = part[begin : begin + CHUNK]
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 values = compute(windows.inputs(family.request, rows))

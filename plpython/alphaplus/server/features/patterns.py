@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from alphaplus.server import database
+from alphaplus.server import database, errors
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute as computing
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
@@ -137,7 +137,8 @@ def rows(
     [start, stop)."""
     begin, end = database.moments(plpy, start, stop)
     grid = np.arange(-(-begin // width) * width, end, width, dtype=np.int64)
-    return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, width)
+    reader = MarketReader(Database.of(plpy, cache), symbol)
+    return errors.rows(cache, _rows(reader, grid, width), 5)
 
 
 def _rows(

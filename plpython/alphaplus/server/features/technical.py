@@ -24,7 +24,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from alphaplus.server import database
+from alphaplus.server import database, errors
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute, incremental
 from alphaplus.server.features.family import BarReader, Family, Feature, Keep, bar_inputs
@@ -738,7 +738,8 @@ def rows(
     plan = plan_of(width)
     grid = np.arange(-(-begin // plan.width) * plan.width, end, plan.width, dtype=np.int64)
     keep = incremental.keeper(symbol) if len(grid) == 1 else None
-    return _rows(MarketReader(Database.of(plpy, cache), symbol), grid, plan, keep)
+    reader = MarketReader(Database.of(plpy, cache), symbol)
+    return errors.rows(cache, _rows(reader, grid, plan, keep), 2)
 
 
 def _rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -60,6 +59,8 @@ def _all(
     plpy: Any, cache: dict[str, Any], version_id: int, symbols: list[str], span: Any
 ) -> tuple[Any, Any, Any, Any]:
     """:func:`predicted` of several symbols, by time, and the number of each row's symbol."""
+    if not symbols:
+        _few(plpy, 0)
     parts = [predicted(plpy, cache, version_id, symbol, span) for symbol in symbols]
     ts, y, p = (np.concatenate([part[i] for part in parts]) for i in range(3))
     number = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
@@ -87,7 +88,7 @@ def evaluate(
     span: tuple[int, int, int],
     base: float,
     rival: int | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Metrics of a version on all rows of the symbols in a span, then of each symbol alone.
 
     Args:
@@ -114,7 +115,7 @@ def evaluate(
                 "metrics": json.dumps(metrics.clean(one)),
             }
         )
-    yield from found
+    return found
 
 
 def _rival(

@@ -617,11 +617,14 @@ def attention(
     return weights
 
 
-def warm(plpy: Any, cache: dict[str, Any], version_ids: Sequence[int]) -> int:
+def warm(plpy: Any, cache: dict[str, Any], version_ids: Sequence[Any] | None) -> int:
     """Load versions into this backend; how many."""
-    for version_id in version_ids:
+    import numpy as np
+
+    wanted = [int(x) for x in np.ravel(version_ids or []) if x is not None]
+    for version_id in wanted:
         load(plpy, cache, version_id)
-    return len(version_ids)
+    return len(wanted)
 
 
 def status(plpy: Any, cache: dict[str, Any]) -> list[dict[str, Any]]:

@@ -29,9 +29,16 @@ def _sampled(
     Refuses (AP212) less than one sample or an invalid tolerance, (AP211) null and infinite times.
     """
     begin, stop = database.moments(plpy, start, end)
-    if samples is None or samples < 1 or tolerance is None or not tolerance >= 0 or seed is None:
+    if (
+        samples is None
+        or samples < 1
+        or tolerance is None
+        or not tolerance >= 0
+        or seed is None
+        or seed < 0
+    ):
         plpy.error(
-            "samples must be at least 1, tolerance at least 0, and seed a number",
+            "samples must be at least 1, tolerance at least 0, and seed a number from 0",
             sqlstate="AP212",
             hint="Leave them out for the defaults.",
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import codec, database
+from alphaplus.server import codec, database, errors
 from alphaplus.server.database import EPOCH, Database, micros
 from alphaplus.server.features import compute, registry
 from alphaplus.server.market.reader import MarketReader
@@ -152,7 +152,8 @@ def matrix(
     db = Database.of(plpy, cache)
     spec = json.loads(text)
     begin, end = database.moments(plpy, start, stop)
-    return _matrix(db, spec, symbols, grid(begin, end, spec["step"]))
+    found = _matrix(db, spec, symbols, grid(begin, end, spec["step"]))
+    return errors.rows(cache, found, 5, time=1)
 
 
 Part = tuple[str, int, int, bytes | None, bytes | None]

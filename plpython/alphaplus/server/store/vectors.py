@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from alphaplus.server import codec, database
+from alphaplus.server import codec, database, errors
 from alphaplus.server.database import Database
 from alphaplus.server.features import compute, incremental, registry
 from alphaplus.server.market.reader import MarketReader
@@ -56,7 +56,9 @@ def rows(
     begin, stop = database.moments(plpy, start, end)
     db = Database.of(plpy, cache)
     found = registry.find(db, family)
-    return _rows(compute.history(MarketReader(db, symbol), found, begin, stop))
+    return errors.rows(
+        cache, _rows(compute.history(MarketReader(db, symbol), found, begin, stop)), 2
+    )
 
 
 def _rows(parts: Iterator[tuple[Times, Floats]]) -> Iterator[tuple[int, list[float]]]:

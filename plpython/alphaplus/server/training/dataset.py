@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from alphaplus.server import errors
 from alphaplus.server.database import EPOCH, Database, micros, moments
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.store import blocks
@@ -45,6 +46,16 @@ def _targets(
         raise
 
 
+def _grid(db: Database, symbol: str, label: labels.Label, start: int, end: int, step: int) -> Times:
+    """The grid times in [start, end), less those of a long span whose interval ended before the
+    symbol's data begin, where the label is one of its own market data."""
+    if end - start > 10_000 * step and label.kind not in ("select", "text"):
+        query = "select market._first($1) as at"
+        first = db.execute(query, ("text",), [symbol])[0]["at"]
+        start = end if first is None else max(start, first - EPOCH - label.horizon)
+    return blocks.grid(start, end, step)
+
+
 def label_rows(
     plpy: Any,
     cache: dict[str, Any],
@@ -60,8 +71,9 @@ def label_rows(
     """``(time, label end, target)`` for grid times in [start, end), of labels known by as_of."""
     begin, stop, known_by = moments(plpy, start, end, as_of)
     label = _label(plpy, kind, horizon, params)
-    grid = blocks.grid(begin, stop, step)
-    target, ends = _targets(label, Database.of(plpy, cache), symbol, grid, step, known_by)
+    db = Database.of(plpy, cache)
+    grid = _grid(db, symbol, label, begin, min(stop, known_by), step)
+    target, ends = _targets(label, db, symbol, grid, step, known_by)
     known = np.isfinite(target)
     times, until = micros(*grid[known].tolist()), micros(*ends[known].tolist())
     return zip(times, until, target[known].tolist(), strict=True)
@@ -189,7 +201,7 @@ def assemble(
     """
     label = _label(db.plpy, spec["kind"], spec["horizon"], spec["params"])
     width = spec["step"]
-    grid = blocks.grid(start, min(end, as_of - label.horizon + width), width)
+    grid = _grid(db, symbol, label, start, min(end, as_of - label.horizon + width), width)
     target, ends = _targets(label, db, symbol, grid, width, as_of)
     known = np.isfinite(target)
     grid, ends, target = grid[known], ends[known], target[known]
@@ -217,7 +229,8 @@ def targets(
     width = spec["step"]
     found = []
     for symbol in symbols:
-        grid = blocks.grid(begin, min(stop, known_by - label.horizon + width), width)
+        latest = known_by - label.horizon + width
+        grid = _grid(db, symbol, label, begin, min(stop, latest), width)
         target, ends = _targets(label, db, symbol, grid, width, known_by)
         known = np.isfinite(target)
         found.append((grid[known] + EPOCH, ends[known] + EPOCH, target[known]))
@@ -277,9 +290,12 @@ def training_rows(
 ) -> Iterator[tuple[str, int, int, list[float], float]]:
     """``(symbol, time, label end, features, target)`` by symbol and time."""
     db = Database.of(plpy, cache)
-    for symbol, grid, ends, target, features, _ in _all(
-        db, model, symbols, start, end, as_of, states
-    ):
+    found = _all(db, model, symbols, start, end, as_of, states)
+    return errors.rows(cache, _rows(found), 5, time=1)
+
+
+def _rows(found: Iterable[Any]) -> Iterator[tuple[str, int, int, list[float], float]]:
+    for symbol, grid, ends, target, features, _ in found:
         columns = micros(*grid.tolist()), micros(*ends.tolist())
         for row in zip(*columns, features.tolist(), target.tolist(), strict=True):
             yield symbol, *row

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+from alphaplus.server import interrupts
 from alphaplus.server.market import revisions as w
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.training.labels.label import (
@@ -52,6 +53,7 @@ class Volatility(Label):
         """The trailing quantile of realised variances of the blocks of [t - lookback, t)."""
         out = np.full(len(grid), np.nan)
         for begin in range(0, len(grid), CHUNK):
+            interrupts.process()
             part = grid[begin : begin + CHUNK]
             close = series.windows(part, back + 1, ("close",))["close"]
             squares = np.diff(np.log(close), axis=1) ** 2

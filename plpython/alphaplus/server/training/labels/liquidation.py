@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+from alphaplus.server import interrupts
 from alphaplus.server.market.reader import MarketReader, Windows
 from alphaplus.server.training.labels.label import (
     CHUNK,
@@ -48,6 +49,7 @@ class Liquidation(Label):
         """The trailing quantile of h-sums over the blocks of [t - lookback, t), as known at t."""
         out = np.full(len(grid), np.nan)
         for begin in range(0, len(grid), CHUNK):
+            interrupts.process()
             part = grid[begin : begin + CHUNK]
             seen = windows.liquidations.windows(part, back, ("long_notional", "short_notional"))
             total = np.nan_to_num(seen["long_notional"]) + np.nan_to_num(seen["short_notional"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from alphaplus.server import interrupts
 from alphaplus.server.market import revisions as w
 from alphaplus.server.market.reader import MarketReader
 from alphaplus.server.training.labels.label import CHUNK, WIDTHS, Label, Outcome, Targets, outcome
@@ -164,6 +165,7 @@ class TripleBarrier(Label):
         series = reader.bars(width, start, int(closed[-1]) + width)
         out = np.full(len(grid), np.nan)
         for begin in range(0, len(grid), CHUNK):
+            interrupts.process()
             seen = series.windows(
                 closed[begin : begin + CHUNK], count + 1, ("high", "low", "close")
             )
