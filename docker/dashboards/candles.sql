@@ -46,7 +46,11 @@ from scaled s
 left join shades h on h.regime = s.regime
 union all
 select
-    null, to_char(t.bottom + t.height * t.i / 4, 'FM999,999,999,990.0099'), null, null, null, null, null,
+    null, (
+        -- Six figures
+        select trim_scale(round(v.v, greatest(0, 5 - floor(log(greatest(abs(v.v), 1e-9)))::integer)))::text
+        from (select (t.bottom + t.height * t.i / 4)::numeric as v) v
+    ), null, null, null, null, null,
     null, null, 100 - 25 * t.i, null, null, null, null, null, null, null
 from steps t
 where t.height is not null

@@ -300,3 +300,35 @@ as $$
     from market.dirty_buckets d
     where d.source = (aggregate).source and d.width = (aggregate).width
 $$;
+
+create or replace procedure market.add_timeframe(timeframe interval)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_seconds constant bigint := extract(epoch from timeframe);
+begin
+    if timeframe is null or not isfinite(timeframe) or v_seconds <= 60 or mod(v_seconds, 60) <> 0
+        or mod(86400, v_seconds) <> 0 then
+        raise exception 'no bars of %', coalesce(timeframe::text, 'null')
+        using errcode = 'AP740', hint = 'A timeframe is whole minutes that divide a day: interval ''30 minutes''.';
+    end if;
+    if exists (
+        select from market.aggregates a
+        where a.source = 'market.candles'::regclass and a.width = add_timeframe.timeframe
+    ) then
+        return;
+    end if;
+    -- Nobody writes meanwhile: what is there has to be noted, what comes is noted by the triggers.
+    lock table market.candles in share row exclusive mode;
+    insert into market.aggregates (name, source, width, native) values (
+        '_candles_' || case when mod(v_seconds, 3600) = 0 then v_seconds / 3600 || 'h' else v_seconds / 60 || 'm' end,
+        'market.candles', v_seconds * interval '1 second', false
+    );
+    insert into market.dirty_buckets (source, width, symbol, bucket)
+    select distinct 'market.candles'::regclass, v_seconds * interval '1 second', s.symbol, public.time_bucket(v_seconds * interval '1 second', s.ts)
+    from market.candles s
+    where s.timeframe = interval '1 minute';
+end
+$$;
+comment on procedure market.add_timeframe(interval) is
+'Keep bars of one more timeframe, made from loaded one-minute bars: market.candle_versions answers for it. timeframe: whole minutes that divide a day, more than one. Asked for again it does nothing. Errors: AP740 no such timeframe.';

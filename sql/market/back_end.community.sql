@@ -6,6 +6,54 @@
 -- when it is read. The last ten minutes stay with what is computed when read: what is materialised and
 -- changes again has to be materialised again.
 
+-- One continuous aggregate a timeframe.
+create or replace function market._make_bars(bars market.aggregates) returns void
+language plpgsql volatile parallel unsafe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('
+        create materialized view market.%1$I
+        with (timescaledb.continuous, timescaledb.materialized_only = true) as
+        select
+            s.symbol,
+            public.time_bucket(interval %2$L, s.ts) as bucket,
+            market.usable_at(interval %2$L, s.ts, s.known_at) as usable_at,
+            public.first(s.open, s.ts) as open,
+            max(s.high) as high,
+            min(s.low) as low,
+            public.last(s.close, s.ts) as close,
+            sum(s.volume order by s.ts) as volume,
+            sum(s.quote_volume order by s.ts) as quote_volume,
+            sum(s.trade_count order by s.ts)::bigint as trade_count,
+            sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
+            count(*) as bar_count,
+            min(s.ts) as first_ts,
+            max(s.ts) as last_ts
+        from market.candles s
+        where s.timeframe = interval ''1 minute''
+        group by 1, 2, 3
+        with no data', bars.name || '_rows', bars.width
+    );
+end
+$$;
+
+-- All timeframes as one relation.
+create or replace function market._unite_bars() returns void
+language plpgsql volatile parallel unsafe set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+as $$
+begin
+    execute (
+        select 'create or replace view market._candles_rows as ' || string_agg(
+            format('select interval %L as timeframe, r.* from market.%I r', a.width, a.name || '_rows'),
+            ' union all ' order by a.width
+        )
+        from market.aggregates a
+        where a.source = 'market.candles'::regclass
+    );
+end
+$$;
+
 -- Tables that dirty buckets kept give way to continuous aggregates.
 set local role alphaplus_owner;
 do $$
@@ -79,47 +127,17 @@ begin
     from market.liquidation_events s
     group by 1, 2, 3
     with no data;
-    -- One continuous aggregate a timeframe, and one relation of all.
     for v_bars in
         select a.* from market.aggregates a where a.source = 'market.candles'::regclass order by a.width
     loop
-        execute format('
-            create materialized view market.%1$I
-            with (timescaledb.continuous, timescaledb.materialized_only = true) as
-            select
-                s.symbol,
-                public.time_bucket(interval %2$L, s.ts) as bucket,
-                market.usable_at(interval %2$L, s.ts, s.known_at) as usable_at,
-                public.first(s.open, s.ts) as open,
-                max(s.high) as high,
-                min(s.low) as low,
-                public.last(s.close, s.ts) as close,
-                sum(s.volume order by s.ts) as volume,
-                sum(s.quote_volume order by s.ts) as quote_volume,
-                sum(s.trade_count order by s.ts)::bigint as trade_count,
-                sum(s.taker_buy_volume order by s.ts) as taker_buy_volume,
-                count(*) as bar_count,
-                min(s.ts) as first_ts,
-                max(s.ts) as last_ts
-            from market.candles s
-            where s.timeframe = interval ''1 minute''
-            group by 1, 2, 3
-            with no data', v_bars.name || '_rows', v_bars.width
-        );
+        perform market._make_bars(v_bars);
     end loop;
     update market.aggregates set native = true;
 end
 $$;
 do $$
 begin
-    execute (
-        select 'create or replace view market._candles_rows as ' || string_agg(
-            format('select interval %L as timeframe, r.* from market.%I r', a.width, a.name || '_rows'),
-            ' union all ' order by a.width
-        )
-        from market.aggregates a
-        where a.source = 'market.candles'::regclass
-    );
+    perform market._unite_bars();
 end
 $$;
 reset role;
@@ -421,3 +439,34 @@ comment on view market._trades_1m_rows is 'Rows of market._trades_1m as of the l
 comment on view market._book_1m_rows is 'Rows of market._book_1m as of the last refresh.';
 comment on view market._liquidations_1m_rows is 'Rows of market._liquidations_1m as of the last refresh.';
 comment on view market._candles_rows is 'Rows of market._candles as of the last refresh.';
+
+create or replace procedure market.add_timeframe(timeframe interval)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_seconds constant bigint := extract(epoch from timeframe);
+    v_added market.aggregates;
+begin
+    if timeframe is null or not isfinite(timeframe) or v_seconds <= 60 or mod(v_seconds, 60) <> 0
+        or mod(86400, v_seconds) <> 0 then
+        raise exception 'no bars of %', coalesce(timeframe::text, 'null')
+        using errcode = 'AP740', hint = 'A timeframe is whole minutes that divide a day: interval ''30 minutes''.';
+    end if;
+    if exists (
+        select from market.aggregates a
+        where a.source = 'market.candles'::regclass and a.width = add_timeframe.timeframe
+    ) then
+        return;
+    end if;
+    insert into market.aggregates (name, source, width, native) values (
+        '_candles_' || case when mod(v_seconds, 3600) = 0 then v_seconds / 3600 || 'h' else v_seconds / 60 || 'm' end,
+        'market.candles', v_seconds * interval '1 second', true
+    )
+    returning * into v_added;
+    perform market._make_bars(v_added);
+    perform market._unite_bars();
+    perform market._set_policy(v_added);
+end
+$$;
+comment on procedure market.add_timeframe(interval) is
+'Keep bars of one more timeframe, made from loaded one-minute bars: market.candle_versions answers for it. timeframe: whole minutes that divide a day, more than one. Asked for again it does nothing. Errors: AP740 no such timeframe.';

@@ -18,7 +18,7 @@ def publish() -> None:
     """Import the dashboards into the Superset of `make dashboards`, and say where they are."""
     import psycopg
     from alphaplus.cli.connect import role_conninfo
-    from alphaplus.screens import superset
+    from alphaplus.screens import superset, tiles
 
     home = Path(os.environ.get("ALPHAPLUS_STATE", ".server")) / "superset"
     try:
@@ -30,6 +30,8 @@ def publish() -> None:
     address = f"http://127.0.0.1:{port}"
     try:
         titles = superset.update(address, password, role_conninfo("alphaplus_reader"))
+        with psycopg.connect(role_conninfo("alphaplus_operator")) as conn:
+            tiles.register(conn, tiles.load())
     except (OSError, superset.SupersetError, psycopg.Error) as error:
         typer.echo(f"alphaplus dashboards: the import failed: {error}", err=True)
         raise typer.Exit(1) from None

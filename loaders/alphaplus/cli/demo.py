@@ -174,6 +174,7 @@ def simulated(demo: Demo) -> int:
         for symbol in symbols
         if demo.rows("select ml.champion('liquidation_15m', %s)", symbol) != [(None,)]
     ]
+    in_service(demo, "liquidation_15m", (served or symbols)[0])
     explained = (served or symbols)[0].removesuffix("USDT@sim") + "/USDT"
     asked = f"{data_end(demo, (served or symbols)[0]):%Y-%m-%d %H:%M}+00"
     next_commands(
@@ -189,6 +190,53 @@ def simulated(demo: Demo) -> int:
         ],
     )
     return 0
+
+
+def in_service(demo: Demo, model: str, symbol: str) -> None:
+    """The last day as if a version of the day before had served: for the dashboards to show."""
+    end = data_end(demo, symbol)
+    start = end - dt.timedelta(days=1)
+    train(demo, [Key(model, symbol, start)])
+    found = demo.rows(
+        "select version_id from ml.model_versions where model = %s and symbol = %s and as_of = %s"
+        " order by version_id desc limit 1",
+        model,
+        symbol,
+        start,
+    )
+    if not found:
+        return
+    with demo.step("a day in service: predictions and what came of them, drift, a back-test"):
+        demo.operator.execute(
+            "select ml.record_prediction(%s, %s, t.ts, %s)"
+            " from generate_series(%s::timestamptz, %s, interval '30 minutes') t (ts)"
+            " where not exists (select from ml.predictions p where p.model = %s and p.symbol = %s"
+            " and p.as_of = t.ts)",
+            (
+                model, symbol, found[0][0], start + dt.timedelta(minutes=30),
+                end - dt.timedelta(minutes=30), model, symbol,
+            ),
+        )  # fmt: skip
+        demo.operator.execute("call ml.join_outcomes(%s)", (end,))
+        demo.operator.execute("call drift.monitor(%s)", (end,))
+        demo.operator.execute("call analytics.refresh()")
+        if not demo.rows("select from backtest.strategies where strategy = 'calm'"):
+            settings = '{"enter_short": 0.1, "exit_short": 0.05, "hold": "1 hour"}'
+            demo.operator.execute(
+                "select backtest.create_strategy('calm', %s, array[%s], %s)",
+                (model, symbol, settings),
+            )
+            demo.operator.execute(
+                "select * from backtest.run_variants('calm', %s, %s, %s)",
+                ('[{}, {"enter_short": 0.3}]', end - dt.timedelta(days=10), end),
+            )
+        ((predictions, outcomes, trials),) = demo.rows(
+            "select (select count(*) from ml.predictions), (select count(outcome) from"
+            " ml.predictions), (select count(*) from backtest.trials)"
+        )
+        demo.console.print(
+            f"   {predictions} predictions recorded, {outcomes} outcomes; {trials} back-tests tried"
+        )
 
 
 # What is combined with the LightGBM model of a label; the deep ones where PyTorch is installed.
@@ -443,6 +491,16 @@ def next_commands(demo: Demo, commands: list[str]) -> None:
     demo.console.print("\n[bold]Try next[/bold], after `make psql`:")
     for command in commands:
         demo.console.print(f"   {command}", markup=False, highlight=False, soft_wrap=True)
+    demo.console.print("\n[bold]Where to look[/bold]:")
+    ((model,),) = demo.rows(
+        "select coalesce((select a.model from ml.aliases a where a.alias = 'champion'"
+        " order by a.model limit 1), (select max(v.model) from ml.model_versions v), 'MODEL')"
+    )
+    for command, what in (
+        ("make dashboards", "all of it in Apache Superset, on localhost (docs/dashboards.md)"),
+        (f"alphaplus report --model {model} --out report.html", "a model's card as one page"),
+    ):
+        demo.console.print(f"   {command:52} {what}", markup=False, highlight=False)
 
 
 def from_files(demo: Demo, folder: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from alphaplus.cli import dashboards, data, files, live, model, operate, plot, texts
+from alphaplus.cli import dashboards, data, files, live, model, operate, plot, report, texts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Machine learning inside the market database."
@@ -25,6 +25,7 @@ app.add_typer(dashboards.app, name="dashboards")
 data.register(app)
 files.register(app)
 live.register(app)
+report.register(app)
 texts.register(app)
 
 

@@ -14,10 +14,6 @@ COLOURS = {
     "high_volatility": "#f4a261", "low_volatility": "#4f9dde", "crash": "#6d2e8f",
 }  # fmt: skip
 
-STYLE = """.ap-candles { height: 100%; display: flex; flex-direction: column }
-.ap-candles svg { flex: 1; min-height: 0 }
-.ap-legend { font-size: 12px; line-height: 20px }"""
-
 
 def picture(tile: Tile) -> str:
     """The tile's query as rows that the template draws."""
@@ -26,6 +22,6 @@ def picture(tile: Tile) -> str:
     return text.replace("{query}", tile.query.strip()).replace("{shades}", shades).strip()
 
 
-def template() -> str:
-    """The picture's template."""
-    return (FOLDER / "candles.html").read_text()
+def template(height: int) -> str:
+    """The picture's template, so many pixels high."""
+    return (FOLDER / "candles.html").read_text().replace("{height}", str(height))

@@ -209,7 +209,7 @@ def _gantt(tile: Tile, columns: list[Column]) -> dict[str, Any]:
         "tooltip_columns": [tile.y[0], tile.series], "tooltip_metrics": [], "adhoc_filters": [],
         "order_by_cols": [], "row_limit": 1000, "color_scheme": "supersetColors",
         "show_legend": True, "legendType": "scroll", "legendOrientation": "top",
-        "x_axis_time_format": "smart_date", "tooltipTimeFormat": "%Y-%m-%d %H:%M:%S",
+        "x_axis_time_format": "%m-%d %H:%M", "tooltipTimeFormat": "%Y-%m-%d %H:%M:%S",
         "x_axis_time_bounds": [None, None], "x_axis_title": "time (UTC)", "x_axis_title_margin": 30,
         "y_axis_title": " ", "y_axis_title_margin": 230, "y_axis_title_position": "Left",
         "zoomable": False,
@@ -217,7 +217,7 @@ def _gantt(tile: Tile, columns: list[Column]) -> dict[str, Any]:
 
 
 def _candles(tile: Tile, columns: list[Column]) -> dict[str, Any]:
-    return _handlebars(candles.template(), candles.STYLE, columns)
+    return _handlebars(candles.template(50 * tile.height - 150), columns)
 
 
 def _notes(dashboard: Dashboard) -> dict[str, Any]:
@@ -226,15 +226,14 @@ def _notes(dashboard: Dashboard) -> dict[str, Any]:
         "<ul>{{#each data}}{{#if hint}}<li><b>{{tiles}}</b>: {{hint}}</li>{{/if}}{{/each}}</ul>"
         "</div>"
     )
-    style = ".ap-notes ul { padding-left: 18px } .ap-notes p { margin: 0 0 4px }"
-    return _handlebars(template, style, [Column("tiles", "text"), Column("hint", "text")])
+    return _handlebars(template, [Column("tiles", "text"), Column("hint", "text")])
 
 
-def _handlebars(template: str, style: str, columns: list[Column]) -> dict[str, Any]:
+def _handlebars(template: str, columns: list[Column]) -> dict[str, Any]:
     return {
         "viz_type": "handlebars", "query_mode": "raw", "all_columns": [c.name for c in columns],
         "adhoc_filters": [], "order_by_cols": [], "row_limit": 10000, "server_pagination": False,
-        "handlebarsTemplate": template, "styleTemplate": style,
+        "handlebarsTemplate": template, "styleTemplate": "",
     }  # fmt: skip
 
 
@@ -248,7 +247,7 @@ def _series(tile: Tile, columns: list[Column]) -> dict[str, Any]:
     kind = {
         "line": "line", "curve": "line", "step": "step", "area": "area", "scatter": "scatter"
     }.get(tile.kind, "bar")  # fmt: skip
-    margin = 30 if tile.kind == "rows" else 50  # below, or beside the numbers
+    margin = 30 if tile.kind == "rows" else 60  # below, or beside the numbers
     form: dict[str, Any] = {
         "viz_type": "echarts_area" if kind == "area" else f"echarts_timeseries_{kind}",
         "x_axis": tile.x, "time_grain_sqla": None, "x_axis_sort_asc": True,
@@ -259,11 +258,12 @@ def _series(tile: Tile, columns: list[Column]) -> dict[str, Any]:
         "annotation_layers": [], "color_scheme": "supersetColors", "only_total": True,
         "show_legend": bool(tile.series) or len(tile.y) > 1, "legendType": "scroll",
         "legendOrientation": "top", "rich_tooltip": True, "showTooltipTotal": False,
-        "x_axis_time_format": "smart_date", "tooltipTimeFormat": "%Y-%m-%d %H:%M",
+        "x_axis_time_format": "%m-%d %H:%M", "tooltipTimeFormat": "%Y-%m-%d %H:%M",
         "x_axis_title": tile.x_unit, "x_axis_title_margin": 30 if tile.x_unit else 15,
         "y_axis_title": tile.y_unit, "y_axis_title_margin": margin if tile.y_unit else 15,
         "y_axis_title_position": "Left", "y_axis_format": tile.format or "SMART_NUMBER",
-        "sort_series_type": "name", "sort_series_ascending": True, "markerEnabled": tile.markers,
+        "sort_series_type": "name" if tile.series else None, "sort_series_ascending": True,
+        "markerEnabled": tile.markers,
         "markerSize": 5, "zoomable": False, "opacity": 0.3, "minorTicks": False,
         "truncateYAxis": tile.y_min is not None or kind in ("line", "step"),
         "y_axis_bounds": [tile.y_min, tile.y_max],
