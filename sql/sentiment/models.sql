@@ -42,16 +42,16 @@ declare
 begin
     if label_set is null or label_set = '' then
         raise exception 'a set of labelled texts needs a name'
-        using errcode = 'AP679', hint = 'Give one: select sentiment.label_by_market(''after_news'', …).';
+        using errcode = 'AP686', hint = 'Give one: select sentiment.label_by_market(''after_news'', …).';
     end if;
     if "from" is null or "to" is null or not isfinite("from") or not isfinite("to")
         or dead_zone is null or not (dead_zone >= 0 and dead_zone < 'infinity') then
         raise exception 'texts are labelled from a time to another, with a dead zone of at least 0'
-        using errcode = 'AP674', hint = 'Both times have a date; the dead zone is in the units of the label.';
+        using errcode = 'AP687', hint = 'Both times have a date; the dead zone is in the units of the label.';
     end if;
     if v_task not in ('classification', 'regression') then
         raise exception 'label % says nothing of a market', quote_literal(label)
-        using errcode = 'AP679', hint = 'A label of task classification or regression: select label, task from ml.labels.';
+        using errcode = 'AP688', hint = 'A label of task classification or regression: select label, task from ml.labels.';
     end if;
     with followed as materialized (
         select * from ml.label_values(label, v_symbol, "from", "to" + interval '1 minute', v_as_of)
@@ -82,7 +82,7 @@ begin
 end
 $$;
 comment on function sentiment.label_by_market(text, text, text, timestamptz, timestamptz, double precision, timestamptz) is
-'Labels the texts about a symbol''s asset that became known in [from, to) by what followed: the value of a label (ml.labels) at the first minute at which the text was known. Classes become -1 and 1; values -1, 0 and 1, with 0 within dead_zone of zero. Copies are left out; a label counts as known from the end of its horizon on, and folds of a model trained on them are purged by it. Adds to the set what is not in it; returns how many. Errors: AP101, AP301 unknown symbol or label, AP674 the times or the dead zone, AP679 the set''s name, or a label that says nothing of a market.';
+'Labels the texts about a symbol''s asset that became known in [from, to) by what followed: the value of a label (ml.labels) at the first minute at which the text was known. Classes become -1 and 1; values -1, 0 and 1, with 0 within dead_zone of zero. Copies are left out; a label counts as known from the end of its horizon on, and folds of a model trained on them are purged by it. Adds to the set what is not in it; returns how many. Errors: AP101, AP301 unknown symbol or label, AP674 as_of, AP686 the set''s name, AP687 the times or the dead zone, AP688 a label that says nothing of a market.';
 
 create or replace function sentiment.create_model(
     model text, label_set text, language text default 'en', params jsonb default '{}',

@@ -74,12 +74,12 @@ def test_labels_are_what_followed_the_first_minute_a_text_was_known(market: Conn
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("", LABEL, SYMBOL, at(0), at(9), 0.0), "AP679"),
+        (("", LABEL, SYMBOL, at(0), at(9), 0.0), "AP686"),
         (("x", "no_label", SYMBOL, at(0), at(9), 0.0), "AP301"),
         (("x", LABEL, "NOTHING", at(0), at(9), 0.0), "AP101"),
-        (("x", LABEL, SYMBOL, None, at(9), 0.0), "AP674"),
-        (("x", LABEL, SYMBOL, at(0), at(9), -1.0), "AP674"),
-        (("x", LABEL, SYMBOL, at(0), at(9), float("nan")), "AP674"),
+        (("x", LABEL, SYMBOL, None, at(9), 0.0), "AP687"),
+        (("x", LABEL, SYMBOL, at(0), at(9), -1.0), "AP687"),
+        (("x", LABEL, SYMBOL, at(0), at(9), float("nan")), "AP687"),
     ],
 )
 def test_bad_arguments(market: Conn, arguments: tuple[Any, ...], code: str) -> None:
