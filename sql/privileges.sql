@@ -12,7 +12,7 @@
 -- * nobody inserts, updates or deletes but in the tables listed below, each with the role that
 --   fills it by hand. A new table gets nothing: procedures and functions that are SECURITY DEFINER
 --   write it with the owner's rights. Where something that commits, and so runs with the caller's
---   rights, has to write a table, list it here and in tests/db/test_privileges.py;
+--   rights, has to write a table, list it here and in tests/db/ops/test_privileges.py;
 -- * a table that holds text which somebody executes (SQL, a name of a function) is never listed for
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
