@@ -100,13 +100,13 @@ create table feature.set_errors (
     last_at timestamptz not null default clock_timestamp(),
     attempts integer not null default 1,
     retry_at timestamptz not null,
-    primary key (set_id, symbol)
+    primary key (set_id, symbol, ts)
 );
 comment on table feature.set_errors is
-'Sets that feature.refresh could not compute for a symbol, until it can: the others go on, and it is tried again.';
+'Times at which a user''s set could not be computed for a symbol, until it can: the others go on, and it is tried again.';
 comment on column feature.set_errors.set_id is 'The set.';
 comment on column feature.set_errors.symbol is 'The symbol.';
-comment on column feature.set_errors.ts is 'The first grid time that could not be computed.';
+comment on column feature.set_errors.ts is 'The grid time that could not be computed; where nothing could, the first.';
 comment on column feature.set_errors.sqlstate is 'Code of the error.';
 comment on column feature.set_errors.message is 'The error in words.';
 comment on column feature.set_errors.first_at is 'When it first failed.';

@@ -12,7 +12,7 @@
 -- * nobody inserts, updates or deletes but in the tables listed below, each with the role that
 --   fills it by hand. A new table gets nothing: procedures and functions that are SECURITY DEFINER
 --   write it with the owner's rights. Where something that commits, and so runs with the caller's
---   rights, has to write a table, list it here and in tests/db/test_privileges.py;
+--   rights, has to write a table, list it here and in tests/db/ops/test_privileges.py;
 -- * a table that holds text which somebody executes (SQL, a name of a function) is never listed for
 --   a role that may do less than the one who executes it;
 -- * what else the loader, the trainer and the app may do is listed by name.
@@ -41,7 +41,8 @@ declare
     ];
     -- Helpers with the owner's rights inside procedures that commit, and so run with the caller's.
     v_operator constant text [] := array[
-        'feature._store', 'feature._store_at', 'feature._store_many', 'feature._pack', 'regime._refresh_batch',
+        'feature._store', 'feature._store_at', 'feature._store_many', 'feature._pack', 'feature._note_error',
+        'regime._refresh_batch',
         'ops._note_that_it_commits', 'ml._store_live', 'sentiment._score_batch',
         'analytics._refresh_snapshot', 'analytics._refresh_states'
     ];
@@ -89,7 +90,7 @@ declare
         'feature._first_stored', 'feature._funding', 'feature._funding_live', 'feature._liquidation_cover',
         'feature._liquidation_cover_live', 'feature._liquidations', 'feature._liquidations_live',
         'feature._longer_loaded', 'feature._no_trades', 'feature._open_interest',
-        'feature._open_interest_live', 'feature._packed', 'feature._set_calls', 'feature._set_declared',
+        'feature._open_interest_live', 'feature._packed', 'feature._set_calls', 'feature._set_declared', 'feature._set_joined',
         'feature._set_tables', 'feature._source_columns', 'feature._sources_known', 'feature._stored_many', 'feature._stored_rows', 'feature._technical_declared',
         'feature._top_rows', 'feature._top_rows_live', 'feature._trade_rows', 'feature._trade_rows_live',
         'feature._valid_rows', 'feature._valid_rows_of_many', 'feature._bits', 'ml._external', 'ml._kept',
@@ -301,7 +302,9 @@ begin
     grant delete on ops.training_schedules to alphaplus_operator;
 
     -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
-    grant usage on schema public, market to alphaplus_select;
+    grant usage on schema public, market, feature to alphaplus_select;
+    grant execute on function feature.safe_div, feature.safe_ln, feature.zscore, feature.ewma, feature.quantile,
+    feature.time_of_day, feature.session_start to alphaplus_select;
     select string_agg(p.oid::regprocedure::text, ', ')
     into v_list
     from pg_catalog.pg_proc p

@@ -11,12 +11,15 @@ create or replace function feature.lineage(feature_set text, version integer def
 returns table (feature text, column_name text)
 language sql stable parallel restricted set search_path = pg_catalog, pg_temp
 as $$
-    select l.feature, c.name
+    select coalesce(m.prefix || '_', '') || l.feature, c.name
     from feature._set($1, $2) s
+    left join feature.set_members m on m.set_id = s.set_id
+    join feature.sets o on o.set_id = coalesce(m.member_id, s.set_id)
     cross join lateral feature._lineage(
-        s.definition, case s.kind when 'select' then s.definition end
+        o.definition, case o.kind when 'select' then o.definition end
     ) l
     cross join lateral unnest(l.columns) c (name)
+    order by m.position
 $$;
 comment on function feature.lineage(text, integer) is
 'The columns of the market''s tables (schema.table.column) that each feature of a set comes from, a row each. Of a set made by feature.create_set by column lineage of its SELECT (sqlglot), of the others by changing one input at a time and seeing which features change; bars come from candles where they were loaded, else from trades. Errors: AP202 unknown feature set.';

@@ -110,7 +110,7 @@ begin
     where d.feature_set = v_set.name and d.feature_version = v_set.version;
     v_one := format('feature.%I(text, timestamptz)', v_set.name);
     v_many := format('feature.%I(text, timestamptz, timestamptz)', v_set.name || '_history');
-    if v_set.kind = 'select' then
+    if v_set.kind <> 'builtin' then
         -- A new version may have other columns.
         execute format('drop function if exists %s, %s', v_one, v_many);
     end if;
@@ -144,7 +144,7 @@ begin
             ' time: the numbers the live function gave then.', v_set.name
         )
     );
-    if v_set.kind = 'select' then
+    if v_set.kind <> 'builtin' then
         execute format('revoke all on function %s, %s from public', v_one, v_many);
         execute format(
             'grant execute on function %s, %s'
@@ -168,7 +168,7 @@ begin
     from (
         select distinct on (s.name) s.set_id
         from feature.sets s
-        where s.kind = 'select'
+        where s.kind in ('select', 'joined')
         order by s.name, s.version desc
     ) s;
 end

@@ -221,6 +221,56 @@ as $$
         end
 $$;
 
+-- A stretch of one symbol, stored anew.
+create or replace function feature._store_stretch(
+    set_id integer, symbol text, "from" timestamptz, "to" timestamptz, since timestamptz
+)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets;
+    v_block double precision;
+begin
+    select s.* into strict v_set from feature.sets s where s.set_id = _store_stretch.set_id;
+    v_block := 1024 * date_part('epoch', v_set.grid);
+    -- Two at once (the clock's and one by hand) take turns, stretch by stretch, but where they
+    -- store different times: shared, not to meet one that packs, and each block of times alone.
+    perform ops._lock('feature.materialise:' || v_set.set_id || ':' || symbol, true);
+    perform ops._lock('feature.materialise:' || v_set.set_id || ':' || symbol || ':' || b.n)
+    from generate_series(
+        floor(date_part('epoch', "from") / v_block)::bigint,
+        ceil(date_part('epoch', "to") / v_block)::bigint - 1
+    ) b (n);
+    delete from feature.vectors v
+    where v.set_id = v_set.set_id and v.symbol = _store_stretch.symbol
+        and v.ts >= "from" and v.ts < "to";
+    perform feature._store(
+        v_set.set_id, feature._source(v_set), symbol, ops._micros("from"), ops._micros("to")
+    );
+    perform feature._cover(v_set.set_id, array[symbol], since, "to");
+end
+$$;
+
+-- One grid time of some symbols, stored anew.
+create or replace function feature._store_close(set_id integer, symbols text [], at timestamptz)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_set feature.sets;
+begin
+    select s.* into strict v_set from feature.sets s where s.set_id = _store_close.set_id;
+    -- In the order of their names, so that two at once take turns.
+    perform ops._lock('feature.materialise:' || v_set.set_id || ':' || u.symbol)
+    from unnest(symbols) u (symbol);
+    delete from feature.vectors v
+    where v.set_id = v_set.set_id and v.symbol = any (symbols) and v.ts = _store_close.at;
+    perform feature._store_at(v_set.set_id, feature._source(v_set), symbols, ops._micros(at));
+    perform feature._cover(v_set.set_id, symbols, at, at + v_set.grid);
+end
+$$;
+
 -- These commit between stretches, so they cannot pin search_path; every name is qualified.
 create or replace procedure feature.materialise(
     feature_set text, symbol text, "from" timestamptz, "to" timestamptz, version integer default null
@@ -233,7 +283,6 @@ declare
     v_start timestamptz := public.time_bucket(v_set.grid, "from");
     v_at timestamptz := v_start;
     v_stop timestamptz;
-    v_block double precision := 1024 * pg_catalog.date_part('epoch', v_set.grid);
 begin
     if pg_catalog.isfinite("from") and pg_catalog.isfinite("to") then
         null;
@@ -243,22 +292,7 @@ begin
     end if;
     while v_at < "to" loop
         v_stop := least("to", v_at + v_set.grid * 20000);
-        -- Two at once (the clock's and one by hand) take turns, stretch by stretch, but where they
-        -- store different times: shared, not to meet one that packs, and each block of times alone.
-        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || v_symbol, true);
-        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || v_symbol || ':' || b.n)
-        from pg_catalog.generate_series(
-            pg_catalog.floor(pg_catalog.date_part('epoch', v_at) / v_block)::bigint,
-            pg_catalog.ceil(pg_catalog.date_part('epoch', v_stop) / v_block)::bigint - 1
-        ) b (n);
-        delete from feature.vectors v
-        where v.set_id = v_set.set_id and v.symbol = v_symbol and v.ts >= v_at and v.ts < v_stop;
-        perform feature._store(
-            v_set.set_id, feature._source(v_set), v_symbol,
-            ops._micros(v_at),
-            ops._micros(v_stop)
-        );
-        perform feature._cover(v_set.set_id, array[v_symbol], v_start, v_stop);
+        perform feature._store_stretch(v_set.set_id, v_symbol, v_at, v_stop, v_start);
         commit;
         v_at := v_stop;
     end loop;
@@ -345,16 +379,7 @@ declare
 begin
     for v_first in 1 .. pg_catalog.cardinality(v_all) by 100 loop
         v_some := v_all[v_first : v_first + 99];
-        -- In the order of their names, so that two at once take turns.
-        perform ops._lock('feature.materialise:' || v_set.set_id || ':' || u.symbol)
-        from pg_catalog.unnest(v_some) u (symbol);
-        delete from feature.vectors v
-        where v.set_id = v_set.set_id and v.symbol = any (v_some) and v.ts = v_at;
-        perform feature._store_at(
-            v_set.set_id, feature._source(v_set), v_some,
-            ops._micros(v_at)
-        );
-        perform feature._cover(v_set.set_id, v_some, v_at, v_at + v_set.grid);
+        perform feature._store_close(v_set.set_id, v_some, v_at);
         commit;
     end loop;
 end
@@ -388,11 +413,16 @@ declare
     v_set record;
     v_work record;
     v_late record;
+    v_retry record;
+    v_failed record;
     v_close record;
     v_start timestamptz;
+    v_at timestamptz;
     v_stop timestamptz;
     v_symbols text [];
     v_times timestamptz [];
+    v_state text;
+    v_message text;
 begin
     for v_set in
         select s.set_id, s.name, s.version, s.grid
@@ -403,6 +433,37 @@ begin
         v_symbols := '{}';
         v_times := '{}';
         for v_work in select i.symbol from market.instruments i order by i.symbol loop
+            for v_retry in
+                select e.ts, coalesce(m.since, e.ts) as since
+                from feature.set_errors e
+                join feature.watermarks m on m.set_id = e.set_id and m.symbol = e.symbol
+                where e.set_id = v_set.set_id and e.symbol = v_work.symbol and e.ts < m.through
+                    and e.retry_at <= pg_catalog.clock_timestamp()
+                order by e.ts
+                limit 200
+            loop
+                begin
+                    perform feature._store_stretch(
+                        v_set.set_id, v_work.symbol, v_retry.ts, v_retry.ts + v_set.grid, v_retry.since
+                    );
+                exception when others then
+                    get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+                    perform feature._note_error(
+                        v_set.set_id, v_work.symbol, v_retry.ts, v_state, v_message
+                    );
+                end;
+                commit;
+            end loop;
+            -- Where nothing could be computed the end has not moved on.
+            select
+                pg_catalog.count(*) > 0 as some,
+                pg_catalog.bool_or(e.retry_at > pg_catalog.clock_timestamp()) as waits
+            into v_failed
+            from feature.set_errors e
+            left join feature.watermarks m on m.set_id = e.set_id and m.symbol = e.symbol
+            where e.set_id = v_set.set_id and e.symbol = v_work.symbol
+                and e.ts >= coalesce(m.through, e.ts);
+            continue when v_failed.waits;
             -- Marks that come while this works stay for the next time: only those seen here go.
             select
                 pg_catalog.min(p.ts_from) as start, pg_catalog.max(p.ts_to) as stop,
@@ -422,14 +483,34 @@ begin
                 delete from feature.pending p where p.pending_id = any (v_late.ids);
                 continue;
             end if;
-            if v_late.ids is null and v_stop = v_start + v_set.grid then
+            if v_late.ids is null and not v_failed.some and v_stop = v_start + v_set.grid then
                 -- One new time, as at the close of a bar: together with the other symbols'.
                 v_symbols := v_symbols || v_work.symbol;
                 v_times := v_times || v_start;
                 continue;
             end if;
-            call feature.materialise(v_set.name, v_work.symbol, v_start, v_stop, v_set.version);
-            delete from feature.pending p where p.pending_id = any (v_late.ids);
+            v_at := v_start;
+            v_state := null;
+            while v_at < v_stop and v_state is null loop
+                begin
+                    perform feature._store_stretch(
+                        v_set.set_id, v_work.symbol, v_at, least(v_stop, v_at + v_set.grid * 20000),
+                        v_start
+                    );
+                exception when others then
+                    -- Of this set and symbol alone: the others go on.
+                    get stacked diagnostics
+                        v_state = returned_sqlstate, v_message = message_text;
+                    perform feature._note_error(
+                        v_set.set_id, v_work.symbol, v_at, v_state, v_message
+                    );
+                end;
+                commit;
+                v_at := v_at + v_set.grid * 20000;
+            end loop;
+            if v_state is null then
+                delete from feature.pending p where p.pending_id = any (v_late.ids);
+            end if;
             commit;
         end loop;
         for v_close in
@@ -440,10 +521,18 @@ begin
             group by u.ts
             order by u.ts
         loop
-            call feature.materialise_at(v_set.name, v_close.ts, v_close.symbols, v_set.version);
+            begin
+                perform feature._store_close(v_set.set_id, v_close.symbols, v_close.ts);
+            exception when others then
+                -- Which of them it was shows the next time, symbol by symbol.
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+                perform feature._note_error(v_set.set_id, u.symbol, v_close.ts, v_state, v_message)
+                from pg_catalog.unnest(v_close.symbols) u (symbol);
+            end;
+            commit;
         end loop;
     end loop;
 end
 $$;
 comment on procedure feature.refresh() is
-'Store the vectors of every feature set that a model is trained or served with, for every symbol with bars, from where they end to the newest closed bar; and again where rows that arrived late can have changed them. Commits as it goes; meant for the clock.';
+'Store the vectors of every feature set that a model is trained or served with, for every symbol with bars, from where they end to the newest closed bar; and again where rows that arrived late can have changed them. A set that fails for a symbol stops no other: feature.set_errors has it, ops.health shows it, and it is tried again, after a minute, two, four, … up to a day. Commits as it goes; meant for the clock.';

@@ -249,3 +249,39 @@ begin
         where m.label_start is not null;
 end
 $$;
+
+-- Of the rows of a stretch those that were not there, or were other, at a grid time after they
+-- happened: from ts to until. There a SELECT over the stretch is not that over each time's rows.
+create or replace function market._unsettled_now(relation text, grid bigint, bars interval)
+returns table (ts timestamptz, until timestamptz)
+language plpgsql stable parallel restricted security definer rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_grid constant interval := $2 * interval '1 microsecond';
+    v_now record;
+begin
+    select m.* into v_now from market._moments(null) m;
+    if $3 is not null then
+        return query
+            select v.bucket, u.until
+            from market.candle_versions(v_now.symbol, $3, v_now.start, v_now.stop) v
+            cross join lateral (values (v.usable_at), (v.expires_at)) as u (until)
+            where u.until <= v_now.stop
+                and public.time_bucket(v_grid, v.bucket) + v_grid < u.until;
+        return;
+    end if;
+    return query execute format(
+        'select r.ts, u.until from market.%1$I r cross join lateral (values (%2$s)) as u (until)'
+        ' where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and r.known_at <= $3'
+        ' and public.time_bucket($4, r.ts) + $4 < u.until'
+        ' union all'
+        ' select r.ts, u.until from market.%3$I r'
+        ' cross join lateral (values (%2$s), (r.superseded_at)) as u (until)'
+        ' where r.symbol = $1 and r.ts >= $2 and r.ts < $3 and u.until <= $3'
+        ' and public.time_bucket($4, r.ts) + $4 < u.until',
+        $1, case when $1 = 'candles' then 'greatest(r.known_at, r.ts + r.timeframe)' else 'r.known_at' end,
+        $1 || '_history'
+    ) using v_now.symbol, v_now.start, v_now.stop, v_grid;
+end
+$$;

@@ -250,7 +250,7 @@ begin
         select p.name
         from unnest(array[
             'ops._schedule_health', 'ops._queue_health', 'ops._data_health', 'ops._aggregate_health',
-            'ops._system_health', 'ops.server_health'
+            'ops._system_health', 'ops.server_health', 'feature._set_health'
         ]) p (name)
     loop
         begin
@@ -272,6 +272,6 @@ end
 $$;
 comment on function ops.health_at(timestamptz) is
 'Health as of a time, worst first: status red, yellow or green, check_name (schedule, queue, trainer,
-data, aggregate, vectors, extension, job, model, disk, wal, replication, health), subject, detail in words. A schedule is red when two of
+data, aggregate, vectors, set, extension, job, model, disk, wal, replication, health), subject, detail in words. A schedule is red when two of
 its intervals passed without a run: it reads the rows that runs write themselves, so a stopped clock
 shows. ops.health is the same for now.';

@@ -1,7 +1,7 @@
 """Calls of every public function with the arguments nobody means: a value of the right type that is
 null, empty, nested, infinite, huge, negative or of the year 294276; beside values that fit.
 
-Run by ``tests/db/test_odd_arguments.py`` (bounded) and by ``make fuzz`` (as long as asked for).
+Run by ``tests/db/ops/test_odd_arguments.py`` (bounded) and by ``make fuzz`` (as long as asked for).
 """
 
 from __future__ import annotations

@@ -236,6 +236,7 @@ class Description:
     dataset: str = ""
     header: bool = True  # whether its first row names the columns
     first: int = 0  # line of the block's first row
+    beside: bool = False  # in a folder beside those of mark, index or premium-index prices
     cache: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

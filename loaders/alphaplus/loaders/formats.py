@@ -218,6 +218,9 @@ def _binance(d: Description, frame: pd.DataFrame, stamp: str) -> Instrument:
         if "is_best_match" in frame and frame["is_best_match"].notna().all():
             kind = "spot"
             d.note("kind", kind, "content", "a column that the spot archive only has")
+        if d.beside:
+            kind = "derivative"
+            d.note("kind", kind, "path", "beside mark or index prices, which contracts only have")
         if "base_qty" in frame:
             kind = "derivative"
             d.note("kind", kind, "header", "base_qty, a column of the COIN-M archive only")
@@ -264,7 +267,10 @@ def _end(close: Floats | None) -> Floats | None:
 
 def _okx_candles(frame: pd.DataFrame, d: Description) -> Columns:
     ts = moment(frame["open_time"], _venue_clock(d, frame["open_time"]))
-    chosen = venue_rows(frame, d, "okx", "instrument_name")
+    if "instrument_name" in frame:
+        chosen = venue_rows(frame, d, "okx", "instrument_name")
+    else:
+        chosen = {"instrument": d.instrument("okx")}
     prices = {name: number(frame[name]) for name in ("open", "high", "low", "close")}
     volume = base_units(chosen, number(frame["vol"]), prices["close"], d)
     one = chosen.get("instrument")
@@ -282,6 +288,24 @@ def _okx_candles(frame: pd.DataFrame, d: Description) -> Columns:
         values["quote_volume"] = optional(frame["vol_quote"])
     unfinished = number(frame["confirm"]) == 0 if "confirm" in frame else None
     return bars(d, ts, values, chosen, is_open=unfinished)
+
+
+def _upbit_candles(frame: pd.DataFrame, d: Description) -> Columns:
+    """Upbit's REST answer: the won pair is written quote first, the turnover is called price."""
+    utc = frame["candle_date_time_utc"]
+    ts = moment(utc, _venue_clock(d, utc))
+    values: dict[str, Any] = {
+        "open": number(frame["opening_price"]),
+        "high": number(frame["high_price"]),
+        "low": number(frame["low_price"]),
+        "close": number(frame["trade_price"]),
+        "volume": number(frame["candle_acc_trade_volume"]),
+        "quote_volume": optional(frame["candle_acc_trade_price"]),
+    }
+    d.note("unit", "base", "header", "candle_acc_trade_volume")
+    if "unit" in frame and len(frame) and d.said.timeframe is None:
+        d.note("timeframe", float(number(frame["unit"])[0]) * 60.0, "content", "its unit, minutes")
+    return bars(d, ts, values, venue_rows(frame, d, "upbit", "market", "spot"))
 
 
 _TIME_NAMES = (
@@ -319,7 +343,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "exchange": ("exchange", "venue"),
     "price": ("price", "p", "trade_price"),
-    "size": ("size", "amount", "qty", "quantity", "q", "base_qty", "vol", "volume"),
+    "size": ("size_base", "size", "amount", "qty", "quantity", "q", "base_qty", "vol", "volume"),
     "side": ("side", "taker_side", "takerside", "direction", "aggressor", "aggressor_side"),
     "buyer_maker": ("is_buyer_maker", "isbuyermaker", "buyer_maker"),
     "id": ("id", "trade_id", "tradeid", "tid", "exec_id", "trade_no", "match_id"),
@@ -427,6 +451,8 @@ def mapped(columns: Sequence[Any], d: Description, *, strict: bool = True) -> Ma
 
 
 def _time_columns(columns: list[Any], canon: list[str], taken: set[Any]) -> tuple[Any, ...]:
+    """The column of times, or those of a date and a time of day. A first column without a name is
+    the index that pandas wrote."""
     where = {
         name: c for c, name in reversed(list(zip(columns, canon, strict=True))) if c not in taken
     }
@@ -437,6 +463,8 @@ def _time_columns(columns: list[Any], canon: list[str], taken: set[Any]) -> tupl
     for name in ("unix", "unix_timestamp", "timestamp", *_TIME_NAMES):
         if name in where:
             return (where[name],)
+    if canon[:1] in ([""], ["unnamed:_0"]) and columns[0] not in taken:
+        return (columns[0],)
     return ()
 
 
@@ -507,7 +535,10 @@ def _plain_candles(frame: pd.DataFrame, d: Description) -> Columns:
 def _plain_clock(d: Description, times: Any) -> Clock:
     key = "_clock"
     if key not in d.cache:
-        d.cache[key] = d.clock(stamps.form(times))
+        # A column called so says its zone itself: timestamp_utc, Gmt time.
+        name = _canon(getattr(times, "name", None) or "")
+        zone = "UTC" if re.search(r"(^|_)(utc|gmt)(_|$)", name) else None
+        d.cache[key] = d.clock(stamps.form(times), None if d.said.tz else zone)
     return d.cache[key]  # type: ignore[no-any-return]
 
 
@@ -781,7 +812,8 @@ def _plain_trades(frame: pd.DataFrame, d: Description) -> Columns:
     chosen = _named(frame, d, m)
     one: Instrument = chosen.get("instrument") or chosen["instruments"][0]
     price, told = number(m.get(frame, "price")), number(m.get(frame, "size"))
-    unit = d.unit(one)
+    named_base = _canon(m.names["size"]) == "size_base"
+    unit = d.unit(one, "base" if named_base else None)
     if unit is None and one.kind is None and one.exchange == "local":
         unit = str(d.note("unit", "base", "header", "a column of sizes"))
     if unit is None:
@@ -1239,6 +1271,18 @@ FORMATS: tuple[Format, ...] = (
         "candles",
         frozenset({"instrument_name", "open", "vol", "open_time"}),
         _okx_candles,
+    ),
+    Format(
+        "okx candles (REST)",
+        "candles",
+        frozenset({"open_time", "vol", "vol_ccy", "confirm"}),
+        _okx_candles,
+    ),
+    Format(
+        "upbit candles",
+        "candles",
+        frozenset({"market", "candle_date_time_utc", "opening_price", "candle_acc_trade_volume"}),
+        _upbit_candles,
     ),
     Format(
         "okx funding",

@@ -349,6 +349,12 @@ def read_name(exchange: str, native: str) -> Name:
     if exchange == "kraken" and (match := _KRAKEN_LONG.fullmatch(native)):
         return Name(_plain(match[1]), match[2], "spot")
     parts = re.split(r"[-_/:]", native)
+    if len(parts) == 2 and (
+        exchange == "upbit"
+        or (parts[0] in (*FIAT, *STABLE) and parts[1] in COINS and "/" not in native)
+    ):
+        # KRW-BTC: Upbit writes the quote first, and nobody trades won for bitcoins.
+        return Name(_plain(parts[1]), parts[0], _of_pair(parts[1], parts[0], exchange))
     if len(parts) == 2 and (parts[1] in QUOTES or "/" in native):
         return Name(_plain(parts[0]), parts[1], _of_pair(parts[0], parts[1], exchange))
     if len(parts) == 1 and (pair := _pair_of(native)):

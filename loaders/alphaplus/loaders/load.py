@@ -14,7 +14,8 @@ import contextlib
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -70,6 +71,8 @@ KINDS = (
     "funding",
     "open_interest",
 )
+# Folders that Binance's archive has of contracts only.
+OF_CONTRACTS = ("markPriceKlines", "indexPriceKlines", "premiumIndexKlines")
 # What can be wrong with a file, said in one line; other files go on.
 FAULTS = (
     UnknownFormat,
@@ -332,6 +335,9 @@ class Loader:
             written=stat.st_mtime * 1e6 if source.path is None else np.inf,
             since=since,
             quotes=known.quotes,
+            beside=any(
+                (source.file.resolve().parent.parent / name).is_dir() for name in OF_CONTRACTS
+            ),
         )
 
     def _read(
@@ -463,43 +469,32 @@ class Loader:
         report: Report,
     ) -> None:
         total = max((source.path or source.file).stat().st_size, 1)
-        number = 0
         layout: _Layout | None = None
+        number = 0
         with source.open() as stream:
             if _is_document(stream):
                 frame = rows.document(stream, self.limits, source.shown)
                 blocks = rows.chunks(frame)
                 self._frames(list(map(str, frame)), len(frame), blocks, d, load_id, resume, report)
                 return
-            taken = 0
-            for lines in files.blocks_of_lines(stream, self.options.block, self.limits):
-                first = number + 1
-                number += len(lines)
-                taken += sum(map(len, lines)) + len(lines)
-                if layout is None:
-                    layout, skip = self._layout(lines, source, d, state, report)
-                    if layout is None:
+            pieces = self._pieces(stream, source, d, state, resume, report)
+            with contextlib.closing(_ahead(pieces)) as made:
+                for piece in made:
+                    layout, number = piece.layout, piece.last
+                    if number <= resume:
                         continue
-                    lines, first = lines[skip:], first + skip
-                    if isinstance(layout.reader, Format):
-                        # What the first rows say of all of them is settled here, once.
-                        self._settle(layout, layout.block(lines, first, self.limits), d)
-                if number <= resume:
-                    continue
-                skip = max(0, resume - first + 1)
-                lines, first = lines[skip:], first + skip
-                with self._transaction():
-                    if isinstance(layout.reader, feeds.Feed):
-                        self._feed_block(layout.reader, lines, first, load_id, report)
-                    elif not isinstance(layout.reader, Format):
-                        block = layout.block(lines, first, self.limits)
-                        self._book_rows(layout.reader, block, load_id, report)
-                    else:
-                        block = layout.block(lines, first, self.limits)
-                        self._block(block, layout.reader, d, load_id, report)
-                    self._save(load_id, number, layout.state(), report)
-                self._check_bad(report)
-                self.progress(report, min(1.0, taken / total))
+                    with self._transaction():
+                        if isinstance(layout.reader, feeds.Feed):
+                            self._feed_block(
+                                layout.reader, piece.lines, piece.first, load_id, report
+                            )
+                        elif piece.block is not None and not isinstance(layout.reader, Format):
+                            self._book_rows(layout.reader, piece.block, load_id, report)
+                        elif piece.block is not None and isinstance(layout.reader, Format):
+                            self._block(piece.block, layout.reader, d, load_id, report)
+                        self._save(load_id, number, layout.state(), report)
+                    self._check_bad(report)
+                    self.progress(report, min(1.0, piece.taken / total))
             if layout is None:
                 raise UnknownFormat(f"{source.shown} is empty")
             if isinstance(layout.reader, feeds.RowBooks | made_bars.TradeBars):
@@ -507,6 +502,40 @@ class Loader:
                     layout.reader.end()
                     self._store_made(layout.reader, lambda line: "", load_id, report)
                     self._save(load_id, number, layout.state(), report)
+
+    def _pieces(
+        self,
+        stream: IO[bytes],
+        source: Source,
+        d: Description,
+        state: dict[str, Any] | None,
+        resume: int,
+        report: Report,
+    ) -> Iterator[_Piece]:
+        """The file's lines after ``resume``, a block at a time and parsed; without lines where all
+        of a block were loaded before."""
+        layout: _Layout | None = None
+        number = taken = 0
+        for lines in files.blocks_of_lines(stream, self.options.block, self.limits):
+            first = number + 1
+            number += len(lines)
+            taken += sum(map(len, lines)) + len(lines)
+            block = None
+            if layout is None:
+                layout, skip = self._layout(lines, source, d, state, report)
+                if layout is None:
+                    continue
+                lines, first = lines[skip:], first + skip
+                if isinstance(layout.reader, Format):
+                    # What the first rows say of all of them is settled here, once.
+                    block = layout.block(lines, first, self.limits)
+                    self._settle(layout, block, d)
+            skip = max(0, resume - first + 1)
+            if skip:
+                lines, first, block = lines[skip:], first + skip, None
+            if block is None and lines and not isinstance(layout.reader, feeds.Feed):
+                block = layout.block(lines, first, self.limits)
+            yield _Piece(layout, number, first, lines, block, taken)
 
     def _layout(
         self,
@@ -836,6 +865,25 @@ class Loader:
         if newest == (None,) and tables.unique(found, table.key):
             report.loaded += pgcopy.copy(self.conn, table.name, names, [(columns, n)])
             return np.zeros(0, dtype=np.int64)
+        if newest and newest[0] is not None:
+            # A block often begins at the very time at which the one before ended.
+            after = found["ts"] > _micros(newest[0])
+            if 2 * np.count_nonzero(after) > n:
+                late = {name: _part(value, after) for name, value in found.items()}
+                if tables.unique(late, table.key):
+                    early = np.flatnonzero(~after)
+                    different = self._merge(
+                        table, names,
+                        tables.encoded(
+                            {name: _part(value, ~after) for name, value in found.items()}
+                            | {"symbol": symbol}
+                        ),
+                        len(early), report,
+                    )  # fmt: skip
+                    encoded = tables.encoded({**late, "symbol": symbol})
+                    count = n - len(early)
+                    report.loaded += pgcopy.copy(self.conn, table.name, names, [(encoded, count)])
+                    return np.asarray(early[different], dtype=np.int64)
         return self._merge(table, names, columns, n, report)
 
     def _remember_newest(self, symbol: str, lengths: npt.NDArray[np.int64]) -> None:
@@ -1018,6 +1066,11 @@ class Loader:
         report.counters = {**maker.counters, **kept}
 
 
+def _part(value: Any, keep: npt.NDArray[np.bool_]) -> Any:
+    """Some rows of a column; one value for all rows stays."""
+    return value[keep] if isinstance(value, np.ndarray) else value
+
+
 def _raw_of(raw: Callable[[int], str], lines: npt.NDArray[np.int64]) -> Callable[[int], str]:
     """The text of a made row: that of the line it came from."""
     return lambda i: raw(int(lines[i]))
@@ -1056,6 +1109,28 @@ class _Layout:
     def block(self, lines: list[bytes], first: int, limits: Limits) -> Block:
         """Lines as rows."""
         return rows.parse_lines(lines, first, self.names, self.dialect, limits)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some lines of a text file: the number of the last and of the first of them, and parsed where
+    they are rows. taken: bytes up to here."""
+
+    layout: _Layout
+    last: int
+    first: int
+    lines: list[bytes]
+    block: Block | None
+    taken: int
+
+
+def _ahead(pieces: Iterator[_Piece]) -> Generator[_Piece]:
+    """Each piece is read and parsed while the server stores the one before."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = worker.submit(next, pieces, None)
+            yield piece
 
 
 def _read(found: Format, frame: pd.DataFrame, d: Description) -> Columns:

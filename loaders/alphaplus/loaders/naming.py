@@ -136,7 +136,7 @@ def read_path(path: PurePosixPath) -> Hints:
         why,
         found.words,
         frozenset(low),
-        "freqtrade" if _FREQTRADE.match(path.name) else "",
+        found.tool or ("freqtrade" if _FREQTRADE.match(path.name) else ""),
     )
 
 
@@ -200,6 +200,16 @@ def _read_stem(stem: str, folder_venue: str | None) -> Hints:
                 "its form",
                 frozenset(w.lower() for w in rest),
             )
+    # TradingView: "BINANCE_BTCUSDT.P, 60", minutes where no letter says otherwise
+    if match := re.fullmatch(r"([A-Z]+)_([A-Z0-9.]+?)(\.P)?, ?(\d*)([SHDWM]?)", stem):
+        maker, name, contract, count, unit = match.groups()
+        length = timeframe(f"{count or 1}{unit or 'm'}" if unit != "H" else f"{count or 1}h")
+        pair = _pair(name) and _venue(maker) is not None
+        kind = "perpetual" if contract else "spot" if pair else None
+        return Hints(
+            _venue(maker) or folder_venue, name, kind, timeframe=length,
+            why="TradingView's way of writing names", tool="tradingview",
+        )  # fmt: skip
     # Bybit: BTCUSDT2024-04-01
     if match := re.fullmatch(r"([A-Z0-9]+?)(20\d\d-\d\d-\d\d)", stem):
         return Hints(symbol=match[1], why="before the date", exchange=folder_venue)
@@ -295,6 +305,9 @@ def _symbol(stem: str, words: list[str]) -> tuple[str | None, set[int], str]:
             and not _pair(first)
             and (_venue(first) is None or len(words) == 2)
             and first not in ("D", "DAT", "ASCII")
+            # CoinAPI: KRAKEN_SPOT_BTC_USD, BINANCEFTS_PERP_BTC_USDT
+            and first.lower() not in _KINDS
+            and first not in ("FTS", "OPT", "IDX", "CON")
         ):
             separated.append(i)
     if separated:

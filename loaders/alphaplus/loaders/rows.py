@@ -109,6 +109,16 @@ def sniff(lines: list[bytes]) -> Head | None:
         cell.split("/")[0].strip() if not cell.isascii() else cell.strip()  # OKX: name/名
         for cell in split(lines[filled[0]], delimiter)
     ]
+    if cells[:1] == ["Price"] and len(filled) > 2:
+        # yfinance: names of columns, then the ticker of each, then that of the index
+        tickers, index = (split(lines[i], delimiter) for i in filled[1:3])
+        if tickers[:1] == ["Ticker"] and index[:1] in (["Date"], ["Datetime"]):
+            if len(set(tickers[1:])) > 1:
+                raise UnknownFormat(
+                    "several tickers side by side: give each ticker's columns as a file of its own"
+                )
+            filled = filled[2:]
+            cells = [index[0], *cells[1:]]
     if cells and cells[0].startswith("#"):
         cells[0] = cells[0].lstrip("#").strip()
     below = [split(lines[i], delimiter) for i in filled[1:]]
@@ -274,6 +284,14 @@ def columnar(path: Path, how: str) -> tuple[int, Iterator[pd.DataFrame]]:
 
 
 _CANDLE_ARRAY = ("timestamp", "open", "high", "low", "close", "volume")
+_KLINE_ARRAY = (  # Binance's REST answer
+    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+    "taker_buy_volume", "taker_buy_quote_volume", "ignore",
+)  # fmt: skip
+_OKX_ARRAY = (
+    "open_time", "open", "high", "low", "close", "vol", "vol_ccy", "vol_quote", "confirm",
+)  # fmt: skip
+_BYBIT_ARRAY = (*_CANDLE_ARRAY, "turnover")
 _TRADE_ARRAY = ("timestamp", "id", "type", "side", "price", "amount", "cost")
 
 
@@ -308,9 +326,12 @@ def document(stream: IO[bytes], limits: Limits, shown: str) -> pd.DataFrame:
         return pd.DataFrame(flat)
     if all(isinstance(row, list) for row in rows):
         width = len(rows[0])
-        names = {6: _CANDLE_ARRAY, 7: _TRADE_ARRAY}.get(width)
-        if width == 7 and not isinstance(rows[0][3], str):
-            names = None
+        names: tuple[str, ...] | None = {
+            6: _CANDLE_ARRAY, 7: _TRADE_ARRAY, 9: _OKX_ARRAY, 12: _KLINE_ARRAY,
+        }.get(width)  # fmt: skip
+        if width == 7 and rows[0][3] not in ("buy", "sell"):
+            texts = all(isinstance(cell, str) for cell in rows[0])
+            names = _BYBIT_ARRAY if texts else None
         if names and all(len(row) == width for row in rows):
             return pd.DataFrame(rows, columns=list(names))
     raise UnknownFormat(

@@ -35,6 +35,9 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("naive", re.compile(rf"\d{{4}}[-./]\d\d[-./]\d\d[TD ]\s*{_TIME}")),
     ("date", re.compile(r"\d{4}[-./]\d\d[-./]\d\d(?:[T ]00:00(?::00(?:\.0+)?)?)?")),
     ("naive", re.compile(rf"\d{{8}}[T ]\s*(?:{_TIME}|\d{{4,9}})")),
+    # With dots the day stands first: no country writes the month so.
+    ("date", re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}(?: 00:00(?::00(?:\.0+)?)?)?")),
+    ("naive", re.compile(rf"\d{{1,2}}\.\d{{1,2}}\.\d{{4}}[T ]\s*{_TIME}")),
     ("either", re.compile(r"\d{1,2}[-./]\d{1,2}[-./](?:\d{4}|\d\d)(?:[ T].*)?")),
 )
 
@@ -168,6 +171,12 @@ def _from_text(series: pd.Series[Any], clock: Clock) -> Floats:
             lambda m: (
                 f"{m[1]}-{m[2]}-{m[3]}T{m[4]}:{m[5]}:{m[6] or '00'}" + (f".{m[7]}" if m[7] else "")
             ),
+            regex=True,
+        )
+    elif re.match(r"\d{1,2}\.\d{1,2}\.\d{4}", first):
+        words = words.str.replace(
+            r"^(\d{1,2})\.(\d{1,2})\.(\d{4})",
+            lambda m: f"{m[3]}-{m[2]:0>2}-{m[1]:0>2}",
             regex=True,
         )
     words = words.str.replace(r"\s*(UTC|GMT)$", "Z", regex=True, case=False)

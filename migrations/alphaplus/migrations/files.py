@@ -22,7 +22,7 @@ SCHEMAS = (
 )
 # Within a schema by name, these last: triggers call functions, views read what functions return,
 # and seeds are rows that functions insert or check.
-LAST_OF_SCHEMA = ("triggers", "views", "seed")
+LAST_OF_SCHEMA = ("triggers", "views", "seed", "column_comments")
 # A file <name>.<edition>.sql is applied on that edition of TimescaleDB only.
 EDITIONS = ("apache", "community")
 # After all schemas.

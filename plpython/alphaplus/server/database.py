@@ -44,9 +44,12 @@ class Database:
         # where no SQL can reach it. The same of a label's SELECT.
         self.sets: dict[str, Any] = {}
         self.sets_asked: dict[int, Any] = {}
-        self.statements: dict[int, str] = {}
+        self.statements: dict[int, Any] = {}
         self.moment: Moment | None = None
         self.label_asked: Any = None
+        # Times at which users' sets failed, until who stores them takes note: set, symbol, time in
+        # microseconds since 1970, code, message.
+        self.set_failures: list[tuple[int, str, int, str, str]] = []
 
     @classmethod
     def of(cls, plpy: Any, cache: dict[str, Any]) -> Database:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from typing import Any, ClassVar
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import numpy as np
 import orjson
@@ -145,6 +147,20 @@ class BitmexParser(Parser):
                 self._trade_of(item)
 
 
+class Rest:
+    """BitMEX's public REST, as far as it is needed."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base.rstrip("/")
+
+    def public_get_trade(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """GET /trade."""
+        url = f"{self.base}/api/v1/trade?{urlencode(params)}"
+        with urlopen(url, timeout=10) as answer:
+            found: list[dict[str, Any]] = orjson.loads(answer.read())
+        return found
+
+
 class Bitmex(Venue):
     """Its contracts."""
 
@@ -152,7 +168,6 @@ class Bitmex(Venue):
     exchange = "bitmex"
     kind = "derivative"
     address = "wss://ws.bitmex.com/realtime"
-    ccxt = "bitmex"
     channels = ("trades", "book", "liquidations", "funding", "open_interest")
     unnumbered = frozenset({"trades", "liquidations", "book"})
     ping = (5.0, b"ping")
@@ -166,6 +181,15 @@ class Bitmex(Venue):
         """One subscription."""
         names = [f"{self.names[c]}:{s}" for s in symbols for c in channels]
         return [orjson.dumps({"op": "subscribe", "args": names})]
+
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        args = [f"{self.names['book']}:{symbol}"]
+        return [orjson.dumps({"op": op, "args": args}) for op in ("unsubscribe", "subscribe")]
+
+    def client(self, base: str | None = None) -> Any:
+        """Its own: ccxt has this exchange no more."""
+        return Rest(base or "https://www.bitmex.com")
 
     def failure(self, raw: bytes) -> str:
         """An error names its request."""

@@ -146,6 +146,11 @@ class BybitSpot(Venue):
             for i in range(0, len(names), ASKED)
         ]
 
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        args = [self.topics["book"].format(symbol)]
+        return [orjson.dumps({"op": op, "args": args}) for op in ("unsubscribe", "subscribe")]
+
     def failure(self, raw: bytes) -> str:
         """success false says why."""
         return raw[:300].decode("utf-8", "replace") if b'"success":false' in raw[:200] else ""

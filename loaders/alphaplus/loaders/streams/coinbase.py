@@ -114,6 +114,13 @@ class Coinbase(Venue):
         out.append({"type": "subscribe", "channel": "heartbeats"})
         return [orjson.dumps(line) for line in out]
 
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        return [
+            orjson.dumps({"type": what, "product_ids": [symbol], "channel": "level2"})
+            for what in ("unsubscribe", "subscribe")
+        ]
+
     def failure(self, raw: bytes) -> str:
         """type error says why."""
         return raw[:300].decode("utf-8", "replace") if b'"type":"error"' in raw[:100] else ""

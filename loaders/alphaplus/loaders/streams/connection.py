@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alphaplus.loaders.streams.spool import control
@@ -63,6 +63,8 @@ class Connection:
         self.ended = asyncio.Event()  # the other side has said that there is no more
         self._heard = time.monotonic()
         self._dice = random.Random()
+        self._socket: ClientConnection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -84,6 +86,19 @@ class Connection:
             pause = self.waiting.seconds(attempt - 1 if attempt else 0, self._dice)
             self.say(f"{self.error or how}; connecting again in {pause:.1f} s")
             await asyncio.sleep(pause)
+
+    def tell(self, lines: Sequence[bytes]) -> None:
+        """Send lines to the exchange, from any thread; nothing while the connection is down."""
+        socket, loop = self._socket, self._loop
+        if socket is None or loop is None or not lines:
+            return
+
+        async def send() -> None:
+            with contextlib.suppress(WebSocketException):
+                for line in lines:
+                    await socket.send(line.decode())
+
+        asyncio.run_coroutine_threadsafe(send(), loop)
 
     def _own(self, what: str, **more: object) -> None:
         self.put("control", control(what, **more), time.time_ns() // 1000)
@@ -112,9 +127,11 @@ class Connection:
                 for line in self.venue.hello(self.symbols, self.channels):
                     await socket.send(line.decode())
             watch = asyncio.create_task(self._watch(socket))
+            self._socket, self._loop = socket, asyncio.get_running_loop()
             try:
                 return await self._receive(socket)
             finally:
+                self._socket = None
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch

@@ -162,6 +162,14 @@ class Deribit(Venue):
             for i, (method, params) in enumerate(calls)
         ]
 
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        params = {"channels": [f"book.{symbol}.100ms"]}
+        return [
+            orjson.dumps({"jsonrpc": "2.0", "id": 3, "method": method, "params": params})
+            for method in ("public/unsubscribe", "public/subscribe")
+        ]
+
     def answer(self, raw: bytes) -> bytes | None:
         """A test_request wants public/test, or the exchange hangs up."""
         if b'"test_request"' in raw[:200]:

@@ -182,6 +182,14 @@ class Kraken(Venue):
             out.append({"channel": "book", "symbol": list(symbols), "depth": DEPTH})
         return [orjson.dumps({"method": "subscribe", "params": params}) for params in out]
 
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        params = {"channel": "book", "symbol": [symbol], "depth": DEPTH}
+        return [
+            orjson.dumps({"method": method, "params": params})
+            for method in ("unsubscribe", "subscribe")
+        ]
+
     def failure(self, raw: bytes) -> str:
         """success false says why."""
         return raw[:300].decode("utf-8", "replace") if b'"success":false' in raw[:300] else ""

@@ -182,6 +182,11 @@ class Okx(Venue):
             asked += [{"channel": "liquidation-orders", "instType": k} for k in sorted(kinds)]
         return [orjson.dumps({"op": "subscribe", "args": asked})]
 
+    def book_again(self, symbol: str) -> list[bytes]:
+        """Unsubscribe, subscribe."""
+        args = [{"channel": "books", "instId": symbol}]
+        return [orjson.dumps({"op": op, "args": args}) for op in ("unsubscribe", "subscribe")]
+
     def failure(self, raw: bytes) -> str:
         """event error says why."""
         return raw[:300].decode("utf-8", "replace") if b'"event":"error"' in raw[:200] else ""

@@ -295,6 +295,11 @@ class Stream:
         attempts: dict[Wanted, int] = {}
         while (wanted := self._wanted.get()) is not None:
             try:
+                if wanted.what == "snapshot" and not self.venue.rest_books:
+                    # The socket itself gives a new one.
+                    if self.connection is not None:
+                        self.connection.tell(self.venue.book_again(wanted.symbol))
+                    continue
                 if client is None:
                     client = self.venue.client(self.options.rest)
                 self.spool.put(*self._fetch(client, wanted))

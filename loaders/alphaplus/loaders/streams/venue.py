@@ -223,8 +223,7 @@ class Parser(Feed):
         """Numbers are missing: ask for what they stand for."""
         if channel == "book":
             self.whole_books.discard(symbol)
-            if self.venue.rest_books:
-                self.wanted.append(Wanted("snapshot", symbol))
+            self.wanted.append(Wanted("snapshot", symbol))
         elif channel == "trades":
             self.wanted.append(Wanted("trades", symbol, hole.from_id, hole.to_id, hole.from_ts))
 
@@ -469,6 +468,11 @@ class Venue:
 
     def hello(self, symbols: Many[str], channels: Many[str]) -> list[bytes]:
         """What to send once connected."""
+        return []
+
+    def book_again(self, symbol: str) -> list[bytes]:
+        """What to send for a new snapshot of a book that is not whole, where the socket gives one:
+        its subscription ended and begun again."""
         return []
 
     def answer(self, raw: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from alphaplus.server import features as package
 from alphaplus.server.database import Database
-from alphaplus.server.features import user_set
+from alphaplus.server.features import joined, user_set
 from alphaplus.server.features.family import Family
 
 _KNOWN: dict[str, Family] = {}
@@ -50,7 +50,7 @@ def get(name: str) -> Family:
 
 
 def find(db: Database, definition: str) -> Family:
-    """The family of a name, or the user's set behind ``select:<set_id>``.
+    """The family of a name, the user's set behind ``select:<set_id>``, or ``joined:<set_id>``.
 
     Raises (SQLSTATE AP214): ``name@version``, a version that an older release computed; a name
     that this release does not know.
@@ -60,6 +60,8 @@ def find(db: Database, definition: str) -> Family:
             db.sets[definition] = user_set.family(db, definition)
         found: Family = db.sets[definition]
         return found
+    if definition.startswith(joined.PREFIX):
+        return joined.family(db, definition, find)
     if "@" in definition:
         name, version = definition.split("@")
         db.plpy.error(

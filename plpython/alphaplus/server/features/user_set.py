@@ -14,7 +14,7 @@ from alphaplus.server.market.reader import MarketReader, Needs
 from alphaplus.server.types import Floats, Times
 
 PREFIX = "select:"
-AT_ONCE = 2000  # grid times in one call
+AT_ONCE = 10_000  # grid times in one call
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from alphaplus.server import database
 from alphaplus.server.database import Database, Moment
 from alphaplus.server.features.user_set import UserSet
-from alphaplus.server.sets import reads
+from alphaplus.server.sets import reads, stretch
 from alphaplus.server.sets.reads import Reads
 from alphaplus.server.sets.sqlcheck import ahead, reading, row_order, syntax
+from alphaplus.server.sets.sqlcheck.reach import reach_of
 from alphaplus.server.types import SECOND
 
 WIDE = 100  # features by which ties are decided one by one
+DATA_ERRORS = ("21", "22")  # of the data of one time: cardinality, division by zero, …
+MOST_FAILURES = 200  # that are told of one call
 BOOLEAN = 16
 NUMBERS = (16, 20, 21, 23, 700, 701, 1700)  # bool, int8, int2, int4, float4, float8, numeric
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")  # as the domain feature.plain_name
@@ -64,9 +67,10 @@ def run(
 ) -> list[tuple[int, list[float | None]]]:
     """``feature._set_rows``: the times at which the set has a row, with its vector.
 
-    One statement a time, each over the rows of that moment alone: in one statement over many times
-    a query could reach for another time's rows. Later rows (``stop``) are those that happen after
-    the time: one that only became known late is nothing that a SELECT could look ahead to.
+    One statement a time, each over the rows of that moment alone, or, where the set's text allows
+    it, one over a stretch (:mod:`.stretch`), with the same result. Later rows (``stop``) are those
+    that happen after the time: one that only became known late is nothing that a SELECT could look
+    ahead to.
     """
     db = Database.of(plpy, cache)
     # What user_set.values() was asked for: this runs as a role that may read no table.
@@ -80,18 +84,38 @@ def run(
     assert chosen is not None
     statement = db.statements.get(set_id)
     if statement is None:
-        statement = _statement(chosen, plpy.quote_ident)
+        found = stretch.reach(chosen)
+        many = None if found is None else stretch.statement(chosen, plpy.quote_ident, WIDE)
+        statement = _statement(chosen, plpy.quote_ident), many, found
         database.keep(db.statements, set_id, statement)
+    alone, many, found = statement
     others = Reads.stored(chosen.symbols, chosen.sources).others(symbol)
-    out = []
-    try:
-        for at in times:
-            db.moment = Moment(symbol, at - back, at, at, stop, None, others)
-            found = db.execute(statement, ("float8", "float8"), [at / SECOND, chosen.grid / SECOND])
-            if len(found):
-                out.append((at, found[0]["v"]))
-    finally:
-        db.moment = None
+    failed: list[tuple[int, str, int, str, str]] = []
+
+    def one_by_one(some: list[int]) -> Iterator[tuple[int, list[float | None]]]:
+        try:
+            for at in some:
+                db.moment = Moment(symbol, at - back, at, at, stop, None, others)
+                values = [at / SECOND, chosen.grid / SECOND]
+                try:
+                    rows = db.execute(alone, ("float8", "float8"), values)
+                except plpy.SPIError as error:
+                    # A division by zero, a logarithm of nothing: of this time alone.
+                    if error.sqlstate[:2] not in DATA_ERRORS:
+                        raise
+                    failed.append((set_id, symbol, at, error.sqlstate, _words(error)))
+                    continue
+                if len(rows):
+                    yield at, rows[0]["v"]
+        finally:
+            db.moment = None
+
+    if found is None or many is None or stop is not None:
+        out = list(one_by_one(times))
+    else:
+        out = list(stretch.run(db, chosen, many, found, symbol, times, back, one_by_one))
+    if failed and len(db.set_failures) < MOST_FAILURES:
+        db.set_failures += failed[:MOST_FAILURES]
     return out
 
 
@@ -210,8 +234,13 @@ def column_types(plpy: Any, query: str) -> tuple[dict[str, int], str]:
             plan = plpy.prepare("select name, type from feature._set_columns($1)", ["text"])
             return {row["name"]: row["type"] for row in plpy.execute(plan, [query])}, ""
     except plpy.SPIError as error:
-        words = str(error).removeprefix("spiexceptions.")
-        return {}, words.partition(": ")[2] or words
+        return {}, _words(error)
+
+
+def _words(error: Any) -> str:
+    """The message of an error without the name of its class."""
+    words = str(error).removeprefix("spiexceptions.")
+    return words.partition(": ")[2] or words
 
 
 def types(plpy: Any, query: str, features: tuple[str, ...]) -> dict[str, int]:
@@ -283,6 +312,7 @@ def create(
         if row["source"] in sources
     }
     kinds = types(plpy, Reads(others, listed).rewritten(query), features)
+    _far_enough(plpy, query, lookback)
     given = _described(plpy, formulas, features)
     booleans = {name for name in features if kinds[name] == 16}
     if booleans:
@@ -319,6 +349,19 @@ def create(
     places = ", ".join(f"${i}" for i in range(1, len(values) + 1))
     call = f"select feature._add_set({places}) as set_id"
     return int(db.execute(call, kinds_, values)[0]["set_id"])
+
+
+def _far_enough(plpy: Any, query: str, lookback: int) -> None:
+    """Refuses (AP203) a lookback that cuts off what the windows of the text ask for."""
+    found = reach_of(query)
+    needed = 0 if found is None else found.needs() or found.span
+    if needed > lookback:
+        text = stretch.in_words(needed)
+        plpy.error(
+            f"the query reaches back {text}, and its lookback is {stretch.in_words(lookback)}",
+            sqlstate="AP203",
+            hint=f"Give lookback => '{text}', more where bars may be missing.",
+        )
 
 
 def _described(plpy: Any, formulas: str | None, features: tuple[str, ...]) -> Mapping[str, Any]:

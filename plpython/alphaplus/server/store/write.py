@@ -36,6 +36,7 @@ def store(
     db = Database.of(plpy, cache)
     found = registry.find(db, family)
     count = 0
+    db.set_failures.clear()
     _hold(db, set_id)
     _unpack(db, set_id, symbol, begin, stop)
     file = _File(set_id, symbol, _now(db), len(found.features))
@@ -49,6 +50,7 @@ def store(
                 count += len(grid)
     finally:
         file.close()
+    _note_failures(db, set_id, [symbol], begin, stop)
     return count
 
 
@@ -62,6 +64,7 @@ def store_at(
     computed_at = _now(db)
     found = registry.find(db, family)
     parts = []
+    db.set_failures.clear()
     for symbol in symbols:
         values = compute.matrix(MarketReader(db, symbol, t, t), found, grid)
         if np.isfinite(values).any():
@@ -73,6 +76,7 @@ def store_at(
             _copy_parts(db, handle, parts)
         finally:
             os.close(handle)
+    _note_failures(db, set_id, symbols, t, t + found.grid)
     return len(parts)
 
 
@@ -95,6 +99,7 @@ def store_many(
     db = Database.of(plpy, cache)
     found = registry.find(db, family)
     grid = compute.grid(found, begin, stop)
+    db.set_failures.clear()
     _hold(db, set_id)
     for symbol in symbols:
         _unpack(db, set_id, symbol, begin, stop)
@@ -114,7 +119,18 @@ def store_many(
     _add_many(db, rows)
     for block in kept:  # after the rows: a trigger deletes the blocks of what goes in by the table
         blocks.keep(db, set_id, *block)
+    _note_failures(db, set_id, symbols, begin, stop)
     return sum(map(len, rows))
+
+
+def _note_failures(db: Database, set_id: int, symbols: list[str], start: int, stop: int) -> None:
+    """Write down at which of the times just stored users' sets failed; those that did not, no
+    longer do."""
+    failed, db.set_failures = db.set_failures, []
+    columns = [list(column) for column in zip(*failed, strict=True)] or [[], [], [], [], []]
+    query = "select feature._note_errors($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    kinds = ("int4", "text[]", "int8", "int8", "int4[]", "text[]", "int8[]", "text[]", "text[]")
+    db.execute(query, kinds, [set_id, symbols, *micros(start, stop), *columns])
 
 
 def _now(db: Database) -> int:

@@ -17,6 +17,10 @@ from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
 _SCHEMAS = {"pg_catalog", "public"}  # of functions
+# Functions of schema feature that SELECTs may call (sql/feature/calculations.sql).
+CALCULATIONS = (
+    "ewma", "quantile", "safe_div", "safe_ln", "session_start", "time_of_day", "zscore",
+)  # fmt: skip
 
 
 def read_only(query: str, catalogue: Catalogue | None = None) -> list[Problem]:
@@ -52,6 +56,9 @@ def _read_only(tree: exp.Query, catalogue: Catalogue | None) -> Iterator[Problem
             )
     for function in tree.find_all(exp.Func):
         name = function_name(function)
+        ours = isinstance(function.parent, exp.Dot) and function.parent.this.name == "feature"
+        if ours and name in CALCULATIONS:
+            continue
         if name in catalogue.volatile:
             yield problem_at(
                 function, f"{name}() is volatile", "Use functions that only read and compute."
@@ -107,6 +114,8 @@ def _names(tree: exp.Query) -> Iterator[Problem]:
     """Functions, operators and types by which code that is nobody's could be reached."""
     for dot in tree.find_all(exp.Dot):
         schema = dot.this
+        if schema.name == "feature" and function_name(dot.expression) in CALCULATIONS:
+            continue
         if isinstance(dot.expression, exp.Func) and schema.name not in _SCHEMAS:
             yield problem_at(
                 dot,

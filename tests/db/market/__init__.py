@@ -1,0 +1,1 @@
+"""Tests of schema market: rows, aggregates, loading, live data."""

@@ -1,0 +1,1 @@
+"""Tests of schema ops, and of what holds for all schemas."""
