@@ -319,7 +319,7 @@ def promotion(conninfo: str) -> list[dict[str, Any]]:
             ]
             db.execute("call ml.promote(%s, 'bench', true)", (ids[0],))
             serving.store(db, x[1000:1600])
-        ask = "select model_version from ml.predict_stored('bench', 'AAA', %s)"
+        ask = "select version_id from ml.predict_stored('bench', 'AAA', %s)"
         sessions = [psycopg.connect(own, autocommit=True) for _ in range(SESSIONS)]
         for session in sessions:
             session.prepare_threshold = 0
