@@ -89,7 +89,7 @@ create or replace function feature.drop_table(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_table constant regclass := to_regclass(format('research.%I', name));
+    v_table constant regclass := case when name <> '' then to_regclass(format('research.%I', name)) end;
 begin
     if v_table is null then
         raise exception 'there is no table research.%', coalesce(name, 'null')
