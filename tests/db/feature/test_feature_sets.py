@@ -330,7 +330,7 @@ def test_the_select_s_role_reads_no_table(market: Conn) -> None:
         " and has_function_privilege('alphaplus_select', p.oid, 'execute')"
         " and p.proowner <> 'alphaplus_select'::regrole and p.proname not like '\\_%%\\_now'"
         " and not (n.nspname = 'feature' and p.provolatile = 'i' and p.proname in ("
-        "'safe_div', 'safe_ln', 'zscore', 'ewma', 'quantile', 'time_of_day', 'session_start'))",
+        "'safe_div', 'safe_ln', 'zscore', 'ewma', 'quantile', 'time_of_day', 'session_start', '_zone'))",
         (applied := [*applier.SCHEMAS, "procrastinate", "optuna"], applied),
     ).fetchall()
     assert rows == []
