@@ -1,6 +1,36 @@
 -- Sums over recorded predictions, kept by when they became known. Whoever asks as of a time adds the
 -- days that had ended by then, the hours that had ended since, and reads the rest from the rows.
 
+create or replace function analytics._outcomes_of("from" timestamptz, "to" timestamptz)
+returns table (
+    as_of timestamptz, model text, symbol text, version_id bigint, regime text,
+    prediction double precision, probability double precision, outcome double precision,
+    sign double precision
+)
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+    select
+        p.as_of, p.model, p.symbol, p.version_id, p.regime, p.prediction, p.probability, p.outcome,
+        1::double precision
+    from ml.predictions p
+    where p.outcome_known_at >= $1 and p.outcome_known_at < $2
+    union all
+    -- One that was corrected later counted from when it was known to when it was corrected.
+    select
+        h.as_of, h.model, h.symbol, h.version_id, h.regime, h.prediction, h.probability, h.outcome,
+        1::double precision
+    from analytics.superseded_outcomes h
+    where h.known_at >= $1 and h.known_at < $2
+    union all
+    select
+        h.as_of, h.model, h.symbol, h.version_id, h.regime, h.prediction, h.probability, h.outcome,
+        -1::double precision
+    from analytics.superseded_outcomes h
+    where h.superseded_at >= $1 and h.superseded_at < $2
+$$;
+comment on function analytics._outcomes_of(timestamptz, timestamptz) is
+'Outcomes that began (sign 1) or ceased (-1) to count in [from, to); summed up to a time they are those that counted then.';
+
 create or replace function analytics._sums_of("from" timestamptz, "to" timestamptz)
 returns table (
     ts timestamptz, model text, symbol text, version_id bigint, regime text, n double precision,
@@ -35,18 +65,17 @@ as $$
         select
             public.time_bucket(interval '1 hour', p.as_of), p.model, p.symbol,
             coalesce(p.version_id, 0), coalesce(p.regime, ''), 0, 0, 0, 0, null,
-            count(*)::double precision, count(p.probability)::double precision,
-            coalesce(sum(((p.probability >= 0.5) = (p.outcome >= 0.5))::integer), 0)::double precision,
-            coalesce(sum(p.outcome), 0), coalesce(sum(p.prediction), 0),
+            sum(p.sign), coalesce(sum(p.sign) filter (where p.probability is not null), 0),
+            coalesce(sum(p.sign * ((p.probability >= 0.5) = (p.outcome >= 0.5))::integer), 0),
+            coalesce(sum(p.sign * p.outcome), 0), coalesce(sum(p.sign * p.prediction), 0),
             coalesce(sum(
-                case when p.outcome >= 0.5 then -ln(greatest(p.probability, 1e-15))
+                p.sign * case when p.outcome >= 0.5 then -ln(greatest(p.probability, 1e-15))
                     else -ln(greatest(1 - p.probability, 1e-15)) end
             ), 0),
-            sum((p.prediction - p.outcome) ^ 2), sum(abs(p.prediction - p.outcome))
-        from ml.predictions p
-        where p.outcome_known_at >= $1 and p.outcome_known_at < $2
-            -- What is not a number, or too large to be squared, is no loss.
-            and p.prediction between -1e150 and 1e150 and p.outcome between -1e150 and 1e150
+            sum(p.sign * (p.prediction - p.outcome) ^ 2), sum(p.sign * abs(p.prediction - p.outcome))
+        from analytics._outcomes_of($1, $2) p
+        -- What is not a number, or too large to be squared, is no loss.
+        where p.prediction between -1e150 and 1e150 and p.outcome between -1e150 and 1e150
         group by 1, 2, 3, 4, 5
     ) x
     group by 1, 2, 3, 4, 5
@@ -64,10 +93,9 @@ as $$
     select
         'calibration', public.time_bucket(interval '1 day', p.as_of), p.model, p.symbol,
         coalesce(p.version_id, 0), least(9, floor(p.probability * 10))::integer,
-        count(*)::double precision, sum(p.outcome), sum(p.probability)
-    from ml.predictions p
-    where p.outcome_known_at >= $1 and p.outcome_known_at < $2
-        and p.probability is not null and p.outcome between -1e150 and 1e150
+        sum(p.sign), sum(p.sign * p.outcome), sum(p.sign * p.probability)
+    from analytics._outcomes_of($1, $2) p
+    where p.probability is not null and p.outcome between -1e150 and 1e150
     group by 2, 3, 4, 5, 6
     union all
     select
@@ -337,10 +365,12 @@ what is older than 30 days goes.';
 create or replace procedure analytics.refresh(as_of timestamptz default null)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_as_of constant timestamptz := ops._moment(as_of);
 begin
-    perform analytics._refresh_sums(ops._moment(as_of));
-    perform analytics._check_features(ops._moment(as_of));
+    perform analytics._refresh_sums(v_as_of);
+    perform analytics._check_features(v_as_of);
 end
 $$;
 comment on procedure analytics.refresh(timestamptz) is
-'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower.';
+'For the clock: brings the sums that dashboards read up to as_of (default: now), and writes down the quality of features. Views are right without it, from the rows, only slower. Errors: AP211 as_of.';

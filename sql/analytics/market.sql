@@ -14,10 +14,25 @@ begin
         interval '1 minute', interval '5 minutes', interval '15 minutes', interval '1 hour',
         interval '4 hours', interval '1 day'
     ] loop
-        select c.ts, c.close, c.known_at into v_bar
-        from market.candles c
-        where c.symbol = $1 and c.timeframe = v_width and c.ts < $2 and c.known_at <= $2
-        order by c.ts desc
+        -- In the version that held then: one that was corrected later is in the history.
+        select x.ts, x.close, x.known_at into v_bar
+        from (
+            (
+                select c.ts, c.close, c.known_at
+                from market.candles c
+                where c.symbol = $1 and c.timeframe = v_width and c.ts < $2 and c.known_at <= $2
+                order by c.ts desc limit 1
+            )
+            union all
+            (
+                select h.ts, h.close, h.known_at
+                from market.candles_history h
+                where h.symbol = $1 and h.timeframe = v_width and h.ts < $2 and h.known_at <= $2
+                    and h.superseded_at > $2
+                order by h.ts desc limit 1
+            )
+        ) x
+        order by x.ts desc
         limit 1;
         if found and (ts is null or v_bar.ts + v_width > ts + timeframe + v_width) then
             timeframe := v_width;
@@ -26,10 +41,23 @@ begin
             known_at := v_bar.known_at;
         end if;
     end loop;
-    select t.ts, t.price as close, t.known_at into v_bar
-    from market.trades t
-    where t.symbol = $1 and t.ts <= $2 and t.known_at <= $2
-    order by t.ts desc
+    select x.ts, x.close, x.known_at into v_bar
+    from (
+        (
+            select t.ts, t.price as close, t.known_at
+            from market.trades t
+            where t.symbol = $1 and t.ts <= $2 and t.known_at <= $2
+            order by t.ts desc limit 1
+        )
+        union all
+        (
+            select h.ts, h.price, h.known_at
+            from market.trades_history h
+            where h.symbol = $1 and h.ts <= $2 and h.known_at <= $2 and h.superseded_at > $2
+            order by h.ts desc limit 1
+        )
+    ) x
+    order by x.ts desc
     limit 1;
     if found and (ts is null or v_bar.ts >= ts + timeframe) then
         v_bar.ts := public.time_bucket(interval '1 minute', v_bar.ts)
@@ -251,14 +279,19 @@ as $$
         cross join generate_series(1, bins) n
         where e.low is not null and (n = 1 or e.high > e.low)
     ),
-    -- A bar's volume lies evenly between its low and its high.
-    filled as (
+    -- A bar's volume lies evenly between its low and its high; only the bins that it touches are
+    -- looked at, and one more on either side, as a quotient may be rounded.
+    parts as (
         select
-            s.bin, s.lower, s.upper,
-            coalesce(sum(b.volume * w.part), 0) as volume, sum(b.buy_volume * w.part) as buy_volume
-        from steps s
-        cross join ends e
-        left join bars b on b.high >= s.lower and b.low <= s.upper
+            s.bin,
+            b.volume * w.part as volume, b.buy_volume * w.part as buy_volume
+        from ends e
+        cross join bars b
+        cross join lateral generate_series(
+            greatest(1, floor((b.low - e.low) / e.step)::integer),
+            least(bins, floor((b.high - e.low) / e.step)::integer + 2)
+        ) n (bin)
+        join steps s on s.bin = n.bin
         cross join lateral (
             select case
                 when b.high > b.low
@@ -267,6 +300,14 @@ as $$
                 else 0
             end as part
         ) w
+        where w.part > 0
+    ),
+    filled as (
+        select
+            s.bin, s.lower, s.upper, coalesce(sum(p.volume), 0) as volume,
+            sum(p.buy_volume) as buy_volume
+        from steps s
+        left join parts p on p.bin = s.bin
         group by s.bin, s.lower, s.upper
     ),
     ranked as (
@@ -444,51 +485,127 @@ begin
             select i.symbol, 'candles' as source, n.*
             from market.instruments i
             cross join lateral (
-                select c.ts + c.timeframe as ts, c.known_at
-                from market.candles c
-                where c.symbol = i.symbol and c.timeframe = interval '1 minute'
-                    and c.ts < v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts + c.timeframe as ts, c.known_at from market.candles c
+                        where c.symbol = i.symbol and c.timeframe = interval '1 minute' and c.ts < v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts + c.timeframe, c.known_at from market.candles_history c
+                        where c.symbol = i.symbol and c.timeframe = interval '1 minute' and c.ts < v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
             union all
             select i.symbol, 'trades', n.*
             from market.instruments i
             cross join lateral (
-                select c.ts, c.known_at from market.trades c
-                where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts as ts, c.known_at from market.trades c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts, c.known_at from market.trades_history c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
             union all
             select i.symbol, 'order_book_snapshots', n.*
             from market.instruments i
             cross join lateral (
-                select c.ts, c.known_at from market.order_book_snapshots c
-                where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts as ts, c.known_at from market.order_book_snapshots c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts, c.known_at from market.order_book_snapshots_history c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
             union all
             select i.symbol, 'liquidation_events', n.*
             from market.instruments i
             cross join lateral (
-                select c.ts, c.known_at from market.liquidation_events c
-                where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts as ts, c.known_at from market.liquidation_events c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts, c.known_at from market.liquidation_events_history c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
             union all
             select i.symbol, 'funding_rates', n.*
             from market.instruments i
             cross join lateral (
-                select c.ts, c.known_at from market.funding_rates c
-                where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts as ts, c.known_at from market.funding_rates c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts, c.known_at from market.funding_rates_history c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
             union all
             select i.symbol, 'open_interest', n.*
             from market.instruments i
             cross join lateral (
-                select c.ts, c.known_at from market.open_interest c
-                where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
-                order by c.ts desc limit 1
+                select x.ts, x.known_at
+                from (
+                    (
+                        select c.ts as ts, c.known_at from market.open_interest c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                        order by c.ts desc limit 1
+                    )
+                    union all
+                    (
+                        select c.ts, c.known_at from market.open_interest_history c
+                        where c.symbol = i.symbol and c.ts <= v_as_of and c.known_at <= v_as_of
+                            and c.superseded_at > v_as_of
+                        order by c.ts desc limit 1
+                    )
+                ) x
+                order by x.ts desc limit 1
             ) n
         )
         select
@@ -540,9 +657,8 @@ begin
     case source
         when 'candles' then
             select count(*), avg(c.known_at - c.ts - c.timeframe) into n, delay
-            from market.candles c
-            where c.symbol = $1 and c.timeframe = interval '1 minute' and c.ts >= $3 and c.ts < $4
-                and c.known_at <= $5;
+            from market._candles_known($1, $3, $4, $5) c
+            where c.timeframe = interval '1 minute';
             missing := greatest(0, least(1440, extract(epoch from $4 - greatest($3, (
                 select c.ts from market.candles c
                 where c.symbol = $1 and c.timeframe = interval '1 minute' order by c.ts limit 1
@@ -557,16 +673,13 @@ begin
             where t.symbol = $1 and t.bucket >= $3 and t.bucket <= $4 and t.usable_at <= $5;
         when 'liquidation_events' then
             select count(*), avg(c.known_at - c.ts) into n, delay
-            from market.liquidation_events c
-            where c.symbol = $1 and c.ts >= $3 and c.ts <= $4 and c.known_at <= $5;
+            from market._liquidation_events_known($1, $3, $4 + interval '1 microsecond', $5) c;
         when 'funding_rates' then
             select count(*), avg(c.known_at - c.ts) into n, delay
-            from market.funding_rates c
-            where c.symbol = $1 and c.ts >= $3 and c.ts <= $4 and c.known_at <= $5;
+            from market._funding_rates_known($1, $3, $4 + interval '1 microsecond', $5) c;
         else
             select count(*), avg(c.known_at - c.ts) into n, delay
-            from market.open_interest c
-            where c.symbol = $1 and c.ts >= $3 and c.ts <= $4 and c.known_at <= $5;
+            from market._open_interest_known($1, $3, $4 + interval '1 microsecond', $5) c;
     end case;
 end
 $$;

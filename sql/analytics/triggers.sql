@@ -26,9 +26,34 @@ as $$
 declare
     v_times timestamptz [];
     v_hour timestamptz;
+    v_until timestamptz;
 begin
     if tg_op <> 'INSERT' then
         v_times := array[old.outcome_known_at];
+    end if;
+    if tg_op = 'UPDATE' and old.outcome is not null and new.outcome is distinct from old.outcome then
+        v_until := coalesce(new.outcome_known_at, clock_timestamp());
+        if v_until > old.outcome_known_at then
+            insert into analytics.superseded_outcomes (
+                prediction_id, as_of, model, symbol, version_id, regime, prediction, probability,
+                outcome, known_at, superseded_at
+            )
+            values (
+                old.prediction_id, old.as_of, old.model, old.symbol, old.version_id, old.regime,
+                old.prediction, old.probability, old.outcome, old.outcome_known_at, v_until
+            );
+            v_times := v_times || v_until;
+        end if;
+    elsif tg_op = 'DELETE' and old.outcome_known_at is not null then
+        -- What it had said before it was corrected goes with it.
+        with gone as (
+            delete from analytics.superseded_outcomes h
+            where h.prediction_id = old.prediction_id
+            returning h.known_at, h.superseded_at
+        )
+        select v_times || array_agg(t.at) into v_times
+        from gone g
+        cross join lateral (values (g.known_at), (g.superseded_at)) t (at);
     end if;
     if tg_op = 'DELETE' then
         v_times := v_times || old.created_at;
@@ -44,7 +69,7 @@ begin
             v_times := v_times || old.created_at || new.created_at;
         end if;
     end if;
-    foreach v_hour in array v_times loop
+    foreach v_hour in array coalesce(v_times, '{}') loop
         continue when v_hour is null;
         v_hour := public.time_bucket(interval '1 hour', v_hour);
         -- A mark is relied on only while it is held: one that a refresh is taking away is not.
@@ -66,6 +91,7 @@ as $$
 begin
     delete from analytics.prediction_sums;
     delete from analytics.prediction_cells;
+    delete from analytics.superseded_outcomes;
     delete from analytics.known_marks;
     return null;
 end

@@ -105,17 +105,22 @@ create or replace function backtest.deflated_sharpe(
 returns double precision
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
-    select j.deflated from backtest._figures(array_send(array(select r.x from unnest($1) with ordinality r (x, n) where r.x is not null order by r.n)), $2, $3) j
+    select backtest._deflated(
+        array_send(array(select r.x from unnest($1) with ordinality r (x, n) where r.x is not null order by r.n)),
+        $2, $3
+    )
 $$;
 comment on function backtest.deflated_sharpe(double precision [], double precision, integer) is
 'Chance that the true Sharpe ratio of returns by bar is above what the best of so many trials has by luck, whose Sharpe ratios by bar have this variance. Null where returns do not vary. Source: Bailey and Lopez de Prado (2014), Journal of Portfolio Management 40(5).';
 
-create or replace function backtest._figures(returns bytea, variance double precision, trials integer)
-returns table (deflated double precision)
+create or replace function backtest._deflated(
+    returns bytea, variance double precision, trials integer
+)
+returns double precision
 language plpython3u immutable parallel safe set search_path = pg_catalog, pg_temp
-rows 1
 as $python$
     from alphaplus.server.backtest import service
     return service.deflate(returns, variance, trials)
 $python$;
-comment on function backtest._figures(bytea, double precision, integer) is 'See backtest.deflated_sharpe.';
+comment on function backtest._deflated(bytea, double precision, integer) is
+'See backtest.deflated_sharpe.';

@@ -179,6 +179,13 @@ begin
             or (w.value #>> '{}')::numeric < 0
         limit 1;
     end if;
+    if v_problem is null and settings ? 'fallback' and not (
+        settings -> 'fallback' = '"similar_states"' and exists (
+            select from ml.labels l where l.label = create_ensemble.label and l.kind = 'direction'
+        )
+    ) then
+        v_problem := 'fallback is similar_states, of a label of directions, or left out';
+    end if;
     if v_problem is null and not exists (
         select from ml.ensemble_methods m where m.method = create_ensemble.method
     ) then
@@ -208,7 +215,7 @@ begin
 end
 $$;
 comment on function ml.create_ensemble(text, text, text [], text, jsonb, text) is
-'Make an ensemble of models of one classification label, or change its members, method and settings, and serve the new version from now on; returns its ensemble_version_id. method: the one that answers where none is asked for (ml.ensemble_methods). settings: weights {model: weight} for voting and as everybody''s start; regime_weights {regime, or a name of regime.mappings: {model: weight}}, or the name of a preset (ml.regime_weight_presets, such as "seeds"), where regime_weights starts; params {method: {name: number}}. Errors: AP521 it cannot be made so.';
+'Make an ensemble of models of one classification label, or change its members, method and settings, and serve the new version from now on; returns its ensemble_version_id. method: the one that answers where none is asked for (ml.ensemble_methods). settings: weights {model: weight} for voting and as everybody''s start; regime_weights {regime, or a name of regime.mappings: {model: weight}}, or the name of a preset (ml.regime_weight_presets, such as "seeds"), where regime_weights starts; params {method: {name: number}}; fallback "similar_states": what followed similar moments answers where all members sleep (labels of directions). Errors: AP521 it cannot be made so.';
 
 create or replace function ml._new_ensemble_version(
     ensemble text, symbol text, as_of timestamptz, stacking double precision [], metrics jsonb,

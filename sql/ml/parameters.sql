@@ -114,6 +114,7 @@ with declared (
     (array[null], 'algorithm', 'choice', null, null, false, null, null, array['lightgbm', 'xgboost', 'gradient_boosting', 'random_forest', 'logistic_regression', 'lstm', 'gru', 'cnn', 'transformer', 'regime_filter', 'terms'], false, 'In place of the model''s own.'),
     (array[null], 'params', 'object', null, null, false, null, null, null, true, 'Parameters of the algorithm, over the model''s own.'),
     (array[null], 'search', 'object', null, null, false, null, null, null, true, 'Search of parameters: trials, minutes, folds, space.'),
+    (array[null], 'combinatorial', 'object', null, null, false, null, null, null, true, 'Combinatorial purged folds measured beside walk-forward: groups, tested; their paths are in metrics -> combinatorial.'),
     (array[null], 'folds', 'integer', null, 2, false, null, 'training.max_folds', null, false, 'Walk-forward folds.'),
     (array[null], 'lookback', 'interval', null, null, false, null, null, null, true, 'How far back the set goes, counted from the end of the data.'),
     (array[null], 'embargo', 'interval', null, null, false, null, null, null, true, 'Time after the labels of a fold''s training rows before its test begins.'),
@@ -131,6 +132,8 @@ with declared (
     (array['search'], 'minutes', 'number', null, 0, true, null, 'training.max_minutes', null, false, 'Minutes, at most.'),
     (array['search'], 'folds', 'integer', null, 1, false, 20, null, null, false, 'Folds before the first test fold on which trials are judged.'),
     (array['search'], 'space', 'object', null, null, false, null, null, null, true, 'Ranges by parameter: choices, or [float | log_float | int | log_int, low, high].'),
+    (array['combinatorial'], 'groups', 'integer', null, 3, false, 20, null, null, false, 'Groups that time is cut into; 6 unless given.'),
+    (array['combinatorial'], 'tested', 'integer', null, 1, false, 19, null, null, false, 'Of them tested by each model, fewer than groups; 2 unless given.'),
     (array['weights'], 'uniqueness', 'boolean', null, null, false, null, null, null, false, 'Rows weigh by how little their labels overlap.'),
     (array['weights'], 'half_life', 'interval', null, null, false, null, null, null, true, 'Age at which a row weighs half.')
 )
@@ -151,9 +154,9 @@ from declared as d
 cross join lateral unnest(d.algorithms) as a (algorithm);
 comment on view ml.training_parameters is
 'What ml.models.params, .training and the options of ml.retrain may hold: parameters by algorithm;
-where algorithm is null the options of training itself; search and weights are those options'' own.';
+where algorithm is null the options of training itself; search, weights and combinatorial are those options'' own.';
 comment on column ml.training_parameters.algorithm is
-'The algorithm whose parameter it is; null: an option of training; search, weights: a key of that option.';
+'The algorithm whose parameter it is; null: an option of training; search, weights, combinatorial: a key of that option.';
 comment on column ml.training_parameters.parameter is 'Name of the parameter or option.';
 comment on column ml.training_parameters.type is
 'integer, number, boolean, choice, interval, object or any.';
@@ -359,6 +362,9 @@ begin
     perform ml._check_parameters('search', task, v_whole -> 'search', 'search');
     perform ml._check_space(v_algorithm, task, v_whole #> '{search,space}');
     perform ml._check_parameters('weights', task, v_whole -> 'weights', 'weights');
+    perform ml._check_parameters(
+        'combinatorial', task, v_whole -> 'combinatorial', 'combinatorial'
+    );
 end
 $$;
 comment on function ml._check_training(text, text, jsonb, jsonb, jsonb) is

@@ -1,4 +1,32 @@
 -- What an ensemble says.
+create or replace function ml._similar_states_say(
+    symbol text, as_of timestamptz, horizon interval,
+    out probability double precision, out lower double precision, out upper double precision,
+    out reason text
+)
+language plpgsql stable parallel restricted set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_o record;
+begin
+    if ops._micros(horizon) % 300000000 <> 0 then
+        reason := format('states do not make up %s', horizon);
+        return;
+    end if;
+    select o.* into v_o from analytics.similar_outcomes($1, $2, 20, $3) o;
+    if v_o.moments < 20 then
+        reason := coalesce(v_o.reason, 'too few moments are similar');
+        return;
+    end if;
+    probability := v_o.probability_up;
+    lower := least(v_o.up_low, probability);
+    upper := greatest(v_o.up_high, probability);
+    reason := format('of %s similar moments %s rose', v_o.moments, v_o.ups);
+end
+$$;
+comment on function ml._similar_states_say(text, timestamptz, interval) is
+'The member that answers where all others of an ensemble sleep: analytics.similar_outcomes; a null probability where there are not 20 moments, and why.';
+
 create or replace function ml._serve_ensemble(
     ensemble text, symbol text, as_of timestamptz, method text, version bigint
 )
@@ -98,6 +126,19 @@ begin
             cardinality(v_v.members)
         )
     end;
+    if v_o.members = '{}' and v_v.settings ->> 'fallback' = 'similar_states' then
+        select f.* into v_said from ml._similar_states_say(v_o.symbol, v_ask, v_o.horizon) f;
+        if v_said.probability is not null then
+            v_o.probability := v_said.probability;
+            v_o.lower := v_said.lower;
+            v_o.upper := v_said.upper;
+            v_o.confidence := 1 - (v_said.upper - v_said.lower);
+            v_o.method := 'similar_states';
+            v_o.weights := '{"similar_states": 1}';
+            v_o.method_weights := '{}';
+        end if;
+        v_o.reason := v_o.reason || '; ' || v_said.reason;
+    end if;
     if v_o.probability is not null then
         v_o.risk_level := ml.risk_level(v_v.members[1], v_o.probability);
     end if;
@@ -180,7 +221,7 @@ begin
 end
 $$;
 comment on function ml.predict_ensemble(text, interval, timestamptz, text, text, bigint, text) is
-'What an ensemble (ensemble, else that of a label of the horizon, liquidations first) says of a symbol as of a time (default: now). method: one of ml.ensemble_methods (default: the ensemble''s own); auto is a Bayes mixture of all. Members answer as ml.predict has them answer at as_of; one that is missing, expired, fails, or has only a base rate sleeps (slept says why) and the weights of the awake ones, which sum to one, are renormalised. Weights are a function of the rounds and outcomes known by as_of, and of the regime''s probabilities then. [lower, upper]: where the event''s frequency lies at 90 %, by the rounds in which about the same was said: Wilson''s interval, rounds nearer than the horizon counting less, put at the probability, which it always contains; confidence: 1 less its width. It writes nothing. on_error => ''null'': in place of an error a row of nulls with the reason. Errors: as ml.predict, AP512 on_error, AP520 unknown ensemble, AP522 version, AP529 method, AP530 no ensemble for the horizon.';
+'What an ensemble (ensemble, else that of a label of the horizon, liquidations first) says of a symbol as of a time (default: now). method: one of ml.ensemble_methods (default: the ensemble''s own); auto is a Bayes mixture of all. Members answer as ml.predict has them answer at as_of; one that is missing, expired, fails, or has only a base rate sleeps (slept says why) and the weights of the awake ones, which sum to one, are renormalised. Where all sleep and the ensemble''s settings have fallback similar_states, analytics.similar_outcomes answers (method similar_states, is_fallback). Weights are a function of the rounds and outcomes known by as_of, and of the regime''s probabilities then. [lower, upper]: where the event''s frequency lies at 90 %, by the rounds in which about the same was said: Wilson''s interval, rounds nearer than the horizon counting less, put at the probability, which it always contains; confidence: 1 less its width. It writes nothing. on_error => ''null'': in place of an error a row of nulls with the reason. Errors: as ml.predict, AP512 on_error, AP520 unknown ensemble, AP522 version, AP529 method, AP530 no ensemble for the horizon.';
 
 create or replace function ml._record_ensemble(
     ensemble text, symbol text, as_of timestamptz, version bigint
@@ -212,7 +253,7 @@ begin
     select
         v_a.as_of, v_a.symbol, v_a.ensemble, v_a.horizon, v_a.probability, v_a.probability,
         v_a.confidence, v_a.risk_level, v_a.regime, public.time_bucket(v_grid, v_a.as_of),
-        'ensemble', false,
+        'ensemble', v_a.is_fallback,
         jsonb_build_object(
             'ensemble_version_id', v_a.ensemble_version_id, 'method', v_a.method,
             'weights', v_a.weights, 'method_weights', v_a.method_weights, 'members', v_a.members,
@@ -220,6 +261,9 @@ begin
             'state', v_s.state, 'vectors', v_s.vectors, 'lower', v_a.lower, 'upper', v_a.upper,
             'reason', v_a.reason, 'trained_to', v_a.trained_to, 'in_sample', v_a.in_sample,
             'staleness_s', v_a.staleness_s, 'label', e.label, 'grid', v_grid,
+            'asked', jsonb_build_object(
+                'symbol', v_a.symbol, 'as_of', v_a.as_of, 'horizon', v_a.horizon
+            ),
             'latency_ms', extract(epoch from clock_timestamp() - v_start) * 1000
         ), session_user
     from ml.ensembles e
@@ -248,6 +292,15 @@ as $$
 declare
     v_x double precision [];
 begin
+    if details ->> 'method' = 'similar_states' then
+        return (
+            select f.probability
+            from ml._similar_states_say(
+                details #>> '{asked,symbol}', (details #>> '{asked,as_of}')::timestamptz,
+                (details #>> '{asked,horizon}')::interval
+            ) f
+        );
+    end if;
     select array_agg(
         coalesce(
             ml.predict_version(

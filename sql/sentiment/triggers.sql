@@ -39,6 +39,19 @@ as $$
 begin
     insert into sentiment.hourly_marks (symbol, bucket)
     select distinct n.symbol, date_trunc('hour', n.ts, 'UTC') from new_rows n;
+    -- Vectors that were stored before these were known here are void.
+    insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
+    select m.set_id, m.symbol, min(r.usable), least(max(r.ts) + interval '2 days', max(m.through)), 'scores'
+    from (
+        select x.symbol, x.ts, market.usable_at(interval '1 minute', x.ts, x.known_at) as usable
+        from new_rows x
+        where x.method = 'blend' and x.ts < (select max(w.through) from feature.watermarks w)
+    ) r
+    join market.instruments i on i.base = r.symbol
+    join feature.sets s on s.kind = 'builtin' and s.definition = 'sentiment'
+    join feature.watermarks m on m.set_id = s.set_id and m.symbol = i.symbol
+    where r.usable < m.through
+    group by m.set_id, m.symbol;
     return null;
 end
 $$;
@@ -49,6 +62,19 @@ as $$
 begin
     insert into sentiment.hourly_marks (symbol, bucket)
     select distinct o.symbol, date_trunc('hour', o.ts, 'UTC') from old_rows o;
+    -- Vectors that were stored before these were known here are void.
+    insert into feature.pending (set_id, symbol, ts_from, ts_to, reason)
+    select m.set_id, m.symbol, min(r.usable), least(max(r.ts) + interval '2 days', max(m.through)), 'scores'
+    from (
+        select x.symbol, x.ts, market.usable_at(interval '1 minute', x.ts, x.known_at) as usable
+        from old_rows x
+        where x.method = 'blend' and x.ts < (select max(w.through) from feature.watermarks w)
+    ) r
+    join market.instruments i on i.base = r.symbol
+    join feature.sets s on s.kind = 'builtin' and s.definition = 'sentiment'
+    join feature.watermarks m on m.set_id = s.set_id and m.symbol = i.symbol
+    where r.usable < m.through
+    group by m.set_id, m.symbol;
     return null;
 end
 $$;

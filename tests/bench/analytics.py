@@ -5,6 +5,7 @@ The peer of a view over predictions is the same question asked of the rows; both
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ PREDICTIONS = 1_000_000
 DAYS = 60
 SYMBOLS = 5
 STATES = 20_000
+FIRST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 VIEWS = (
     "comprehensive_analysis", "volume_analysis", "model_health", "training", "drift",
     "drift_features", "inference", "promotions", "data_quality", "liquidations", "calibration",
@@ -75,11 +77,11 @@ KEPT = (
     " order by ts, model"
 )
 PLAIN = (
-    "select public.time_bucket('1 hour', as_of), model, count(*), count(outcome), avg(case when"
-    " outcome >= 0.5 then -ln(greatest(probability, 1e-15)) else -ln(greatest(1 - probability, 1e-15))"
-    " end), avg((prediction - outcome) ^ 2) from ml.predictions where as_of >="
-    " public.time_bucket('1 hour', now() - interval '7 days') and created_at <= now() group by 1, 2"
-    " order by 1, 2"
+    "select public.time_bucket('1 hour', as_of), model, count(*), count(known), avg(case when known >="
+    " 0.5 then -ln(greatest(probability, 1e-15)) when known < 0.5 then -ln(greatest(1 - probability,"
+    " 1e-15)) end), avg((prediction - known) ^ 2) from (select p.*, case when outcome_known_at <= now()"
+    " then outcome end as known from ml.predictions p where as_of >= public.time_bucket('1 hour', now()"
+    " - interval '7 days') and created_at <= now()) x group by 1, 2 order by 1, 2"
 )
 
 
@@ -87,7 +89,7 @@ def _same(conn: psycopg.Connection[Any]) -> None:
     # As of one moment, or the last outcome is known to one and not yet to the other.
     with conn.transaction():
         kept, plain = _rows(conn, KEPT), _rows(conn, PLAIN)
-    known = [r for r in plain if r[3] == r[2]]
+    known = [r for r in plain if r[3]]
     by_key = {r[:2]: r for r in kept}
     if len(kept) != len(plain) or len(known) < 400:
         raise RuntimeError("the kept sums have other hours than the rows")
@@ -107,17 +109,17 @@ def _similar(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
         ) as copy,
     ):
         for i, z in enumerate(walk):
-            ts = np.datetime64("2020-01-01") + np.timedelta64(i, "h")
+            ts = FIRST + dt.timedelta(hours=i)
             text = "[" + ",".join(f"{v:.6f}" for v in z) + "]"
-            copy.write_row(("A1USDT", "1 hour", f"{ts}+00", f"{ts}+00", 100 + i % 7, 1, [], text))
+            copy.write_row(("A1USDT", "1 hour", ts, ts, 100 + i % 7, 1, "{}", text))
     conn.execute(
         "insert into analytics.state_scales select 'A1USDT', '1 hour', '2020-01-01 00:00+00', 1,"
         " '{}', '{}', '{}'"
     )
     conn.execute("analyze analytics.states")
-    last = np.datetime64("2020-01-01") + np.timedelta64(STATES - 1, "h")
-    query = "select ts from analytics.similar_states('A1USDT', '{}+00', 20, '1 hour', exact => {})"
-    asked = [last - np.timedelta64(int(h), "h") for h in rng.integers(0, 500, 40)]
+    last = FIRST + dt.timedelta(hours=STATES - 1)
+    query = "select ts from analytics.similar_states('A1USDT', '{}', 20, '1 hour', exact => {})"
+    asked = [last - dt.timedelta(hours=int(h)) for h in rng.integers(0, 500, 40)]
     found = wanted = 0
     spent = {"true": 0.0, "false": 0.0}
     for at in asked:

@@ -340,3 +340,48 @@ def test_nothing_one_bar_and_a_wrong_setting(db: Conn) -> None:
         with pytest.raises(psycopg.Error) as caught:
             db.execute("call analytics.refresh_states()")
         assert caught.value.sqlstate == "AP976" and caught.value.diag.message_hint
+
+
+def test_they_answer_where_an_ensemble_sleeps(real: tuple[Conn, Any]) -> None:
+    """The fallback member: what followed similar moments, said so, recorded and replayed."""
+    db, _ = real
+    at = dt.datetime(2025, 8, 20, 6, 20, tzinfo=dt.UTC)
+    for name, settings_ in (("bare", "{}"), ("fallen", '{"fallback": "similar_states"}')):
+        db.execute(
+            "select ml.create_ensemble(%s, 'direction_24h', array['direction_24h'], 'voting', %s)",
+            (name, settings_),
+        )
+    query = (
+        "select probability, lower, upper, method, is_fallback, reason from"
+        " ml.predict_ensemble('BTCUSDT', as_of => %s, ensemble => %s)"
+    )
+    bare = db.execute(query, (at, "bare")).fetchone()
+    assert bare is not None and bare[0] is None
+    said = db.execute(query, (at, "fallen")).fetchone()
+    right = db.execute(
+        "select probability_up, up_low, up_high, ups from"
+        " analytics.similar_outcomes('BTCUSDT', %s, 20, '24 hours')",
+        (at,),
+    ).fetchone()
+    assert said is not None and right is not None
+    assert said[0] == right[0] and said[1] <= said[0] <= said[2]
+    assert said[3:5] == ("similar_states", True) and f"{right[3]} rose" in said[5]
+    # Before there is enough to look through it sleeps too, and says why.
+    early = db.execute(query, (dt.datetime(2025, 3, 20, tzinfo=dt.UTC), "fallen")).fetchone()
+    assert early is not None and early[0] is None and early[5]
+    recorded = db.execute("select ml.record_prediction('fallen', 'BTCUSDT', %s)", (at,)).fetchone()
+    assert recorded is not None
+    row = db.execute(
+        "select p.prediction, p.is_fallback, r from ml.predictions p, ml.replay(%s) r"
+        " where p.prediction_id = %s",
+        (recorded[0], recorded[0]),
+    ).fetchone()
+    assert row is not None and row[0] == said[0] and row[1]
+    assert str(said[0]) in str(row[2])
+    for wrong in ('{"fallback": "dice"}', '{"fallback": null}'):
+        with pytest.raises(psycopg.Error) as caught:
+            db.execute(
+                "select ml.create_ensemble('x', 'direction_24h', array['direction_24h'], 'voting', %s)",
+                (wrong,),
+            )
+        assert caught.value.sqlstate == "AP521"

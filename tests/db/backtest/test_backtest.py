@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from purgedcv import deflated_sharpe_ratio
 
 from tests.db import serving
 
@@ -106,12 +107,19 @@ def trades_of(db: Conn, trial: int, columns: str) -> list[tuple[Any, ...]]:
     return db.execute(query.encode(), (trial,)).fetchall()
 
 
-def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
-    """The plain way: step through predictions, look through all rows for each fill."""
-    cursor = db.execute(
-        "select ts, known_at, price from market.trades where symbol = %s order by ts", (symbol,)
-    )
-    rows: Any = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price"])
+def loop(
+    db: Conn, p: Any, symbol: str, rule: dict[str, Any], rows: Any = None, half: float = 1e-4
+) -> Any:
+    """The plain way: step through predictions, look through all rows for each fill.
+
+    rows: ts, known, price, and half of the spread that is paid beside ``half``; None: the trades.
+    """
+    if rows is None:
+        cursor = db.execute(
+            "select ts, known_at, price, 0 from market.trades where symbol = %s order by ts",
+            (symbol,),
+        )
+        rows = pd.DataFrame(cursor.fetchall(), columns=["ts", "known", "price", "paid"])
     cursor = db.execute("select ts, rate from market.funding_rates where symbol = %s", (symbol,))
     funding = cursor.fetchall()
     latency, wait, hold = rule["latency"], rule["max_wait"], rule["hold"]
@@ -145,7 +153,7 @@ def loop(db: Conn, p: Any, symbol: str, rule: dict[str, Any]) -> Any:
         quantity = rule["capital"] / entry.price
         gross = side * quantity * (exit_.price - entry.price)
         fees = 5e-4 * quantity * (entry.price + exit_.price)
-        spread = 1e-4 * quantity * (entry.price + exit_.price)
+        spread = quantity * (half * (entry.price + exit_.price) + entry.paid + exit_.paid)
         paid = sum(
             side * quantity * rate * rows[rows.known <= ts].price.iloc[-1]
             for ts, rate in funding
@@ -330,3 +338,13 @@ def test_nothing_to_trade(world: Conn) -> None:
         "select trades, net_return from backtest.run('s', %s, %s)", (START, END)
     ).fetchone()
     assert row == (0, 0.0)
+
+
+def test_deflated_sharpe_of_an_array(db: Conn) -> None:
+    returns = np.random.default_rng(1).normal(0.001, 0.01, 300)
+    query = "select backtest.deflated_sharpe(%s, %s, %s)"
+    row = db.execute(query, (returns.tolist(), 0.002, 25)).fetchone()
+    assert row is not None
+    assert row[0] == pytest.approx(deflated_sharpe_ratio(returns, 25, 0.002), abs=1e-12)
+    for wrong in (([], 0.1, 5), ([0.1] * 50, 0.1, 5), (None, 0.1, 5), (returns.tolist(), -1, 5)):
+        assert db.execute(query, wrong).fetchone() == (None,)

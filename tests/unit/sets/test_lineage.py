@@ -15,7 +15,7 @@ from alphaplus.server.market import revisions as w
 from alphaplus.server.market.reader import Inputs
 from alphaplus.server.regime import bars as regime_bars
 from alphaplus.server.sets import lineage
-from alphaplus.server.types import MINUTE, NEVER, Floats, Times
+from alphaplus.server.types import DAY, MINUTE, NEVER, Floats, Times
 
 ROWS = 24
 FAMILIES = {family.name: family for family in registry.everything()}
@@ -44,6 +44,8 @@ def moved(values: Floats, name: str) -> Floats:
     rng = np.random.default_rng(2)
     if name == "ts":
         return np.sort(values + rng.integers(0, MINUTE, values.shape))
+    if name in ("copy", "source"):
+        return rng.permutation(values)
     if name == "sign":
         return np.where(rng.random(values.shape) < 0.5, values, -values)
     if name in ("bid_prices", "low", "bid"):
@@ -123,7 +125,7 @@ class Market:
 
     def __init__(self, grid: Times, change: str | None) -> None:
         self.grid, (self.group, _, self.name) = grid, (change or "").partition(".")
-        self.events = SimpleNamespace(trades=self.trades, tops=self.tops)
+        self.events = SimpleNamespace(trades=self.trades, tops=self.tops, scores=self.scores)
         self.db = SimpleNamespace(plpy=self)
 
     def prepare(self, text: str, types: list[str]) -> str:
@@ -171,6 +173,21 @@ class Market:
         held: Times = self._held(group, "ts", ts)
         return held
 
+    def scores(self, start: int, end: int) -> Any:
+        count, rng = 30_000, np.random.default_rng(7)
+        rows = np.zeros(count, dtype=events.SCORE)
+        first, last = int(self.grid[0]) - DAY, int(self.grid[-1])
+        ts = np.sort(np.random.default_rng(8).integers(first, last, count))
+        rows["ts"] = rows["known"] = self._held("texts", "ts", ts)
+        drawn = {
+            "score": rng.uniform(-1, 1, count), "novelty": rng.random(count),
+            "copy": (rng.random(count) < 0.2).astype(float),
+            "source": rng.integers(0, 5, count).astype(float),
+        }  # fmt: skip
+        for name, values in drawn.items():
+            rows[name] = self._held("texts", name, values)
+        return rows[(rows["ts"] >= start) & (rows["ts"] < end)]
+
     def trades(self, start: int, end: int) -> events.Trades:
         ts, rng = self._times("trades", 12_000, 3), np.random.default_rng(4)
         price = np.round(100 + np.cumsum(rng.normal(0, 0.01, len(ts))), 2)
@@ -217,6 +234,7 @@ def channels(family: Family) -> list[str]:
         "open_interest": needs.open_interest,
         "quotes": needs.quotes or (family.read is not None and not family.only_bars),
         "trades": family.read is not None and not family.only_bars,
+        "texts": family.read is not None and not family.only_bars,
     }  # fmt: skip
     return [channel for channel in lineage.COLUMNS if wanted[channel.partition(".")[0]]]
 

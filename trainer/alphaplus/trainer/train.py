@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from alphaplus.trainer import baselines, calibrate, metrics, provenance, regimes, search, spec
+from alphaplus.trainer import (
+    baselines,
+    calibrate,
+    combinatorial,
+    metrics,
+    provenance,
+    regimes,
+    search,
+    spec,
+)
 from alphaplus.trainer.artifacts import raw_scores
 from alphaplus.trainer.compare import MIN_EVENTS, compare
 from alphaplus.trainer.data import Array, Fold, Matrix, moment
@@ -26,7 +35,7 @@ from alphaplus.trainer.models.base import (
 )
 from alphaplus.trainer.rows import Inputs, inputs, overlap
 from alphaplus.trainer.walk_forward import MIN_ROWS, WalkForward, walk_forward
-from alphaplus.trainer.weights import Weights, embargoed
+from alphaplus.trainer.weights import Weights, embargoed, micros
 from numpy.typing import NDArray
 
 # The artifact read back from its bytes may differ from the fitted model by this much.
@@ -252,6 +261,12 @@ def train(
         measured["baselines"], beside = baselines.measure(
             task, rows, found.folds, found.rows, found.base, block, effect, settings
         )
+    if training.get("combinatorial"):
+        measured["combinatorial"] = combinatorial.measure(
+            recipe.algorithm, recipe.params, rows, task, training["combinatorial"],
+            rounds=found.rounds, embargo=micros(training.get("embargo")),
+            progress=_share(progress, 0.67, 0.75), weigh=weigh, **settings,
+        )  # fmt: skip
     if searched:
         measured["search"] = searched
     if matrix.dropped:

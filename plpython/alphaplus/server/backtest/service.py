@@ -300,11 +300,11 @@ def judge_all(columns: list[bytes], tried: int, seed: int, draws: int) -> Iterat
     return iter([found])
 
 
-def deflate(returns: bytes, variance: float | None, trials: int | None) -> list[float | None]:
+def deflate(returns: bytes | None, variance: float | None, trials: int | None) -> float | None:
     """The deflated Sharpe ratio of an array_send; null where it cannot be told."""
     values = sent_floats(returns)
-    ok = variance is not None and 0 <= variance < math.inf and trials is not None and trials >= 1
-    if not ok or not np.isfinite(values).all():
-        return [None]
-    assert variance is not None and trials is not None
-    return [_null(judge.deflated_sharpe(values, variance, trials))]
+    if variance is None or not 0 <= variance < math.inf or trials is None or trials < 1:
+        return None
+    if not np.isfinite(values).all():
+        return None
+    return _null(judge.deflated_sharpe(values, variance, trials))

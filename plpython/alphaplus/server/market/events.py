@@ -27,6 +27,12 @@ _FIRST_SPAN = 360 * MINUTE
 _CLOCKS = [("ts", "<i8"), ("known", "<i8"), ("superseded", "<i8")]
 TRADE = np.dtype([*_CLOCKS, ("price", "<f8"), ("size", "<f8")])
 TOP = np.dtype([*_CLOCKS, *((name, "<f8") for name in ("bid", "bid_size", "ask", "ask_size"))])
+# Scores of texts: copy is 1 for a near-duplicate, source the place among SOURCES.
+SCORE = np.dtype([
+    ("ts", "<i8"), ("known", "<i8"), ("score", "<f8"), ("novelty", "<f8"), ("copy", "<f8"),
+    ("source", "<f8"),
+])  # fmt: skip
+SOURCES = ("twitter", "reddit", "news", "telegram", "other")
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,11 @@ def _minute(times: Times) -> Times:
     return np.where(times == NEVER, NEVER, -(-times // MINUTE) * MINUTE)
 
 
-_DECODED = {"feature._trade_rows": TRADE, "feature._top_rows": TOP}
+_DECODED = {
+    "feature._trade_rows": TRADE,
+    "feature._top_rows": TOP,
+    "sentiment._score_rows": SCORE,
+}
 
 
 class EventQueries:
@@ -88,7 +98,8 @@ class EventQueries:
         if held is not None and held[0] <= start and held[1] == end:
             found: np.ndarray[Any, Any] = held[2]
             return found[np.searchsorted(found["ts"], start) :]
-        query = f"select rows from {function}_live($1, ops._at($2), ops._at($3))"
+        live = "" if function.startswith("sentiment.") else "_live"
+        query = f"select rows from {function}{live}($1, ops._at($2), ops._at($3))"
         values = [self.symbol, *micros(start, end)]
         row = self.db.execute(query, ("text", "int8", "int8"), values)[0]
         rows = np.frombuffer(row["rows"] or b"", dtype=_DECODED[function])
@@ -100,6 +111,10 @@ class EventQueries:
         """Read both up to ``end``, for those who ask for them later."""
         self._read("feature._trade_rows", trades_from, end)
         self._read("feature._top_rows", tops_from, end)
+
+    def scores(self, start: int, end: int) -> np.ndarray[Any, Any]:
+        """Rows of :data:`SCORE` of the asset's texts of [start, end)."""
+        return self._read("sentiment._score_rows", start, end)
 
     def trades(self, start: int, end: int) -> Trades:
         """Revisions of the trades in [start, end); not those whose numbers are not finite."""

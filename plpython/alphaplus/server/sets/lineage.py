@@ -16,7 +16,7 @@ from alphaplus.server.sets import reads, user
 from alphaplus.server.sets.sqlcheck.columns import lineage as lineage_of
 
 _BOOK = "order_book_snapshots"
-# Channel of an input to the columns (table.column in market) that it is made of.
+# Channel of an input to the columns that it is made of: table.column of market, or with its schema.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "bars.open": ("candles.open", "trades.price"),
     "bars.high": ("candles.high", "trades.price"),
@@ -57,6 +57,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "quotes.bid_size": (f"{_BOOK}.bid_sizes",),
     "quotes.ask": (f"{_BOOK}.ask_prices",),
     "quotes.ask_size": (f"{_BOOK}.ask_sizes",),
+    "texts.ts": ("sentiment.scores.ts",),
+    "texts.score": ("sentiment.scores.score",),
+    "texts.copy": ("sentiment.scores.is_copy",),
+    "texts.novelty": ("sentiment.scores.novelty",),
+    "texts.source": ("sentiment.scores.source",),
 }  # fmt: skip
 
 
@@ -81,7 +86,11 @@ def of_family(family: Family) -> dict[str, list[str]]:
     """Feature to ``schema.table.column`` of a family."""
     return {
         feature.name: sorted(
-            {f"market.{column}" for channel in feature.inputs for column in COLUMNS[channel]}
+            {
+                column if column.count(".") == 2 else f"market.{column}"
+                for channel in feature.inputs
+                for column in COLUMNS[channel]
+            }
         )
         for feature in family.features
     }
