@@ -66,8 +66,9 @@ test: up migrate ## all tests but the long ones, against the real server (under 
 test-long: up migrate ## the tests that take longer: statistics, whole loops, kill tests (under 40 minutes)
 	@$(ENV) $(BIN)/python -m pytest -q --durations=15 -m long $(TESTS)
 
-fuzz: up ## mutated files at the loader's door: no traceback, no row that is not there (SECONDS=…)
+fuzz: up ## mutated files at the loader's door, odd arguments to every public function (SECONDS=…)
 	@$(ENV) $(BIN)/python -m tests.bench._fuzz $(SECONDS)
+	@$(ENV) $(BIN)/python -m tests.bench._fuzz_calls $(SECONDS)
 
 bench: up ## measure, beside what one would do instead; writes bench.json
 	@$(ENV) $(BIN)/python -m tests.bench $(BENCH)

@@ -202,8 +202,8 @@ begin
         using errcode = 'AP207', detail = format('Its columns: %s.', v_bad),
             hint = 'symbol must be a text, ts and known_at timestamptz: join a view that makes them so.';
     end if;
-    select string_agg(quote_literal(c), ', ') into v_bad
-    from unnest(columns) as c where not c = any (v_columns);
+    select string_agg(quote_nullable(c), ', ') into v_bad
+    from unnest(columns) as c where c is null or not c = any (v_columns);
     if v_bad is not null then
         raise exception '% has no column %', relation, v_bad
         using errcode = 'AP207', hint = format('Its columns: %s.', array_to_string(v_columns, ', '));

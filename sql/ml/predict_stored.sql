@@ -11,7 +11,7 @@ as $$
     select
         ml.score_served(c.version_id, v.values), c.version_id, c.trained_to, v.ts < c.trained_to
     from ml.serving c
-    join feature.valid_vectors v on v.set_id = c.set_id and v.symbol = $2 and v.ts = $3
+    join feature.valid_vectors v on v.set_id = c.set_id and v.symbol = $2 and v.ts = ops._within($3)
     where c.model = $1 and (c.symbol = $2 or c.symbol is null and $2 <> all (c.others))
 $$;
 comment on function ml.predict_stored(text, text, timestamptz) is

@@ -186,6 +186,10 @@ def simulated(demo: Demo) -> int:
             "select * from drift.check('liquidation_15m', 'BTC/USDT', '1 day',"
             f" '{end:%Y-%m-%d %H:%M}+00');",
             "select score, label, keywords from sentiment.analyze('BTC dumps, ETH flies', 'ETH');",
+            "call analytics.refresh_states();",
+            "select moments, return_p05, return_p50, return_p95, reason from"
+            f" analytics.similar_outcomes('BTC/USDT', '{end:%Y-%m-%d %H:%M}+00',"
+            " horizon => '1 hour');",
             "select check_name, status, detail from ops.health;",
         ],
     )

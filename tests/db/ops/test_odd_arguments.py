@@ -103,3 +103,28 @@ def test_odd_arguments_of_what_commits(db: Conn) -> None:
     found = odd_calls.call(db, 2, calls=3 * len(procedures), timeout=1, only=only, undo=False)
     assert not found.wrong, f"{len(found.wrong)} kinds\n{found.report()}"
     assert found.answered > len(procedures) / 2
+
+
+def test_one_symbol_or_time_does_not_end_a_query_of_features(shared: Conn) -> None:
+    asked = shared.execute(
+        "select s, t::text, r.canonical, r.ts is null, cardinality(r.vector), r.reason"
+        " from unnest(array['AAAUSDT', 'NOPE']) s"
+        " cross join unnest(array[%s, timestamptz '2020-01-01', 'infinity']) t"
+        " cross join lateral feature.try_vector('liquidation', s, t) r",
+        (odd_calls.market.at(240),),
+    ).fetchall()
+    assert len(asked) == 6
+    said = {(row[0], row[1][:4]): row[2:] for row in asked}
+    width = shared.execute(
+        "select cardinality(feature.vector('liquidation', 'AAAUSDT', %s))",
+        (odd_calls.market.at(240),),
+    ).fetchone()
+    assert width is not None
+    assert said["AAAUSDT", "2024"] == ("AAAUSDT", False, width[0], None)
+    assert said["AAAUSDT", "2020"] == ("AAAUSDT", False, width[0], "no feature is known")
+    assert said["AAAUSDT", "infi"][1:3] == (True, None)
+    assert "a time is null, infinite" in said["AAAUSDT", "infi"][3]
+    assert all(
+        said["NOPE", t][:3] == ("NOPE", True, None) and "NOPE" in said["NOPE", t][3]
+        for t in ("2024", "2020", "infi")
+    )

@@ -62,16 +62,21 @@ def model(plpy: Any, cache: dict[str, Any], method: str | None, as_of: int | Non
         return None
     kept: dict[int, Model] = cache.setdefault("sentiment.models", {})
     if version not in kept:
+        stored = _stored(plpy, version)
+        if stored is None:
+            return None
         if len(kept) >= 8:
             kept.pop(next(iter(kept)))
-        kept[version] = _stored(plpy, version)
+        kept[version] = stored
     return kept[version]
 
 
-def _stored(plpy: Any, version: int) -> Model:
-    """A version out of ``sentiment.terms``."""
+def _stored(plpy: Any, version: int) -> Model | None:
+    """A version out of ``sentiment.terms``; None: it is of a model that reads no texts."""
     spec = plpy.prepare("select spec from ml.model_versions where version_id = $1", ["bigint"])
     read = json.loads(plpy.execute(spec, [version])[0]["spec"])
+    if "classes" not in read:
+        return None
     plan = plpy.prepare(
         "select term, class_weights from sentiment.terms where version_id = $1", ["bigint"]
     )

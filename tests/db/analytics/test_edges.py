@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from tests.db import serving
-from tests.db.test_analytics import VIEWS, fill
+from tests.db.analytics.test_analytics import VIEWS, fill
 
 Conn = psycopg.Connection[Any]
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)

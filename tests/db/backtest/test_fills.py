@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.db import serving
-from tests.db.test_backtest import (
+from tests.db.backtest.test_backtest import (
     END,
     RULE,
     START,
