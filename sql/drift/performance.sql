@@ -16,7 +16,7 @@ comment on function drift._detect(double precision [], double precision [], doub
 
 create or replace function drift.detect(
     losses double precision [], baseline double precision,
-    run_length double precision default 10000
+    run_length double precision default 11000
 )
 returns table (outcome integer)
 language plpgsql immutable parallel safe
@@ -74,7 +74,7 @@ declare
     v_found record;
     v_detector drift.detectors;
     v_new record;
-    v_length double precision := (ops.setting('drift.run_length', '10000') #>> '{}')::float8;
+    v_length double precision := (ops.setting('drift.run_length', '11000') #>> '{}')::float8;
 begin
     for v_work in
         select w.version_id, w.model, p.symbol, b.metric, b.baseline, b.ceiling, w.grid, w.horizon

@@ -8,7 +8,7 @@ values
 ('drift.reference_rows', '300000', 'Rows of a training set, the last ones, that its reference is taken of.'),
 ('drift.backfill', '"35 days"', 'How far back a new set of bins is counted.'),
 ('drift.cooldown', '"1 day"', 'How long after a retraining was asked for because of drift another of the same line is not.'),
-('drift.run_length', '10000', 'Outcomes without a change until a performance detector raises a false alarm, on average at least.'),
+('drift.run_length', '11000', 'Outcomes without a change until a performance detector raises a false alarm, on average at least.'),
 ('drift.keep_checks', '"180 days"', 'How long checks and their details are kept.')
 on conflict (name) do nothing;
 

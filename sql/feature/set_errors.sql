@@ -3,25 +3,22 @@
 
 -- What failed while [start, stop) of some symbols was stored; the rest of it no longer fails.
 create or replace function feature._note_errors(
-    set_id integer, symbols text [], start bigint, stop bigint, of_sets integer [],
-    of_symbols text [], times bigint [], states text [], messages text []
+    set_id integer, symbols text [], start bigint, stop bigint, of_symbols text [],
+    times bigint [], states text [], messages text []
 )
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from feature.set_errors e
-    where e.symbol = any (symbols) and e.ts >= ops._at(start) and e.ts < ops._at(stop)
-        and (e.set_id = _note_errors.set_id or e.set_id in (
-            select m.member_id from feature.set_members m where m.set_id = _note_errors.set_id
-        ))
+    where e.set_id = _note_errors.set_id and e.symbol = any (symbols)
+        and e.ts >= ops._at(start) and e.ts < ops._at(stop)
         and not exists (
-            select from unnest(of_sets, of_symbols, times) as f (set_id, symbol, at)
-            where f.set_id = e.set_id and f.symbol = e.symbol and ops._at(f.at) = e.ts
+            select from unnest(of_symbols, times) as f (symbol, at)
+            where f.symbol = e.symbol and ops._at(f.at) = e.ts
         );
-    perform feature._note_error(f.set_id, f.symbol, ops._at(f.at), f.state, f.message)
-    from unnest(of_sets, of_symbols, times, states, messages)
-        as f (set_id, symbol, at, state, message);
+    perform feature._note_error(_note_errors.set_id, f.symbol, ops._at(f.at), f.state, f.message)
+    from unnest(of_symbols, times, states, messages) as f (symbol, at, state, message);
 end
 $$;
 

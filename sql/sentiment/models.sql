@@ -25,6 +25,65 @@ as $python$
 $python$;
 comment on function sentiment._rows_of(bytea) is 'The terms of an artifact as rows of sentiment.terms.';
 
+-- Labels by what followed in the market.
+create or replace function sentiment.label_by_market(
+    label_set text, label text, symbol text, "from" timestamptz, "to" timestamptz,
+    dead_zone double precision default 0, as_of timestamptz default null
+)
+returns bigint
+language plpgsql volatile parallel unsafe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_symbol constant text := market.resolve(symbol);
+    v_asset constant text := sentiment._as_asset(symbol);
+    v_as_of constant timestamptz := sentiment._as_of(as_of);
+    v_task constant text := (ml._label(label)).task;
+    v_count bigint;
+begin
+    if label_set is null or label_set = '' then
+        raise exception 'a set of labelled texts needs a name'
+        using errcode = 'AP686', hint = 'Give one: select sentiment.label_by_market(''after_news'', …).';
+    end if;
+    if "from" is null or "to" is null or not isfinite("from") or not isfinite("to")
+        or dead_zone is null or not (dead_zone >= 0 and dead_zone < 'infinity') then
+        raise exception 'texts are labelled from a time to another, with a dead zone of at least 0'
+        using errcode = 'AP687', hint = 'Both times have a date; the dead zone is in the units of the label.';
+    end if;
+    if v_task not in ('classification', 'regression') then
+        raise exception 'label % says nothing of a market', quote_literal(label)
+        using errcode = 'AP688', hint = 'A label of task classification or regression: select label, task from ml.labels.';
+    end if;
+    with followed as materialized (
+        select * from ml.label_values(label, v_symbol, "from", "to" + interval '1 minute', v_as_of)
+    ), texts as (
+        select
+            x.text, x.language, x.ts, x.known_at,
+            ops._at(((ops._micros(x.known_at) + 59999999) / 60000000) * 60000000) as since
+        from sentiment.texts x
+        where x.known_at >= "from" and x.known_at < "to" and x.known_at <= v_as_of
+            and x.duplicate_of is null and v_asset = any (x.symbols)
+    )
+    insert into sentiment.labelled_texts (label_set, text, language, label, ts, known_at, label_known_at)
+    select
+        label_by_market.label_set, t.text, t.language,
+        case
+            when v_task = 'classification' then case when f.target > 0.5 then 1 else -1 end
+            when f.target > dead_zone then 1 when f.target < -dead_zone then -1 else 0
+        end,
+        t.ts, t.known_at, f.label_end
+    from texts t
+    join followed f on f.ts = t.since
+    where not exists (
+        select from sentiment.labelled_texts l
+        where l.label_set = label_by_market.label_set and l.ts = t.ts and l.text = t.text
+    );
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+comment on function sentiment.label_by_market(text, text, text, timestamptz, timestamptz, double precision, timestamptz) is
+'Labels the texts about a symbol''s asset that became known in [from, to) by what followed: the value of a label (ml.labels) at the first minute at which the text was known. Classes become -1 and 1; values -1, 0 and 1, with 0 within dead_zone of zero. Copies are left out; a label counts as known from the end of its horizon on, and folds of a model trained on them are purged by it. Adds to the set what is not in it; returns how many. Errors: AP101, AP301 unknown symbol or label, AP674 as_of, AP686 the set''s name, AP687 the times or the dead zone, AP688 a label that says nothing of a market.';
+
 create or replace function sentiment.create_model(
     model text, label_set text, language text default 'en', params jsonb default '{}',
     description text default null
@@ -103,7 +162,8 @@ create or replace function sentiment._job_texts(
     job_id bigint, lease uuid
 )
 returns table (
-    labelled_id bigint, text text, label double precision, ts bigint, language text, is_timed boolean
+    labelled_id bigint, text text, label double precision, ts bigint, language text, is_timed boolean,
+    label_known bigint
 )
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -113,7 +173,8 @@ begin
     return query
     select
         t.labelled_id, t.text, t.label, sentiment._micros(coalesce(t.ts, t.known_at)),
-        t.language, t.ts is not null
+        t.language, t.ts is not null,
+        case when t.ts is not null then sentiment._micros(t.label_known_at) end
     from ml.models m
     join ml.labels l on l.label = m.label
     join sentiment.labelled_texts t on t.label_set = l.params ->> 'label_set'

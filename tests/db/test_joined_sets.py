@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.db import serving
 from tests.db.market_data import at, fill
 
 Conn = psycopg.Connection[Any]
@@ -123,6 +124,48 @@ def test_stored_joined_vectors_are_void_by_what_its_members_read(market: Conn) -
             (at(100), at(110)),
         )
         assert one(market, count) == 50
+
+
+def test_one_model_is_trained_on_and_served_with_several_sets(market: Conn) -> None:
+    import lightgbm
+
+    one(market, "select feature.join_sets('both', '{slow, other}')")
+    market.execute(
+        "insert into ml.models (model, label, feature_set, feature_version, expires_after)"
+        " values ('joint', 'direction_15m', 'both', 1, '10000 days')"
+    )
+    names = ["slow_close", "slow_volume", "other_close"]
+    train = rows(
+        market, "select features, target, label_end - ts from ml.training_set('joint', %s, %s)",
+        SYMBOL, at(N),
+    )  # fmt: skip
+    assert len(train) > 200 and {row[2] for row in train} == {dt.timedelta(minutes=15)}
+    x, y = np.array([row[0] for row in train]), np.array([row[1] for row in train])
+    booster = lightgbm.train(
+        {"objective": "binary", "num_leaves": 4, "verbosity": -1, "num_threads": 1},
+        lightgbm.Dataset(x, y, feature_name=names), 8,
+    )  # fmt: skip
+    version = serving.register(
+        market, booster, model="joint", symbol=SYMBOL, features=names, promote=True
+    )
+    vector = np.array([one(market, "select feature.vector('both', %s, %s)", SYMBOL, at(250))])
+    answer = rows(
+        market,
+        "select prediction, is_fallback from ml.predict('joint', %s, %s, version => %s)",
+        SYMBOL,
+        at(250),
+        version,
+    )
+    assert answer == [(pytest.approx(float(booster.predict(vector)[0]), rel=1e-9), False)]
+    told = rows(
+        market, "select feature from ml.explain('joint', %s, %s, %s)", SYMBOL, at(250), version
+    )
+    assert set(names) <= {row[0] for row in told}
+    number = one(
+        market, "select ml.record_prediction('joint', %s, %s, %s)", SYMBOL, at(250), version
+    )
+    recorded, replayed = rows(market, "select recorded, replayed from ml.replay(%s)", number)[0]
+    assert recorded == replayed == answer[0][0]
 
 
 def test_what_cannot_be_joined_is_refused(market: Conn) -> None:
@@ -246,6 +289,24 @@ def test_a_bad_set_stops_no_other_and_is_seen_and_tried_again(db: Conn) -> None:
     )
 
 
+def test_a_member_that_fails_is_told_of_the_joined_set(db: Conn) -> None:
+    db.execute("set client_min_messages = error")
+    fill(db, SYMBOL, 40, per_minute=8)
+    db.execute("call market.refresh_aggregates()")
+    create(
+        db, "bad", "select c.ts, 1 / (extract(minute from c.ts)::int - 20) as x"
+        " from market.candles_1m c", "10 minutes",
+    )  # fmt: skip
+    create(db, "good", "select ts, close from market.candles_1m", "10 minutes")
+    set_id = one(db, "select feature.join_sets('both', '{bad, good}')")
+    db.execute("call feature.materialise('both', %s, %s, %s)", (SYMBOL, at(1), at(40)))
+    assert rows(db, "select set_id, ts, sqlstate from feature.set_errors") == [
+        (set_id, at(21), "22012")
+    ]
+    vector = one(db, "select values from feature.valid_vectors where ts = %s", at(21))
+    assert np.isnan(vector[0]) and vector[1] > 0
+
+
 def test_a_set_that_cannot_run_at_all_stops_no_other(db: Conn) -> None:
     db.execute("set client_min_messages = error")
     fill(db, SYMBOL, 30, per_minute=8)
@@ -259,7 +320,9 @@ def test_a_set_that_cannot_run_at_all_stops_no_other(db: Conn) -> None:
             " values (%s, 'return_15m', %s, 1)",
             (name, name),
         )
-    db.execute("call feature.refresh()")
+    # A backend that made the set keeps it as it was.
+    other = psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True)
+    other.execute("call feature.refresh()")
     names = rows(
         db, "select distinct s.name from feature.vectors v join feature.sets s using (set_id)"
         " where s.name in ('fine', 'broken')",
@@ -269,5 +332,6 @@ def test_a_set_that_cannot_run_at_all_stops_no_other(db: Conn) -> None:
         db,
         "select s.name, e.symbol, e.sqlstate from feature.set_errors e join feature.sets s using (set_id)",
     ) == [("broken", SYMBOL, "42703")]
-    db.execute("call feature.refresh()")
+    other.execute("call feature.refresh()")
+    other.close()
     assert one(db, "select attempts from feature.set_errors") == 1

@@ -24,7 +24,7 @@ from tests.db.drift_world import ar
 
 Floats = NDArray[np.float64]
 pytestmark = pytest.mark.long
-DAY, REFERENCE, FEATURES = 1440, 20 * 1440, 40
+DAY, REFERENCE, FEATURES = 1440, 20 * 1440, 10
 PHIS = (0.0, 0.5, 0.9, 0.97, 0.99)
 
 EVIDENTLY = """

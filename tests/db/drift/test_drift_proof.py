@@ -137,14 +137,14 @@ def test_the_outcome_stream(capsys: pytest.CaptureFixture[str]) -> None:
         "ADWIN": lambda: River(rd.ADWIN), "Page-Hinkley": lambda: River(rd.PageHinkley),
         "every 1,000": Dummy,
     }  # fmt: skip
-    quiet = (rng.random(400_000) < 0.4).astype(float).tolist()
-    *_, alarms = betting.detect([], quiet, 0.4, 10_000)
+    quiet = (rng.random(1_500_000) < 0.4).astype(float).tolist()
+    *_, alarms = betting.detect([], quiet, 0.4, 11_000)
     delays = []
     for error, most in ((0.45, 4000), (0.5, 1500), (0.6, 600)):
         found = []
         for _ in range(200):
-            state, *_ = betting.detect([], (rng.random(1000) < 0.4).tolist(), 0.4, 10_000)
-            *_, at = betting.detect(state, (rng.random(most) < error).tolist(), 0.4, 10_000)
+            state, *_ = betting.detect([], (rng.random(1000) < 0.4).tolist(), 0.4, 11_000)
+            *_, at = betting.detect(state, (rng.random(most) < error).tolist(), 0.4, 11_000)
             found.append(at[0] + 1 if at else most + 1)
         delays.append(float(np.median(found)))
     table = {"e-detector": (len(alarms) / len(quiet) * 1e4, delays)}

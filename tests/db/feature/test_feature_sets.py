@@ -614,7 +614,7 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
 def test_the_documentation_s_examples_run(market: Conn) -> None:
     text = (lifecycle.ROOT / "docs" / "features.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     for block in blocks:
         market.execute(block)
     row = market.execute(
@@ -622,6 +622,16 @@ def test_the_documentation_s_examples_run(market: Conn) -> None:
     ).fetchone()
     assert row is not None
     assert row[0] is not None and row[1] > 0
+    mood = market.execute("select mood from feature.mood('AAAUSDT', %s)", (at(300),)).fetchone()
+    assert mood == (pytest.approx(0.3),)
+    names = market.execute("select features from feature.sets where name = 'everything'").fetchone()
+    assert names is not None and len(names[0]) == 153 + 21 + 3
+    row = market.execute(
+        "select mine, theirs, majors from feature.beside_others('AAAUSDT', %s)", (at(300),)
+    ).fetchone()
+    assert row is not None and all(value is not None for value in row)
+    for name in ("everything", "beside_others", "mood"):
+        market.execute("select feature.drop_set(%s)", (name,))
     market.execute("select feature.drop_set('book_lean')")
 
 

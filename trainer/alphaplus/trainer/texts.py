@@ -42,6 +42,7 @@ class Labelled:
     ts: Ints
     language: str
     timed: bool  # whether they have times of their own
+    known: Ints  # when each label was known; where texts have no times, theirs
 
     @classmethod
     def read(cls, conn: psycopg.Connection[Any], job_id: int, lease: str) -> Labelled:
@@ -51,7 +52,8 @@ class Labelled:
             TrainingError: too few.
         """
         rows = conn.execute(
-            "select text, label, ts, language, is_timed from sentiment._job_texts(%s, %s)",
+            "select text, label, ts, language, is_timed, coalesce(label_known, ts)"
+            " from sentiment._job_texts(%s, %s)",
             (job_id, lease),
         ).fetchall()
         if len(rows) < LEAST:
@@ -62,6 +64,7 @@ class Labelled:
             np.array([row[2] for row in rows], dtype=np.int64),
             str(rows[0][3]),
             all(row[4] for row in rows),
+            np.array([row[5] for row in rows], dtype=np.int64),
         )
 
 
@@ -227,14 +230,22 @@ def lexicon_classes(texts: list[str], k: int) -> dict[str, Ints]:
     }
 
 
-def folds_of(ts: Ints | None, y: Ints, count: int, seed: int) -> list[tuple[Ints, Ints]]:
-    """(train, test) rows: forward in time where the texts have times, else drawn by class."""
+def folds_of(
+    ts: Ints | None, y: Ints, count: int, seed: int, known: Ints | None = None
+) -> list[tuple[Ints, Ints]]:
+    """(train, test) rows: forward in time where the texts have times, else drawn by class.
+
+    known: when each label was known: none that came of what a test text could tell trains. A label
+    that people gave long after is no such thing, and its text may train.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     if ts is not None:
         edges = np.linspace(0, len(ts), count + 2).astype(int)[1:]
+        # A label known before the last text was published is one of the market's, and is purged by.
+        ended = ts if known is None or known.min() > ts.max() else np.maximum(ts, known)
         split = [
-            (np.flatnonzero(ts < ts[low]), np.arange(low, high)) for low, high in pairwise(edges)
+            (np.flatnonzero(ended < ts[low]), np.arange(low, high)) for low, high in pairwise(edges)
         ]
         good = [s for s in split if len(np.unique(y[s[0]])) == len(np.unique(y))]
         if good:
@@ -257,8 +268,9 @@ def train(
     seed = int(training.get("seed", 1))
     counted = [terms.terms_of(text) for text in labelled.texts]
     folds = folds_of(
-        labelled.ts if labelled.timed else None, y, int(training.get("folds", FOLDS)), seed
-    )
+        labelled.ts if labelled.timed else None, y, int(training.get("folds", FOLDS)), seed,
+        labelled.known,
+    )  # fmt: skip
     tested: list[Ints] = []
     told: list[Floats] = []
     base: list[Floats] = []

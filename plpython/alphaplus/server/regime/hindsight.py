@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from alphaplus.server.regime import bars as b
-from alphaplus.server.regime import observe, rules, verdict
-from alphaplus.server.regime.states import Floats, Times
+from alphaplus.server.regime import nowcast, observe, rules, verdict
+from alphaplus.server.regime.states import COUNT, Floats, Times
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,13 @@ def costs(observations: Floats, thresholds: Mapping[str, float]) -> Floats:
 
 
 def blocks(
-    found: Sequence[tuple[b.Bars, int]], thresholds: Mapping[str, float], as_of: int = b.NEVER
+    found: Sequence[tuple[b.Bars, int]],
+    thresholds: Mapping[str, float],
+    as_of: int = b.NEVER,
+    runs: Sequence[nowcast.Run] = (),
 ) -> list[Block | None]:
-    """The blocks that begin at the given times, from bars as known at ``as_of``; None: no bar."""
+    """The blocks that begin at the given times, from bars as known at ``as_of``; None: no bar.
+    ``runs``: of the nowcasts of the same blocks, whose observations need not be made again."""
     limit = int(thresholds["verdict_limit"])
     lanes = []
     for bars, start in found:
@@ -43,18 +47,38 @@ def blocks(
     out: list[Block | None] = []
     for at in range(0, len(lanes), 256):
         part = lanes[at : at + 256]
-        stacked = b.stacked([values for _, values in part])
-        observations = observe.observe(stacked, observe.Carry.start(len(part)))
+        table, early = _costs([values for _, values in part], runs[at : at + 256], thresholds)
         count = np.array([len(values) for _, values in part], dtype=np.int64)
-        states, known = verdict.run(
-            costs(observations, thresholds), thresholds["verdict_penalty"], count, limit
-        )
-        early = ~np.isfinite(observations[..., 0])
+        states, known = verdict.run(table, thresholds["verdict_penalty"], count, limit)
         for i, (places, _) in enumerate(part):
             bars, start = found[at + i]
             n = len(places)
             out.append(_block(bars, start, places, states[:n, i], known[:n, i], early[:n, i]))
     return out
+
+
+def _costs(
+    lanes: Sequence[Floats], runs: Sequence[nowcast.Run], thresholds: Mapping[str, float]
+) -> tuple[Floats, np.typing.NDArray[np.bool_]]:
+    """Costs (bars, lanes, K) of lanes of bars, and where there is no observation yet; where a run
+    has observed a lane's first bars, from there on."""
+    if not runs:
+        observations = observe.observe(b.stacked(lanes), observe.Carry.start(len(lanes)))
+        return costs(observations, thresholds), ~np.isfinite(observations[..., 0])
+    done = [len(run.shown) for run in runs]
+    later = [values[n:] for values, n in zip(lanes, done, strict=True)]
+    state = observe.Carry.of([run.observed for run in runs])
+    rest = observe.observe(b.stacked(later), state)
+    length = max(len(values) for values in lanes)
+    table = np.full((length, len(lanes), COUNT), np.nan)
+    early = np.ones((length, len(lanes)), dtype=bool)
+    for i, (run, n) in enumerate(zip(runs, done, strict=True)):
+        assert run.observations is not None
+        m = len(later[i])
+        for part, seen in ((slice(0, n), run.observations), (slice(n, n + m), rest[:m, i])):
+            table[part, i] = costs(seen, thresholds)
+            early[part, i] = ~np.isfinite(seen[:, 0])
+    return table, early
 
 
 def _block(

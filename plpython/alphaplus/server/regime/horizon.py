@@ -160,7 +160,7 @@ def hazards(shown: Times) -> tuple[Floats, Floats]:
 
 
 def ahead(p: Floats, age: Floats, dynamics: Dynamics, bars: int) -> Floats:
-    """Probabilities (K,) of the regimes after so many bars without evidence."""
+    """Probabilities (..., K) of the regimes after so many bars without evidence."""
     last = dynamics.hazard.shape[1] - 1
     state = np.arange(COUNT)
     for _ in range(bars):
@@ -168,5 +168,49 @@ def ahead(p: Floats, age: Floats, dynamics: Dynamics, bars: int) -> Floats:
         stay = p - leave
         q = stay + leave @ dynamics.next
         age = stay * (age + 1.0) / np.maximum(q, 1e-300)
-        p = q / q.sum()
+        p = q / q.sum(axis=-1, keepdims=True)
     return p
+
+
+POOLED = 300  # past forecasts by which the two are weighed
+_POWERS = [(a, b) for a in (0.0, 0.25, 0.5, 0.75, 1.0) for b in (0.25, 0.5, 0.75, 1.0)]
+
+
+def _pool(now: Floats, later: Floats, a: float, b: float) -> Floats:
+    z = a * np.log(np.maximum(now, 1e-3)) + b * np.log(np.maximum(later, 1e-9))
+    z = np.exp(z - z.max(axis=-1, keepdims=True))
+    out: Floats = z / z.sum(axis=-1, keepdims=True)
+    return out
+
+
+def state_in(p: Floats, shown: Times, held: Times, bars: int) -> Floats:
+    """Probabilities (K,) of the regime shown so many bars after the last of those given, from their
+    probabilities (n, K), the regimes shown (none below 0) and for how many bars each had been.
+
+    The filter's probabilities of now know of a change before it is shown, hazards by age know how
+    long regimes last: neither is calibrated for all horizons. They are pooled as now^a later^b
+    (a logarithmic pool: Genest and Zidek 1986, Statistical Science 1), with the powers that had the
+    least log loss for the past forecasts that are over.
+    """
+    hazard, onward = hazards(shown)
+    moves = Dynamics(hazard, onward, p[-1], 0.0)
+    over = len(shown) - 1 - bars  # the last forecast that is over
+    at = np.arange(over, 100, -max(1, (over - 100) // POOLED))
+    at = np.append(at, len(shown) - 1)
+    age = np.zeros((len(at), COUNT))
+    age[np.arange(len(at)), shown[at]] = np.maximum(held[at] - 1, 0)
+    later = ahead(p[at], age, moves, bars)
+    if len(at) <= 50:
+        last: Floats = later[-1]
+        return last
+    truth = shown[at[:-1] + bars]
+    row = np.arange(len(truth))
+
+    def loss(powers: tuple[float, float]) -> float:
+        said = _pool(p[at[:-1]], later[:-1], *powers)
+        return float(-np.log(np.maximum(said[row, truth], 1e-12)).mean())
+
+    # A little is kept back for what the past has not shown.
+    best = _pool(p[at[-1]], later[-1], *min(_POWERS, key=loss))
+    found: Floats = 0.98 * best + 0.02 * later[-1]
+    return found

@@ -35,10 +35,11 @@ class Run:
     held: Times
     observed: observe.Carry
     filtered: filtering.Carry
+    observations: Floats | None = None  # (n, observe.COUNT)
 
 
-def run_lanes(lanes: Sequence[Floats], classifier: Classifier) -> list[Run]:
-    """Classify lanes of bars (n, CHANNELS), each on its own."""
+def run_lanes(lanes: Sequence[Floats], classifier: Classifier, keep: bool = False) -> list[Run]:
+    """Classify lanes of bars (n, CHANNELS), each on its own; ``keep`` their observations."""
     out: list[Run] = []
     for at in range(0, len(lanes), LANES):
         part = lanes[at : at + LANES]
@@ -57,6 +58,7 @@ def run_lanes(lanes: Sequence[Floats], classifier: Classifier) -> list[Run]:
                     held[:n, i],
                     observe.Carry.unflat(seen.flat(i)),
                     filtering.Carry.unflat(state.flat(i)),
+                    observations[:n, i] if keep else None,
                 )
             )
     return out
@@ -76,8 +78,11 @@ class Block:
     carry: Floats
 
 
-def blocks(found: Sequence[tuple[b.Bars, int]], classifier: Classifier) -> list[Block | None]:
-    """The blocks that begin at the given times of the given bars; None where a block has no bar."""
+def blocks(
+    found: Sequence[tuple[b.Bars, int]], classifier: Classifier, kept: list[Run] | None = None
+) -> list[Block | None]:
+    """The blocks that begin at the given times of the given bars; None where a block has no bar.
+    ``kept`` is given the run of each, with its observations, for :func:`hindsight.blocks`."""
     spans, lanes = [], []
     for bars, start in found:
         low, begin, high = np.searchsorted(
@@ -86,7 +91,9 @@ def blocks(found: Sequence[tuple[b.Bars, int]], classifier: Classifier) -> list[
         ).tolist()
         spans.append((low, begin, high))
         lanes.append(bars.final(low, high))
-    runs = run_lanes([values for _, values in lanes], classifier)
+    runs = run_lanes([values for _, values in lanes], classifier, kept is not None)
+    if kept is not None:
+        kept += runs
     out: list[Block | None] = []
     odd: list[tuple[int, int, Times]] = []
     odd_lanes: list[Floats] = []

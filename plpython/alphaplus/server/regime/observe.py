@@ -22,6 +22,7 @@ whether it is computed alone, beside others, or bar by bar from a :class:`Carry`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,16 @@ class Carry:
             numbers[None, k + 2 :].copy(),
         )
 
+    @classmethod
+    def of(cls, lanes: Sequence[Carry]) -> Carry:
+        """The states of several, side by side."""
+        return cls(
+            np.concatenate([lane.means for lane in lanes]),
+            np.concatenate([lane.seen for lane in lanes]),
+            np.concatenate([lane.close for lane in lanes]),
+            np.concatenate([lane.recent for lane in lanes]),
+        )
+
 
 def observe(bars: dict[str, Floats], carry: Carry) -> Floats:
     """Observations (bars, lanes, COUNT) of lanes of bars; ``carry`` is moved on.
@@ -126,30 +137,33 @@ def observe(bars: dict[str, Floats], carry: Carry) -> Floats:
     squared = np.log(bars["high"] / bars["low"]) ** 2 / (4.0 * np.log(2.0))
     log_range = 0.5 * np.log(np.maximum(squared, SMALLEST))
     volume = np.log(np.maximum(np.where(np.isfinite(bars["volume"]), bars["volume"], 0.0), 1e-12))
-    means = np.empty((length, lanes, len(_MEANS)))
-    before = np.empty((length, lanes, len(_MEANS)))
+    # Lanes lie side by side, so that what is asked of one mean is read in a row.
+    now = carry.means.T.copy()
+    first = now
+    means = np.empty((length, len(_MEANS), lanes))
     returns = np.empty((length, lanes))
     seen = np.empty((length, lanes))
-    row = np.empty((lanes, 5))
+    row = np.empty((5, lanes))
     for i in range(length):
-        here, before[i] = there[i], carry.means
+        here = there[i]
         back = np.where(np.isnan(carry.close), 0.0, close[i] - carry.close)
-        row[:, _LV], row[:, _LV2] = log_range[i], log_range[i] ** 2
-        row[:, _R], row[:, _ABS], row[:, _LW] = back, np.abs(back), volume[i]
+        row[_LV], row[_LV2] = log_range[i], log_range[i] ** 2
+        row[_R], row[_ABS], row[_LW] = back, np.abs(back), volume[i]
         # A plain mean until there are as many bars as the half-life asks for.
-        weight = np.maximum(_ALPHA, 1.0 / (carry.seen[:, None] + 1.0))
-        moved = carry.means + weight * (row[:, _CHANNEL] - carry.means)
+        weight = np.maximum(_ALPHA[:, None], 1.0 / (carry.seen + 1.0))
+        moved = now + weight * (row[_CHANNEL] - now)
         if here.all():
-            carry.means = moved
+            now = moved
             carry.seen = carry.seen + 1.0
             carry.close = close[i]
         else:
-            carry.means = np.where(here[:, None], moved, carry.means)
+            now = np.where(here, moved, now)
             carry.seen = carry.seen + here
             carry.close = np.where(here, close[i], carry.close)
-        means[i], returns[i], seen[i] = carry.means, back, carry.seen
+        means[i], returns[i], seen[i] = now, back, carry.seen
+    carry.means = now.T.copy()
     highest = _highest(close, there, carry)
-    return _of((means, before), returns, seen, close, (log_range, volume), highest, there)
+    return _of((first, means), returns, seen, close, (log_range, volume), highest, there)
 
 
 def _highest(close: Floats, there: np.typing.NDArray[np.bool_], carry: Carry) -> Floats:
@@ -180,30 +194,38 @@ def _of(
     highest: Floats,
     there: np.typing.NDArray[np.bool_],
 ) -> Floats:
-    (means, before), (log_range, volume) = both, logs
-    out = np.empty((*close.shape, COUNT))
-    slow = means[..., _LV_336]
-    spread = np.sqrt(np.maximum(means[..., _LV2_336] - slow**2, 1e-4))
+    (first, means), (log_range, volume) = both, logs
+
+    def mean(k: int) -> Floats:
+        return np.ascontiguousarray(means[:, k])
+
+    def before(k: int) -> Floats:
+        return np.concatenate([first[None, k], means[:-1, k]])
+
+    out = np.empty((COUNT, *close.shape))
+    slow = mean(_LV_336)
+    spread = np.sqrt(np.maximum(mean(_LV2_336) - slow**2, 1e-4))
     unit = np.exp(slow)
     tiny = 1e-12
-    out[..., LOG_RANGE] = log_range - slow
-    out[..., RETURN] = returns / unit
-    out[..., RANGE_FAST] = means[..., _LV_2] - slow
-    out[..., VOLATILITY] = (means[..., _LV_6] - slow) / spread
-    out[..., VOLATILITY_SLOW] = (means[..., _LV_24] - slow) / spread
-    out[..., TREND_FAST] = means[..., _R_6] / (means[..., _ABS_6] + tiny)
-    out[..., TREND] = means[..., _R_24] / (means[..., _ABS_24] + tiny)
-    out[..., TREND_SLOW] = means[..., _R_72] / (means[..., _ABS_72] + tiny)
-    out[..., DRAWDOWN] = (close - highest) / (unit * np.sqrt(24.0))
-    out[..., FALL] = means[..., _R_6] / unit * np.sqrt(6.0)
-    out[..., VOLUME] = means[..., _LW_6] - means[..., _LW_168]
-    out[..., LEVEL] = log_range
-    out[..., LOG_VOLUME] = volume
-    out[..., RETURN_LOCAL] = returns / np.exp(before[..., _LV_6])
-    out[..., LEVEL_BEFORE_1] = before[..., _LV_1]
-    out[..., LEVEL_BEFORE_3] = before[..., _LV_3]
-    out[..., LEVEL_BEFORE_10] = before[..., _LV_10]
-    out[..., VOLUME_BEFORE_2] = before[..., _LW_2]
-    out[..., VOLUME_BEFORE_8] = before[..., _LW_8]
-    out[~there | (seen < READY)] = np.nan
-    return out
+    fall = mean(_R_6)
+    out[LOG_RANGE] = log_range - slow
+    out[RETURN] = returns / unit
+    out[RANGE_FAST] = mean(_LV_2) - slow
+    out[VOLATILITY] = (mean(_LV_6) - slow) / spread
+    out[VOLATILITY_SLOW] = (mean(_LV_24) - slow) / spread
+    out[TREND_FAST] = fall / (mean(_ABS_6) + tiny)
+    out[TREND] = mean(_R_24) / (mean(_ABS_24) + tiny)
+    out[TREND_SLOW] = mean(_R_72) / (mean(_ABS_72) + tiny)
+    out[DRAWDOWN] = (close - highest) / (unit * np.sqrt(24.0))
+    out[FALL] = fall / unit * np.sqrt(6.0)
+    out[VOLUME] = mean(_LW_6) - mean(_LW_168)
+    out[LEVEL] = log_range
+    out[LOG_VOLUME] = volume
+    out[RETURN_LOCAL] = returns / np.exp(before(_LV_6))
+    out[LEVEL_BEFORE_1] = before(_LV_1)
+    out[LEVEL_BEFORE_3] = before(_LV_3)
+    out[LEVEL_BEFORE_10] = before(_LV_10)
+    out[VOLUME_BEFORE_2] = before(_LW_2)
+    out[VOLUME_BEFORE_8] = before(_LW_8)
+    out[:, ~there | (seen < READY)] = np.nan
+    return np.moveaxis(out, 0, -1)

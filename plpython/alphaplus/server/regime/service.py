@@ -10,7 +10,6 @@ import numpy as np
 from alphaplus.server.regime import bars as b
 from alphaplus.server.regime import hindsight, learned, nowcast, observe, rules, storage
 from alphaplus.server.regime import horizon as forecast
-from alphaplus.server.regime.filtering import Dynamics
 
 
 def classifier(plpy: Any, cache: dict[str, Any], spec: str) -> nowcast.Classifier:
@@ -118,8 +117,9 @@ def store(
     found = b.read(plpy, symbols, width, begin - b.WARMUP * width, stop - width + 1)
     asked = [(symbol, start) for symbol in symbols for start in _starts(found[symbol], begin)]
     pairs = [(found[symbol], start) for symbol, start in asked]
-    made = nowcast.blocks(pairs, by)
-    judged = hindsight.blocks(pairs, json.loads(thresholds))
+    runs: list[nowcast.Run] = []
+    made = nowcast.blocks(pairs, by, runs)
+    judged = hindsight.blocks(pairs, json.loads(thresholds), runs=runs)
     plan = plpy.prepare("select regime._forget($1, $2, $3, $4)", ["text[]", "text", "int8", "int8"])
     plpy.execute(plan, [symbols, versions[0], width, begin])
     rows = [
@@ -246,9 +246,15 @@ def state_ahead(
         return []
     starts = _starts(bars, int(bars.bucket[0]) if len(bars.bucket) else 0)
     made = nowcast.blocks([(bars, start) for start in starts], by)
-    shown = np.concatenate([block.shown for block in made if block is not None])
-    hazard, onward = forecast.hazards(shown[shown >= 0])
-    age = np.zeros(len(answer.p))
-    age[answer.shown] = max((answer.bar - answer.since) // width, 0)
-    moves = Dynamics(hazard, onward, answer.p, 0.0)
-    return [(forecast.ahead(answer.p, age, moves, count).tolist(), answer.bar)]
+    parts = [block for block in made if block is not None]
+    shown = np.concatenate([block.shown for block in parts])
+    p = np.concatenate([block.p for block in parts])
+    held = np.concatenate([(block.ts - block.since) // width + 1 for block in parts])
+    told = shown >= 0
+    shown, p, held = shown[told], p[told], held[told]
+    if not len(shown) or shown[-1] != answer.shown:
+        # The newest bar was another when it was asked for.
+        shown, p = np.append(shown, answer.shown), np.vstack([p, answer.p])
+        held = np.append(held, max((answer.bar - answer.since) // width, 0) + 1)
+    p[-1] = answer.p
+    return [(forecast.state_in(p, shown, held, count).tolist(), answer.bar)]

@@ -127,9 +127,14 @@ def _note_failures(db: Database, set_id: int, symbols: list[str], start: int, st
     """Write down at which of the times just stored users' sets failed; those that did not, no
     longer do."""
     failed, db.set_failures = db.set_failures, []
-    columns = [list(column) for column in zip(*failed, strict=True)] or [[], [], [], [], []]
-    query = "select feature._note_errors($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-    kinds = ("int4", "text[]", "int8", "int8", "int4[]", "text[]", "int8[]", "text[]", "text[]")
+    # Of a joined set its members fail; one of them at each time is enough.
+    once = {(symbol, at): (state, words) for _, symbol, at, state, words in reversed(failed)}
+    columns = [
+        [symbol for symbol, _ in once], [at for _, at in once],
+        [state for state, _ in once.values()], [words for _, words in once.values()],
+    ]  # fmt: skip
+    query = "select feature._note_errors($1, $2, $3, $4, $5, $6, $7, $8)"
+    kinds = ("int4", "text[]", "int8", "int8", "text[]", "int8[]", "text[]", "text[]")
     db.execute(query, kinds, [set_id, symbols, *micros(start, stop), *columns])
 
 

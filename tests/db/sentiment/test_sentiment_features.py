@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.db.feature.test_features import history, live
 from tests.db.market_data import at, fill
-from tests.db.test_features import history, live
 
 Conn = psycopg.Connection[Any]
 SYMBOL = "AAAUSDT"
