@@ -31,6 +31,7 @@ as $$
             lead(x.status) over (order by x.started_at desc, x.run_id desc) as previous
         from ops.runs x
         where x.schedule = s.name and x.status <> 'skipped'
+            and x.started_at <= at + interval '1 minute'
         order by x.started_at desc, x.run_id desc
         limit 1
     ) r on true
@@ -38,6 +39,24 @@ as $$
 $$;
 comment on function ops._schedule_health(timestamptz) is
 'One row per enabled schedule: red from two intervals without a run on, whatever the reason.';
+
+create or replace function ops._clock_health(at timestamptz)
+returns table (status text, check_name text, subject text, detail text)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        'yellow', 'clock', 'system time',
+        format(
+            'the clock was set back: %s runs are dated later than now, the last %s; rows stamped by it meanwhile'
+            ' are known only from then on', count(*), max(r.started_at)
+        )
+    from ops.runs r
+    where r.started_at > at + interval '1 minute'
+    having count(*) > 0
+$$;
+comment on function ops._clock_health(timestamptz) is
+'A row where runs are dated later than the time asked about: the system''s clock went ahead and back.';
 
 create or replace function ops._queue_health(at timestamptz)
 returns table (status text, check_name text, subject text, detail text)
@@ -249,7 +268,7 @@ begin
     for v_part in
         select p.name
         from unnest(array[
-            'ops._schedule_health', 'ops._queue_health', 'ops._data_health', 'ops._aggregate_health',
+            'ops._schedule_health', 'ops._clock_health', 'ops._queue_health', 'ops._data_health', 'ops._aggregate_health',
             'ops._system_health', 'ops.server_health', 'feature._set_health'
         ]) p (name)
     loop
@@ -271,7 +290,7 @@ begin
 end
 $$;
 comment on function ops.health_at(timestamptz) is
-'Health as of a time, worst first: status red, yellow or green, check_name (schedule, queue, trainer,
+'Health as of a time, worst first: status red, yellow or green, check_name (schedule, clock, queue, trainer,
 data, aggregate, vectors, set, extension, job, model, disk, wal, replication, health), subject, detail in words. A schedule is red when two of
 its intervals passed without a run: it reads the rows that runs write themselves, so a stopped clock
 shows. ops.health is the same for now.';

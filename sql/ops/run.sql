@@ -249,6 +249,8 @@ as $$
             select max(x.started_at) as started_at
             from ops.runs x
             where x.schedule = s.name and x.status <> 'skipped'
+                -- (a run dated later was made by a clock that was set ahead and back)
+                and x.started_at <= $1 + interval '1 minute'
         ) r on true
         where s.enabled
     ) d
@@ -257,7 +259,8 @@ as $$
 $$;
 comment on function ops.due(timestamptz) is
 'The enabled schedules that were due since their last run, longest waiting first. However often one
-was missed, it is here once: overdue runs coalesce.';
+was missed, it is here once: overdue runs coalesce. Runs dated more than a minute after at are none:
+a clock that jumped ahead and back keeps nothing from running.';
 
 -- search_path: not pinned, because it commits.
 create or replace procedure ops.tick(at timestamptz default clock_timestamp())

@@ -122,6 +122,29 @@ begin
     return new;
 end
 $$;
+-- What is deleted is gone: a policy keeps at least a day, and predictions as long as their outcomes
+-- are joined (30 days; see ml.join_outcomes).
+create or replace function ops._check_retention() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_least constant interval := case new.target
+        when 'predictions' then interval '30 days'
+        when 'shadow predictions' then interval '7 days'
+        else interval '1 day'
+    end;
+begin
+    if new.keep < v_least or new.keep > interval '1000 years' then
+        raise exception '% cannot be kept for %', new.target, new.keep
+        using errcode = 'AP727',
+            hint = format('Keep %s or more: what is older is deleted. To keep all: enabled = false.', v_least);
+    end if;
+    return new;
+end
+$$;
+create or replace trigger check_retention before insert or update of keep on ops.retention
+for each row execute function ops._check_retention();
+
 create or replace trigger check_setting before insert or update on ops.settings
 for each row execute function ops._check_setting();
 

@@ -171,7 +171,7 @@ def test_the_filters_of_a_page_reach_the_query(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(site: Site) -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
@@ -184,18 +184,18 @@ def browser() -> Iterator[Any]:
         for flag in (*FLAGS, f"--user-data-dir={folder}", "--window-size=1400,5000"):
             options.add_argument(flag)
         made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        log_in(made, site)
         yield made
         made.quit()
 
 
 def log_in(browser: Any, site: Site) -> None:
     browser.get(f"{site.address}/login/")
-    wait(browser, lambda: browser.find_elements("name", "username"))
-    if browser.find_elements("name", "username"):
-        browser.find_element("name", "username").send_keys("admin")
-        browser.find_element("name", "password").send_keys(site.password)
-        browser.find_element("name", "password").submit()
-        wait(browser, lambda: "/login" not in browser.current_url)
+    wait(browser, lambda: browser.find_elements("css selector", "#username"))
+    browser.find_element("css selector", "#username").send_keys("admin")
+    browser.find_element("css selector", "#password").send_keys(site.password)
+    browser.find_element("css selector", "#password").submit()
+    wait(browser, lambda: "/login" not in browser.current_url)
 
 
 def wait(browser: Any, until: Any, seconds: float = 180) -> None:
@@ -229,7 +229,6 @@ def look(browser: Any, site: Site, page: tiles.Dashboard) -> Any:
 def test_every_tile_shows_something_and_none_an_error(
     site: Site, client: superset.Client, browser: Any, page: tiles.Dashboard, how: str
 ) -> None:
-    log_in(browser, site)
     browser.set_window_size(500 if how == "narrow" else 1400, 5000)
     mode = "dark" if how == "dark" else "default"
     browser.execute_script(f"localStorage.setItem('superset-theme-mode', '{mode}')")

@@ -427,7 +427,10 @@ def test_retention_keeps_what_replay_needs(line: Line) -> None:
         "update ml.model_versions set archived_at = '2020-01-02' where archived_at is not null"
     )
     db.execute("alter table ml.model_versions enable trigger user")
-    db.execute("update ops.retention set keep = '1 day'")
+    db.execute(
+        "update ops.retention set keep = case target when 'predictions' then interval '30 days'"
+        " when 'shadow predictions' then interval '7 days' else interval '1 day' end"
+    )
     db.execute("call ops.apply_retention(%s)", (line.end + timedelta(days=60),))
     left = [
         r[0] for r in db.execute("select version_id from ml.model_versions order by 1").fetchall()

@@ -193,6 +193,43 @@ def test_overdue_runs_coalesce_and_a_failing_one_does_not_stop_the_others(clock:
     assert len(runs(clock, "fails")) == 1
 
 
+def test_a_clock_that_jumps_ahead_and_back_stops_nothing(clock: Conn) -> None:
+    clock.execute("update ops.schedules set enabled = false where name <> 'works'")
+    at = datetime(2026, 1, 3, 12, 0, 30, tzinfo=UTC)
+    minute = timedelta(minutes=1)
+    clock.execute("call ops.tick(%s)", (at,))
+    for ahead in (timedelta(hours=2), timedelta(hours=2, minutes=1)):
+        clock.execute("call ops.tick(%s)", (at + ahead,))
+    assert len(runs(clock, "works")) == 3
+    # Back again: what is due runs, at once and each minute.
+    for later in (1, 2, 3):
+        clock.execute("call ops.tick(%s)", (at + later * minute,))
+        assert len(runs(clock, "works")) == 3 + later
+    assert health(clock, at + 3 * minute)["works"] == "green"
+    said = clock.execute(
+        "select status, detail from ops.health_at(%s) where check_name = 'clock'",
+        (at + 3 * minute,),
+    ).fetchall()
+    assert len(said) == 1 and said[0][0] == "yellow" and "2 runs are dated later" in said[0][1]
+    # If nothing runs any more, that shows, whatever the future holds.
+    assert health(clock, at + 6 * minute)["works"] == "red"
+    done = at + timedelta(hours=3)
+    assert not clock.execute(
+        "select from ops.health_at(%s) where check_name = 'clock'", (done,)
+    ).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("target", "keep"),
+    [("predictions", "5 seconds"), ("predictions", "29 days"), ("vectors", "-1 day"), ("alerts", "1 hour")],
+)  # fmt: skip
+def test_what_is_deleted_is_kept_for_a_plausible_time(clock: Conn, target: str, keep: str) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        clock.execute("update ops.retention set keep = %s where target = %s", (keep, target))
+    assert caught.value.sqlstate == "AP727" and caught.value.diag.message_hint
+    clock.execute("update ops.retention set keep = keep where target = %s", (target,))
+
+
 def test_health_turns_red_when_the_clock_has_stopped(clock: Conn) -> None:
     at = datetime(2026, 1, 3, 12, 0, 0, tzinfo=UTC)
     for schedule in ("works", "waits"):
