@@ -614,7 +614,7 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
 def test_the_documentation_s_examples_run(market: Conn) -> None:
     text = (lifecycle.ROOT / "docs" / "features.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks:
         market.execute(block)
     row = market.execute(

@@ -136,7 +136,7 @@ class Coinbase(Venue):
         """The newest thousand since the hole began."""
         if wanted.first is None or wanted.last is None:
             return [], True
-        answer = client.v3publicget_brokerage_market_products_product_id_ticker(
+        answer = client.v3_public_get_brokerage_market_products_product_id_ticker(
             {"product_id": wanted.symbol, "limit": 1000,
              "start": str((wanted.since or 0) // 1_000_000)}
         )  # fmt: skip

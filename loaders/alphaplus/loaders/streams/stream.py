@@ -229,9 +229,16 @@ class Stream:
         now = time.monotonic()
         wanted, parser.wanted = parser.wanted, []
         for one in wanted:
-            if self.options.repair and now - self._asked.get(one, -1e9) > 1.0:
+            if not self.options.repair:
+                continue
+            if now - self._asked.get(one, -1e9) > 1.0:
                 self._asked[one] = now
                 self._wanted.put(one)
+            elif one.what == "snapshot":
+                # The one that has just come is no good either: asked again, but not at once.
+                later = threading.Timer(1.0, self._wanted.put, (one,))
+                later.daemon = True
+                later.start()
         if len(self._asked) > 10_000:
             self._asked = {k: v for k, v in self._asked.items() if now - v < 60}
 

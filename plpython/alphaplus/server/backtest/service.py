@@ -18,7 +18,6 @@ from alphaplus.server.backtest.simulate import (
     Symbol,
     Trades,
     curve,
-    first_fills,
     trade,
 )
 from alphaplus.server.codec import sent_floats, sent_integers
@@ -267,7 +266,7 @@ def _random(
     for s, t in zip(symbols, trades, strict=True):
         if len(t.side) == 0:
             continue
-        fills = first_fills(s.rows, s.known + rule.latency)
+        fills = s.fills(rule.latency)
         fills = fills[fills < len(s.rows.ts)]
         mid, ts = s.rows.mid, s.rows.ts
         length = ts[t.exit_row] - ts[t.entry_row]

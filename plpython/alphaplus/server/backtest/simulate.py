@@ -7,8 +7,10 @@ its latency, in the order in which rows became known.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +50,22 @@ class Rows:
     buy: Floats
     sell: Floats
 
-    @property
+    @cached_property
     def mid(self) -> Floats:
         """The middle of what is paid and got."""
         return (self.buy + self.sell) / 2
+
+    @cached_property
+    def known_list(self) -> list[int]:
+        """``known`` for a loop in Python."""
+        found: list[int] = self.known.tolist()
+        return found
+
+    @cached_property
+    def ts_list(self) -> list[int]:
+        """``ts`` for a loop in Python."""
+        found: list[int] = self.ts.tolist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,23 @@ class Symbol:
     bars: Bars
     funding_ts: Ints
     funding_rate: Floats
+
+    @cached_property
+    def known_list(self) -> list[int]:
+        """``known`` for a loop in Python."""
+        found: list[int] = self.known.tolist()
+        return found
+
+    @cached_property
+    def _fills(self) -> dict[int, Ints]:
+        return {}
+
+    def fills(self, latency: int) -> Ints:
+        """:func:`first_fills` of an order on each prediction: the same for all rules of one."""
+        found = self._fills.get(latency)
+        if found is None:
+            found = self._fills[latency] = first_fills(self.rows, self.known + latency)
+        return found
 
 
 @dataclass
@@ -135,19 +166,23 @@ def trailing(bars: Bars, times: Ints) -> tuple[Floats, Floats]:
     return np.where(few, np.nan, sigma), np.where(few, np.nan, traded)
 
 
-def _next(flags: NDArray[np.bool_]) -> list[int]:
-    """For each place the next one at or after it where the flag is set; len(flags): none."""
-    n = len(flags)
-    places = np.where(flags, np.arange(n), n)
-    found = np.minimum.accumulate(places[::-1])[::-1] if n else places
-    return [*found.tolist(), n]
+class _Next:
+    """The next place at or after one where a flag is set; the number of flags: none."""
+
+    def __init__(self, flags: NDArray[np.bool_]) -> None:
+        self._places: list[int] = np.flatnonzero(flags).tolist()
+        self._none = len(flags)
+
+    def __getitem__(self, at: int) -> int:
+        place = bisect_left(self._places, at)
+        return self._places[place] if place < len(self._places) else self._none
 
 
 def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
     """Walk through the predictions of one instrument; what is open at the end is closed there."""
     known, value, rows = symbol.known, symbol.value, symbol.rows
     n, last = len(known), len(rows.ts)
-    fills = first_fills(rows, known + rule.latency)
+    fills = symbol.fills(rule.latency)
     safe = np.minimum(fills, max(last - 1, 0))
     can = (fills < last) if last else np.zeros(n, np.bool_)
     if last:
@@ -160,17 +195,13 @@ def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
         leaves_long = value < rule.exit_long
         leaves_short = value > rule.exit_short
     wants = wants_long | wants_short
-    enter = _next(wants & can)
-    leave = {1.0: _next(leaves_long), -1.0: _next(leaves_short)}
+    enter = _Next(wants & can)
+    leave = {1.0: _Next(leaves_long), -1.0: _Next(leaves_short)}
     asked = np.concatenate([[0], np.cumsum(wants & ~can)])
     columns: list[tuple[float, int, int, int, int, int]] = []
     given_up = 0
     at = 0
-    times = known.tolist()
-    fill_of = fills.tolist()
-    row_known = rows.known.tolist()
-    row_ts = rows.ts.tolist()
-    longs = wants_long.tolist()
+    times, row_known, row_ts = symbol.known_list, rows.known_list, rows.ts_list
     before = np.flatnonzero((rows.ts <= end) & (rows.known <= end))
     final = int(before[-1]) if len(before) else 0
     while at < n:
@@ -178,23 +209,23 @@ def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
         given_up += int(asked[min(i, n)] - asked[at])
         if i >= n:
             break
-        side = 1.0 if longs[i] else -1.0
-        entry = fill_of[i]
+        side = 1.0 if wants_long[i] else -1.0
+        entry = int(fills[i])
         # From when the position is known to be open, predictions may close it.
-        j = leave[side][int(np.searchsorted(known, row_known[entry], side="right"))]
+        j = leave[side][bisect_right(times, row_known[entry])]
         decided, reason = (times[j], 0) if j < n else (end, 2)
         if rule.hold and row_ts[entry] + rule.hold < decided:
             decided, reason = max(row_ts[entry] + rule.hold, row_known[entry]), 1
         leaving = end
         if decided < end:
             leaving = decided + rule.latency
-            found = fill_of[j] if reason == 0 else _fill(rows, leaving)
+            found = int(fills[j]) if reason == 0 else _fill(rows, leaving)
         else:
             found = last
         if found >= last or row_known[found] > end:
             found, decided, reason = max(final, entry), end, 2
         columns.append((side, i, entry, decided, found, reason))
-        at = int(np.searchsorted(known, row_known[found], side="right"))
+        at = bisect_right(times, row_known[found])
         if reason == 2:
             break
     return priced(symbol, rule, columns, given_up)
@@ -203,12 +234,12 @@ def trade(symbol: Symbol, rule: Rule, end: int) -> Trades:
 def _fill(rows: Rows, time: int) -> int:
     """first_fills of one time, by looking on from there."""
     n = len(rows.ts)
-    i = int(np.searchsorted(rows.ts, time, side="right"))
+    i = bisect_right(rows.ts_list, time)
     if i >= n:
         return n
     best = i
     # Rows that happened after the best was known cannot have become known before it.
-    stop = int(np.searchsorted(rows.ts, rows.known[best], side="right"))
+    stop = bisect_right(rows.ts_list, rows.known_list[best])
     if stop > i + 1:
         best = i + int(np.argmin(rows.known[i:stop]))
     return best
