@@ -304,7 +304,7 @@ begin
     -- Users' SELECTs: the rows of a moment, and the functions of PostgreSQL and its extensions.
     grant usage on schema public, market, feature to alphaplus_select;
     grant execute on function feature.safe_div, feature.safe_ln, feature.zscore, feature.ewma, feature.quantile,
-    feature.time_of_day, feature.session_start to alphaplus_select;
+    feature.time_of_day, feature.session_start, feature._zone to alphaplus_select;
     select string_agg(p.oid::regprocedure::text, ', ')
     into v_list
     from pg_catalog.pg_proc p

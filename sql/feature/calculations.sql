@@ -50,18 +50,33 @@ return (
 comment on function feature.quantile(double precision [], double precision) is
 'The quantile of a share from 0 to 1 of an array, interpolated as percentile_cont does; nulls are left out. feature.quantile(array_agg(volume) over (order by ts rows 59 preceding), 0.9).';
 
+create or replace function feature._zone(zone text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform timestamptz '2000-01-01 00:00:00+00' at time zone zone;
+    return zone;
+exception when invalid_parameter_value then
+    raise exception 'unknown time zone %', quote_literal(left(zone, 80))
+    using errcode = 'AP235', hint = 'List them with: select name from pg_timezone_names';
+end
+$$;
+
 create or replace function feature.time_of_day(ts timestamptz, zone text default 'UTC')
 returns double precision
 language sql immutable parallel safe
-return extract(epoch from (ts at time zone zone)::time)::double precision / 86400;
+return extract(epoch from (ts at time zone feature._zone(zone))::time)::double precision / 86400;
 comment on function feature.time_of_day(timestamptz, text) is
-'How much of the day has passed at a place, 0 to 1: 0.75 is 18:00 there. As two features that meet at midnight: sin(2 * pi() * feature.time_of_day(ts)) and cos.';
+'How much of the day has passed at a place, 0 to 1: 0.75 is 18:00 there. As two features that meet at midnight: sin(2 * pi() * feature.time_of_day(ts)) and cos. Errors: AP235 unknown time zone.';
 
 create or replace function feature.session_start(
     ts timestamptz, zone text default 'UTC', begins time default time '00:00'
 )
 returns timestamptz
 language sql immutable parallel safe
-return ((((ts at time zone zone) - begins::interval)::date + begins) at time zone zone);
+return (
+    (((ts at time zone feature._zone(zone)) - begins::interval)::date + begins)
+    at time zone zone
+);
 comment on function feature.session_start(timestamptz, text, time) is
-'When the session began in which a time lies: sessions begin every day at begins, the time at a place. The session before: feature.session_start(feature.session_start(ts, …) - interval ''1 hour'', …). The high of the previous one: (select max(d.high) from market.candles_1h d where d.ts < feature.session_start(c.ts) and d.ts >= feature.session_start(c.ts) - interval ''1 day'').';
+'When the session began in which a time lies: sessions begin every day at begins, the time at a place. The session before: feature.session_start(feature.session_start(ts, …) - interval ''1 hour'', …). The high of the previous one: (select max(d.high) from market.candles_1h d where d.ts < feature.session_start(c.ts) and d.ts >= feature.session_start(c.ts) - interval ''1 day''). Errors: AP235 unknown time zone.';

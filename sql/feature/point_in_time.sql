@@ -316,3 +316,106 @@ as $$
 $$;
 comment on function feature.as_of(regclass, text [], timestamptz [], text [], interval) is
 'Point-in-time join: for each (symbol, time) pair the newest row of a table with symbol, ts and known_at that happened before the time (at most max_age before it, a day being 24 hours) and was known by it, in the version that held then (a table <relation>_history with superseded_at is read too). Of several rows of one ts the one with the greatest key is the newest (the primary key''s columns in their order; text by length, then byte by byte, so that trade ids that are numbers are in their order); in a table without a primary key the one known last, then by its columns from left to right. So the answer does not hang on where rows lie. One row for each pair in their order, row_ts null where there is none; row: the columns asked for (default all) as jsonb, times in UTC. Join several tables by several calls. Many pairs for the rows they span (up to 16 rows a pair) are merged with them in one pass instead of looked up one by one; the answer is the same. Errors: AP101 unknown symbol, AP207 no such columns, pairs of unequal number, or an invalid max_age.';
+
+-- The columns of many times of one symbol, and the places (from 1) of times that are left to look up.
+create or replace function feature._as_of_columns(
+    relation text, symbol text, times bytea, columns text [], max_age bigint, since timestamptz,
+    until timestamptz, out "values" bytea [], out left_over integer []
+)
+language plpython3u stable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.store import point_in_time
+    return point_in_time.columns(plpy, relation, symbol, times, columns, max_age, (since, until))
+$python$;
+
+create or replace function feature._patched("values" bytea, places integer [], found double precision [])
+returns bytea
+language plpython3u immutable parallel restricted set search_path = pg_catalog, pg_temp
+as $python$
+    from alphaplus.server.store import point_in_time
+    return point_in_time.patched(values, places, found)
+$python$;
+
+create or replace function feature.as_of_columns(
+    relation regclass, symbol text, times timestamptz [], columns text [],
+    max_age interval default interval '1 day'
+)
+returns table (name text, "values" bytea)
+language plpgsql stable parallel restricted
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' -- a day of max_age is 24 hours
+rows 10
+as $$
+declare
+    v_symbol constant text := market.resolve(symbol);
+    v_first constant timestamptz := (select min(t) from unnest(times) t);
+    v_last constant timestamptz := (select max(t) from unnest(times) t);
+    v_history text;
+    v_superseded boolean := false;
+    v_bad text;
+    v_values bytea [];
+    v_places integer [];
+    v_found double precision [];
+begin
+    if coalesce(cardinality(columns), 0) = 0 then
+        raise exception 'no columns are asked for'
+        using errcode = 'AP743', hint = 'Name columns of numbers: array[''price''].';
+    end if;
+    -- It refuses what feature.as_of refuses.
+    perform from feature._as_of(
+        relation, array[v_symbol], array[timestamptz '2000-01-01 00:00:00+00'], columns, max_age
+    );
+    select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ')
+    into v_bad
+    from pg_attribute a
+    join pg_type t on t.oid = a.atttypid
+    where a.attrelid = relation and a.attname = any (columns) and t.typcategory <> 'N';
+    if v_bad is not null then
+        raise exception 'no columns of numbers: %', v_bad
+        using errcode = 'AP741', hint = 'feature.as_of gives columns of any type, as jsonb.';
+    end if;
+    if array_position(times, null) is not null or not (isfinite(v_first) and isfinite(v_last)) then
+        raise exception 'times must be given and finite'
+        using errcode = 'AP742', hint = 'Leave out null and infinity; feature.as_of answers for them.';
+    end if;
+    if cardinality(times) = 0 then
+        return query select c.name, ''::bytea from unnest(columns) as c (name);
+        return;
+    end if;
+    select format('%I.%I', n.nspname, c.relname || '_history') into v_history
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = relation;
+    if to_regclass(v_history) is not null then
+        execute format(
+            'select exists (select from %s h where h.symbol = $1 and h.ts >= $2 and h.ts < $3)', v_history
+        ) into v_superseded using v_symbol, v_first - max_age, v_last;
+    end if;
+    select r.values, r.left_over into v_values, v_places
+    from feature._as_of_columns(
+        relation::text, v_symbol, array_send(times), columns,
+        (extract(epoch from max_age) * 1000000)::bigint, v_first - max_age, v_last
+    ) r;
+    if v_superseded then -- what was corrected or deleted may be what was known: look all up
+        v_places := array(select generate_series(0, cardinality(times) - 1));
+    end if;
+    for i in 1 .. cardinality(columns) loop
+        if cardinality(v_places) > 0 then
+            v_found := array(
+                select (a.row ->> columns[i])::double precision
+                from feature._as_of(
+                    relation, array_fill(v_symbol, array[cardinality(v_places)]),
+                    array(select times[p.place + 1] from unnest(v_places) with ordinality as p (place, n) order by p.n),
+                    columns[i:i], max_age
+                ) a
+                order by a.place
+            );
+            v_values[i] := feature._patched(v_values[i], v_places, v_found);
+        end if;
+        name := columns[i];
+        "values" := v_values[i];
+        return next;
+    end loop;
+end
+$$;
+comment on function feature.as_of_columns(regclass, text, timestamptz [], text [], interval) is
+'Point-in-time join of one symbol''s many times with columns of numbers: for each time what feature.as_of finds, as one block a column (float8, little-endian, in the order of times; NaN: no row, or null), which numpy reads as it is. The table''s rows are read once and merged with the times; of several rows of one ts, and where rows were corrected, single pairs are looked up. Errors: AP101 unknown symbol, AP207 no such columns or an invalid max_age, AP741 a column of no numbers, AP742 a time that is null or infinite, AP743 no columns.';

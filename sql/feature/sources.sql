@@ -89,11 +89,11 @@ create or replace function feature.drop_table(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_table constant regclass := to_regclass(format('research.%I', name));
+    v_table constant regclass := case when name <> '' then to_regclass(format('research.%I', name)) end;
 begin
     if v_table is null then
         raise exception 'there is no table research.%', coalesce(name, 'null')
-        using errcode = 'AP235', hint = 'List them with: \d research.*';
+        using errcode = 'AP241', hint = 'List them with: \d research.*';
     end if;
     if exists (select from feature.sources s where s.relation = v_table) then
         raise exception 'table research.% is a source', name
@@ -103,7 +103,7 @@ begin
 end
 $$;
 comment on function feature.drop_table(text) is
-'Drops a table of schema research that is no source. Errors: AP235 there is none, AP236 it is a source.';
+'Drops a table of schema research that is no source. Errors: AP241 there is none, AP236 it is a source.';
 
 create or replace function feature.create_source(
     relation regclass, source text default null, symbol text default 'symbol',

@@ -29,7 +29,7 @@ create or replace function sentiment._micros(at timestamptz) returns bigint
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not isfinite(at) then
+    if at is not null and ops._micros(at) is null then
         return case when at > '2000-01-01 00:00:00+00' then 9223372036854775807 else -9223372036854775807 end;
     end if;
     return (extract(epoch from at) * 1000000)::bigint;

@@ -180,5 +180,36 @@ def run(conninfo: str) -> list[dict[str, Any]]:
                 peer_value=peer_took,
             )
         )
+        block = (
+            "select values from feature.as_of_columns('market.trades', %s, %s, '{price}', '1 hour')"
+        )
+        order = np.array(names).argsort(kind="stable")
+        asked = [
+            (
+                symbol,
+                [at[i] for i in order if names[i] == symbol],
+                order[np.array(names)[order] == symbol],
+            )
+            for symbol in sorted(set(names))
+        ]
+        got_all = np.empty(len(names))
+        started = time.perf_counter()
+        with conn.cursor(binary=True) as cursor:
+            for symbol, its, where in asked:
+                answer = cursor.execute(block, (symbol, its)).fetchone()
+                assert answer is not None
+                got_all[where] = np.frombuffer(answer[0], "<f8")
+        took = time.perf_counter() - started
+        assert np.allclose(got_all, 100 + (there % 1000) / 10.0)
+        rows.append(
+            common.row(
+                "as-of join of a million rows with one of them, by feature.as_of_columns",
+                took,
+                "s",
+                peer="pandas.merge_asof, the table in memory, sorted",
+                peer_value=peer_took,
+                goal="ratio <= 5",
+            )
+        )
         assert w.one(conn, "select count(*) from public.scores") == ROWS
     return rows

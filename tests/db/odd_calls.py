@@ -190,6 +190,8 @@ def statements(found: list[Any], seed: int) -> Iterator[tuple[str, str]]:
 def judge(error: psycopg.Error) -> tuple[str, str] | None:
     """What is wrong with an error, if something is: its state and its first words."""
     state, message = str(error.sqlstate), str(error.diag.message_primary)
+    if state == "22023" and "time zone" in message:
+        return None  # PostgreSQL's own words for a place that a caller made up
     if state == "57014" and message.endswith("canceling statement due to statement timeout"):
         if RAW.search(message):
             return state, message

@@ -132,6 +132,27 @@ def test_triggers_and_what_they_call_are_where_they_are_left_alone(path: Path) -
             assert not (is_trigger or called), f"{path}: belongs in its schema's triggers.sql"
 
 
+# Those that continuous aggregates are made of, or that are compressed.
+HYPERTABLES = re.findall(
+    r"create_hypertable\('((?:market|feature)\.\w+)'",
+    "".join(path.read_text() for path in sorted((ROOT / "migrations").glob("*.sql"))),
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_transition_tables_of_hypertables_are_the_apache_editions(path: Path) -> None:
+    """On Community they make COPY skip invalidations (INSERT) or refuse compression (DELETE)."""
+    assert {"market.trades", "feature.vectors"} <= set(HYPERTABLES)
+    for statement in statements(path):
+        node = statement.stmt
+        if isinstance(node, nodes.CreateTrigStmt) and node.transitionRels:
+            table = f"{node.relation.schemaname}.{node.relation.relname}"
+            assert table not in HYPERTABLES or path.name.endswith(".apache.sql"), (
+                f"{path}: {node.trigname}: put it into <name>.apache.sql, and a trigger on rows into"
+                " <name>.community.sql"
+            )
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_trailing_space_and_a_comment_on_top(path: Path) -> None:
     text = text_of(path)

@@ -330,7 +330,7 @@ def test_the_select_s_role_reads_no_table(market: Conn) -> None:
         " and has_function_privilege('alphaplus_select', p.oid, 'execute')"
         " and p.proowner <> 'alphaplus_select'::regrole and p.proname not like '\\_%%\\_now'"
         " and not (n.nspname = 'feature' and p.provolatile = 'i' and p.proname in ("
-        "'safe_div', 'safe_ln', 'zscore', 'ewma', 'quantile', 'time_of_day', 'session_start'))",
+        "'safe_div', 'safe_ln', 'zscore', 'ewma', 'quantile', 'time_of_day', 'session_start', '_zone'))",
         (applied := [*applier.SCHEMAS, "procrastinate", "optuna"], applied),
     ).fetchall()
     assert rows == []
@@ -614,7 +614,7 @@ def test_it_outlives_the_next_deploy_and_roles_keep_theirs(
 def test_the_documentation_s_examples_run(market: Conn) -> None:
     text = (lifecycle.ROOT / "docs" / "features.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```sql\n")[1:]]
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks:
         market.execute(block)
     row = market.execute(

@@ -291,7 +291,7 @@ def test_what_is_no_source_is_refused(market: Conn) -> None:
     assert code(market, "select feature.drop_source('news')") == "AP242"
     assert code(market, "select feature.drop_source('nothing')") == "AP241"
     assert code(market, "select feature.drop_table('news')") == "AP236"
-    assert code(market, "select feature.drop_table('nothing')") == "AP235"
+    assert code(market, "select feature.drop_table('nothing')") == "AP241"
 
 
 def test_roles_keep_theirs_in_the_schema_of_users(market: Conn, connect_as: Any) -> None:

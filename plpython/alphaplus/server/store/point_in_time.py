@@ -107,3 +107,62 @@ def _rows(
         )
         for row in plpy.execute(plan, [sorted(set(names))])
     }
+
+
+def columns(
+    plpy: Any,
+    relation: str,
+    symbol: str,
+    times: bytes,
+    names: list[str],
+    max_age: int,
+    span: tuple[str, str],
+) -> tuple[list[bytes], list[int]]:
+    """``feature._as_of_columns``: of each time's row the number in each column, NaN for none.
+
+    Rows are read once and merged with the times. Which of several rows of one ``ts`` is the newest
+    is not decided here: the places of such times are returned, to be looked up.
+
+    Args:
+        times: of the pairs, as array_send writes them.
+        max_age: µs.
+
+    Returns:
+        Little-endian float64 a column, and the places (from 0) of pairs left to look up.
+    """
+    asked = codec.elements(times, ">i8").astype(np.int64)
+    since, until = (plpy.quote_literal(moment) for moment in span)
+    read = ", ".join(f"array_send(array_agg(r.{name})) as {name}" for name in ("ts", "known_at"))
+    read += "".join(
+        f", array_send(array_agg(coalesce(r.{plpy.quote_ident(name)}::float8, 'NaN'))) as c{i}"
+        for i, name in enumerate(names)
+    )
+    # relation is a regclass as text: it is quoted where it needs to be.
+    where = f"r.symbol = $1 and r.ts >= {since} and r.ts < {until} and r.known_at <= {until}"
+    plan = plpy.prepare(f"select {read} from {relation} r where {where}", ["text"])
+    (row,) = plpy.execute(plan, [symbol])
+    if row["ts"] is None:
+        nothing = np.full(len(asked), np.nan).astype("<f8").tobytes()
+        return [nothing for _ in names], []
+    ts = codec.elements(row["ts"], ">i8").astype(np.int64)
+    known = codec.elements(row["known_at"], ">i8").astype(np.int64)
+    newest = newest_of(asked, ts, known)
+    newest[newest < asked - max_age] = NONE
+    order = np.argsort(ts, kind="stable")
+    ordered = ts[order]
+    place = np.minimum(np.searchsorted(ordered, newest), len(ordered) - 1)
+    there = newest != NONE
+    after = np.minimum(place + 1, len(ordered) - 1)
+    tied = there & (after != place) & (ordered[after] == newest)
+    values = []
+    for i in range(len(names)):
+        column = codec.elements(row[f"c{i}"], ">f8")[order]
+        values.append(np.where(there, column[place], np.nan).astype("<f8").tobytes())
+    return values, np.flatnonzero(tied).tolist()
+
+
+def patched(values: bytes, places: list[int], found: list[float | None]) -> bytes:
+    """A column with the numbers of some pairs put in."""
+    column = np.frombuffer(values, "<f8").copy()
+    column[places] = [np.nan if number is None else number for number in found]
+    return column.tobytes()

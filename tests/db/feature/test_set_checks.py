@@ -15,7 +15,7 @@ from tests.db.market_data import at, fill
 Conn = psycopg.Connection[Any]
 SYMBOL = "BTCUSDT"
 HOURS = 24 * 6
-LEGIT = Path(__file__).resolve().parents[2].parent / "shared" / "cases" / "quant" / "legit"
+LEGIT = Path(__file__).resolve().parents[3].parent / "shared" / "cases" / "quant" / "legit"
 # Refused, with a reason that is true.
 REFUSED = {
     "s_no_ts_alias": ("AP204", "no column ts"),
