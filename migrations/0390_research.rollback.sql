@@ -6,3 +6,5 @@ drop table feature.set_sources, feature.set_symbols;
 alter table feature.sets drop column other_symbols;
 drop table feature.sources;
 drop schema research cascade;
+alter table ml.labels drop constraint labels_version_key;
+alter table ml.labels drop column name, drop column version;

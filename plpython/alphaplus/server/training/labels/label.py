@@ -183,8 +183,22 @@ def outcome(
                 f" needs bars of {width // MINUTE} minutes, and {reader.symbol} has none here"
             )
     bars_end = series.start + (int(known[-1]) + 1) * width if len(known) else series.start
+    if bars_end < last and _more(reader, width, last, as_of):
+        bars_end = last  # a hole, not the end: a part of the grid says what the whole says
     done = (grid + label.horizon <= as_of) & (grid + label.horizon <= bars_end)
     return Outcome(series, bars, done, (grid - series.start) // width, ahead, width)
+
+
+def _more(reader: MarketReader, width: int, start: int, as_of: int) -> bool:
+    """Whether a bar that opens at ``start`` or later was known by as_of."""
+    until = as_of if reader.as_of is None else min(as_of, reader.as_of)
+    span = DAY
+    while start < until:
+        end = min(start + span, -(-until // width) * width)
+        if np.isfinite(reader.bars(width, start, end).at(as_of)["close"]).any():
+            return True
+        start, span = end, 8 * span
+    return False
 
 
 def change(of: Outcome) -> Floats:
