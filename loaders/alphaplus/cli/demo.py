@@ -225,7 +225,7 @@ def in_service(demo: Demo, model: str, symbol: str) -> None:
         demo.operator.execute("call drift.monitor(%s)", (end,))
         demo.operator.execute("call analytics.refresh()")
         if not demo.rows("select from backtest.strategies where strategy = 'calm'"):
-            settings = '{"enter_short": 0.1, "exit_short": 0.05, "hold": "1 hour"}'
+            settings = '{"enter_short": 0.1, "exit_short": 0.35, "hold": "1 hour"}'
             demo.operator.execute(
                 "select backtest.create_strategy('calm', %s, array[%s], %s)",
                 (model, symbol, settings),

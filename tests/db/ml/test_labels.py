@@ -309,6 +309,26 @@ def test_a_missing_bar_is_unknown_or_quiet(db: Conn) -> None:
         assert (ts in known) == (end <= gone)
 
 
+def test_a_label_is_the_same_whichever_other_times_are_asked_for(db: Conn) -> None:
+    """A hole at the end of the stretch that is asked for is no end of the data."""
+    fill(db, "HOLUSDT", 300, seed=3, per_minute=8, gaps=((100, 130),))
+    db.execute("call market.refresh_aggregates()")
+    query = "select ts, label_end, target from ml.label_values(%s, 'HOLUSDT', %s, %s, %s)"
+    for label in ("liquidation_15m", "direction_15m", "volatility_15m"):
+        whole = db.execute(query, (label, at(20), at(300), at(300))).fetchall()
+        assert len(whole) > 100, label
+        for cut in (85, 95, 105, 115, 125, 135):
+            parts = [
+                row
+                for span in ((at(20), at(cut)), (at(cut), at(300)))
+                for row in db.execute(query, (label, *span, at(300))).fetchall()
+            ]
+            assert parts == whole, (label, cut)
+    # Before the hole has ended, it is the end of the data.
+    early = db.execute(query, ("liquidation_15m", at(20), at(120), at(120))).fetchall()
+    assert early and max(end for _, end, _ in early) <= at(101)
+
+
 def test_a_bar_that_reaches_both_barriers_is_decided_by_its_minutes(db: Conn) -> None:
     frame = candles(db, "AAAUSDT", 3)
     hours = frame.resample("60min").agg(
