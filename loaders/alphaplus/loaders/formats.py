@@ -567,12 +567,19 @@ def _plain_volume(
     elif "volume" in m:
         told = number(m.get(frame, "volume"))
         beside = optional(m.get(frame, "quote_volume")) if "quote_volume" in m else None
-        unit = _volume_unit(d, one, told, beside, price, ts)
-        _convert(d, chosen, values, told, price, unit)
-        if unit == "quote":
-            values["quote_volume"] = told
-        elif beside is not None:
-            values["quote_volume"] = beside
+        if one.kind == "fx" and beside is None and d.said.unit is None and "unit" not in d.parts:
+            # Nobody's exchange: price changes, lots or millions of one bank's, by publisher.
+            d.notes.append(
+                "the volume of a currency pair may count price changes, lots or millions: it is"
+                " not stored unless --unit says what it counts"
+            )
+        else:
+            unit = _volume_unit(d, one, told, beside, price, ts)
+            _convert(d, chosen, values, told, price, unit)
+            if unit == "quote":
+                values["quote_volume"] = told
+            elif beside is not None:
+                values["quote_volume"] = beside
     elif "quote_volume" in m:
         told = optional(m.get(frame, "quote_volume"))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -615,7 +622,7 @@ def _volume_unit(
 ) -> str:
     """What a column called volume counts.
 
-    Of spot pairs, shares and currencies it is base units, as is said everywhere; of contracts
+    Of spot pairs and shares it is base units, as is said everywhere; of contracts
     nobody can know, unless turnover in quote currency stands beside it.
     """
     if "unit" in d.parts:

@@ -78,7 +78,7 @@ def patiently(
     patience: Patience,
     say: Callable[[str], None],
 ) -> Result:
-    """Do some work that gives up on a lock timeout and can be done again.
+    """Do some work that gives up on a lock timeout or a deadlock and can be done again.
 
     Args:
         conninfo: for the connection that looks at who holds the locks.
@@ -95,7 +95,8 @@ def patiently(
         watch = _Watch(conninfo, pid)
         try:
             return work()
-        except psycopg.errors.LockNotAvailable as error:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            # Two that wait for each other: the server ends one, and the work can be done again.
             holders = watch.stop() or "a session that has gone meanwhile"
             if attempt == patience.attempts:
                 raise MigrationError(

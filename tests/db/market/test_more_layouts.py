@@ -310,3 +310,25 @@ def test_several_tickers_side_by_side_are_refused(db: Conn, tmp_path: Path) -> N
     )
     with pytest.raises(UnknownFormat, match="several tickers"):
         load(db, path)
+
+
+# --- currency pairs ------------------------------------------------------------------------------
+
+
+def test_the_volume_of_a_currency_pair_is_stored_only_where_its_unit_is_said(
+    db: Conn, tmp_path: Path
+) -> None:
+    """Dukascopy counts millions, MetaTrader price changes, others lots: never taken for units."""
+    text = "Gmt time,Open,High,Low,Close,Volume\n" + "".join(
+        f"{i:02}.01.2024 10:00:00.000,1.09,1.1,1.08,1.095,{i * 105.25}\n" for i in range(10, 20)
+    )
+    plain, said = tmp_path / "EURUSD.csv", tmp_path / "GBPUSD.csv"
+    plain.write_text(text)
+    said.write_text(text)
+    report = load(db, plain, tz="UTC")
+    assert (report.loaded, report.quarantined) == (10, 0)
+    load(db, said, tz="UTC", unit="base")
+    got = dict(rows(db, "select symbol, sum(volume) from market.candles group by 1"))
+    assert got["EURUSD@local"] is None
+    assert got["GBPUSD@local"] == pytest.approx(sum(i * 105.25 for i in range(10, 20)))
+    assert rows(db, "select count(*) from market.candles where close = 1.095") == [(20,)]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from alphaplus import migrations as applier
-from alphaplus.migrations.patience import Patience
+from alphaplus.migrations.patience import Patience, patiently
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -526,3 +527,40 @@ def test_the_order_of_files_is_the_rule_of_sql_readme(checkout: Path) -> None:
     assert order.index("ops/seed.sql" if "ops/seed.sql" in order else "ops/views.sql") < min(
         number for number, name in enumerate(order) if name.startswith("market/")
     )
+
+
+def test_a_deadlock_is_tried_again(db: Conn, server: Any) -> None:
+    """The clock's jobs lock tables in an order of their own: migrate is ended, and begins anew."""
+    url = conninfo(server, db)
+    db.execute("create table one (a int); create table two (a int)")
+    said: list[str] = []
+    tries: list[int] = []
+    held, tried = threading.Event(), threading.Event()
+
+    def clock() -> None:
+        with psycopg.connect(url) as other:
+            other.execute("set deadlock_timeout = '1min'")
+            other.execute("lock table one")
+            held.set()
+            tried.wait(600)
+            other.execute("lock table two")
+
+    thread = threading.Thread(target=clock)
+    thread.start()
+    held.wait(600)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("set deadlock_timeout = '10ms'")
+
+        def work() -> str:
+            tries.append(1)
+            with conn.transaction():
+                conn.execute("lock table two")
+                tried.set()
+                conn.execute("lock table one")
+            return "done"
+
+        pid = conn.info.backend_pid
+        assert patiently(url, pid, work, Patience(600.0, 5, 0.1), said.append) == "done"
+    thread.join()
+    # Whoever came first to the second table was ended: at most this one, and then once.
+    assert len(tries) == 1 + len(said) <= 2
