@@ -279,7 +279,8 @@ def test_a_late_backfill_leaves_yesterdays_training_set_byte_identical(
     model(market, label)
     query = "select n, sha256 from ml.training_matrix(%s, %s, %s)"
     market.execute(
-        """update ml.labels set params = params || '{"lookback_days": 0.05}' where label = %s""",
+        """update ml.labels set params = params || '{"lookback_days": 0.05}'
+        where label = %s and params ? 'lookback_days'""",
         (label,),
     )
     before = market.execute(query, (label, SYMBOL, at(450))).fetchone()

@@ -241,7 +241,7 @@ def test_a_hole_between_two_stored_stretches_is_computed(market: Connection) -> 
 def test_a_training_set_is_the_same_packed_or_not(market: Connection) -> None:
     market.execute(
         "insert into ml.models (model, label, feature_set, feature_version)"
-        " values ('packed', 'direction_5m', %s, 1)",
+        " values ('packed', 'direction_5m', %s, 2)",
         (SET,),
     )
     store(market)
