@@ -313,6 +313,10 @@ def test_a_label_is_the_same_whichever_other_times_are_asked_for(db: Conn) -> No
     """A hole at the end of the stretch that is asked for is no end of the data."""
     fill(db, "HOLUSDT", 300, seed=3, per_minute=8, gaps=((100, 130),))
     db.execute("call market.refresh_aggregates()")
+    db.execute(
+        """update ml.labels set params = params || '{"lookback_days": 0.02}'
+        where params ? 'lookback_days'"""
+    )
     query = "select ts, label_end, target from ml.label_values(%s, 'HOLUSDT', %s, %s, %s)"
     for label in ("liquidation_15m", "direction_15m", "volatility_15m"):
         whole = db.execute(query, (label, at(20), at(300), at(300))).fetchall()
@@ -325,7 +329,7 @@ def test_a_label_is_the_same_whichever_other_times_are_asked_for(db: Conn) -> No
             ]
             assert parts == whole, (label, cut)
     # Before the hole has ended, it is the end of the data.
-    early = db.execute(query, ("liquidation_15m", at(20), at(120), at(120))).fetchall()
+    early = db.execute(query, ("direction_15m", at(20), at(120), at(120))).fetchall()
     assert early and max(end for _, end, _ in early) <= at(101)
 
 
