@@ -96,7 +96,7 @@ declare
         'feature._valid_rows', 'feature._valid_rows_of_many', 'feature._bits', 'ml._external', 'ml._kept',
         'ml._version_spec', 'regime._artifact', 'regime._at', 'regime._bars', 'regime._classifier',
         'regime._simulated', 'regime._thresholds_of', 'regime._us', 'regime._width', 'sentiment._assets_state',
-        'sentiment._champion', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
+        'sentiment._champion', 'sentiment._score_rows', 'feature._as_of_newest', 'feature._as_of_sql', 'ml._ensemble_setup',
         'ml._training_spec', 'ops._at', 'ops._length', 'ops._micros', 'analytics._state_sums',
         'market._first', 'ops._failure', 'ops._failed'
     ];

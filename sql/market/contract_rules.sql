@@ -47,8 +47,8 @@ values
 -- Kraken Futures: PI and FI are 1 USD a contract, PF and FF count base units.
 ('krakenfutures', 'PI_*', 'perpetual', 'inverse', 1, 'contracts', null, 'Kraken Futures instruments, futures_inverse, contractSize 1: ccxt 4.5.90 krakenfutures.py', '2026-11-27', true),
 ('krakenfutures', 'FI_*', 'future', 'inverse', 1, 'contracts', null, 'Kraken Futures instruments, futures_inverse, contractSize 1: ccxt 4.5.90 krakenfutures.py', '2026-11-27', true),
-('krakenfutures', 'PF_*', 'perpetual', 'linear', 1, 'base', null, 'Kraken Futures instruments, flexible_futures, contractSize 1: recorded answers of 2026-10', '2026-11-27', true),
-('krakenfutures', 'FF_*', 'future', 'linear', 1, 'base', null, 'Kraken Futures instruments, flexible_futures, contractSize 1: recorded answers of 2026-10', '2026-11-27', true),
+('krakenfutures', 'PF_*', 'perpetual', 'linear', 1, 'base', null, 'Kraken Futures instruments, flexible_futures, contractSize 1: test data of 2026-10 in public repositories', '2026-11-27', true),
+('krakenfutures', 'FF_*', 'future', 'linear', 1, 'base', null, 'Kraken Futures instruments, flexible_futures, contractSize 1: test data of 2026-10 in public repositories', '2026-11-27', true),
 -- OKX: contracts; ctVal of the instruments page.
 ('okx', 'BTC-USD-*', null, 'inverse', 100, 'contracts', 'BTC', 'OKX public/instruments ctVal: ccxt/ccxt ts/src/test/static/markets/okx.json@3802e1a', '2026-11-27', true),
 ('okx', '*-USD-*', null, 'inverse', 10, 'contracts', null, 'OKX public/instruments, all inverse contracts but BTC are 10 USD: crate crypto-contract-value okx.rs', '2026-11-27', true),
@@ -103,7 +103,7 @@ values
 -- KuCoin Futures.
 ('kucoin', 'XBTUSDTM', 'perpetual', 'linear', 0.001, 'contracts', 'USDT', 'KuCoin contracts/active multiplier: recorded answers of 2022', '2026-11-27', true),
 ('kucoin', 'ETHUSDTM', 'perpetual', 'linear', 0.01, 'contracts', 'USDT', 'KuCoin contracts/active multiplier: ccxt 4.5.90 kucoin.py', '2026-11-27', true),
-('kucoin', 'XBTUSDM', 'perpetual', 'inverse', 1, 'contracts', 'XBT', 'KuCoin contracts/active multiplier: recorded answers of 2022', '2026-11-27', true),
+('kucoin', 'XBTUSDM', 'perpetual', 'inverse', 1, 'contracts', 'XBT', 'KuCoin contracts/active multiplier: test data of 2022 in a public repository', '2026-11-27', true),
 -- HTX, formerly Huobi.
 ('huobi', '*-USD', null, 'inverse', 10, 'contracts', null, 'HTX swap_contract_info contract_size: ccxt 4.5.90 htx.py, crate crypto-contract-value huobi.rs', '2026-11-27', true),
 ('huobi', 'BTC-USD', null, 'inverse', 100, 'contracts', 'BTC', 'HTX swap_contract_info contract_size: ccxt 4.5.90 htx.py, crate crypto-contract-value huobi.rs', '2026-11-27', true),

@@ -169,3 +169,11 @@ def test_silence_is_null_and_late_scores_void_what_is_stored(market: Conn) -> No
     )
     assert market.execute(valid, (SYMBOL, at(150))).fetchone() == (1,)
     assert market.execute(valid, (SYMBOL, at(250))).fetchone() == (0,)
+
+
+def test_a_reader_asks_for_it_too(market: Conn, connect_as: Any) -> None:
+    with connect_as("alphaplus_reader", market.info.dbname) as reader:
+        row = reader.execute(
+            "select cardinality(feature.vector('sentiment', %s, %s))", (SYMBOL, at(300))
+        ).fetchone()
+    assert row == (24,)

@@ -61,7 +61,7 @@ def _best(
 def _first(methods: Sequence[str], raw: Array, y: Array, effect: float) -> str:
     """The method of the first fold, by rows after those that the probe was fitted on: of the scores
     as they are and Platt's, whose prior holds with few events."""
-    if not len(y):
+    if not len(y) or len(methods) == 1:
         return methods[0]
     losses = {
         method: metrics.log_losses(
