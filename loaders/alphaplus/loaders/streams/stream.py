@@ -311,6 +311,9 @@ class Stream:
                     client = self.venue.client(self.options.rest)
                 self.spool.put(*self._fetch(client, wanted))
                 attempts.pop(wanted, None)
+            except NotImplementedError as error:
+                # Asking again would not help: what was missed stays a gap.
+                self.say(f"REST {wanted.what} of {wanted.symbol}: {error}")
             except Exception as error:
                 # Whatever REST says no to is asked again, ever more slowly, and stays a gap.
                 n = attempts[wanted] = attempts.get(wanted, 0) + 1
